@@ -1,0 +1,26 @@
+"""Deep spiking neural networks with time-to-first-spike coding, as ordinary Keras 3 layers."""
+
+from keras_ttfs import applications, energy, regularizers, temporal_kernel
+from keras_ttfs.callbacks import RelaxationSchedule, TemporalKernelHistory
+from keras_ttfs.layers import TemporalKernelDecode, TKBatchNorm, TTFSActivation, TTFSEncode
+from keras_ttfs.metrics import MeanSpikes, spike_rate, spikes_per_neuron
+from keras_ttfs.models import TTFSModel
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "MeanSpikes",
+    "RelaxationSchedule",
+    "TKBatchNorm",
+    "TTFSActivation",
+    "TTFSEncode",
+    "TTFSModel",
+    "TemporalKernelDecode",
+    "TemporalKernelHistory",
+    "applications",
+    "energy",
+    "regularizers",
+    "spike_rate",
+    "spikes_per_neuron",
+    "temporal_kernel",
+]

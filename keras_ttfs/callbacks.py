@@ -1,0 +1,147 @@
+"""Callbacks: the schedule of the stochastic relaxation, and the history of the temporal kernels."""
+
+import csv
+import os
+import tempfile
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_ttfs import temporal_kernel
+from keras_ttfs.layers import TTFSActivation, TTFSEncode
+
+
+def _layers(model, kind):
+    return [layer for layer in model._flatten_layers(include_self=False) if isinstance(layer, kind)]
+
+
+class RelaxationSchedule(keras.callbacks.Callback):
+    """Sets the relaxation of every TTFSActivation at the start of epoch e to `p(e) = max(0, 1 - (e + 1) / target_epoch)`.
+
+    It assigns a variable, so nothing is retraced, and depends on the epoch alone, so a resumed run goes on exactly.
+
+    Args:
+        target_epoch: int >= 1: e_tar, the first epoch without relaxation is `target_epoch - 1` [epochs].
+
+    Raises:
+        ValueError: "Expected target_epoch to be an integer >= 1 ...".
+
+    Reference: section 4, p(e); Fig. 4.
+    """
+
+    def __init__(self, target_epoch):
+        super().__init__()
+        if isinstance(target_epoch, bool) or not isinstance(target_epoch, (int, np.integer)) or target_epoch < 1:
+            raise ValueError(
+                f"Expected target_epoch to be an integer >= 1 [epochs]. Received: target_epoch={target_epoch!r}"
+            )
+        self.target_epoch = int(target_epoch)
+
+    def probability(self, epoch):
+        """p(e) in [0, 1] for the epoch, counted from 0."""
+        return max(0.0, 1.0 - (epoch + 1) / self.target_epoch)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        for layer in _layers(self.model, TTFSActivation):
+            layer.relaxation.assign(self.probability(epoch))
+
+
+class TemporalKernelHistory(keras.callbacks.Callback):
+    """Records every temporal kernel at the end of every epoch: what Figs. 2, 5 and 11-15 plot.
+
+    `rows` is a list of dicts, one per epoch and encoder: `epoch`, `layer`, `tau`, `t_d` [steps], `z_min`, `z_max`,
+    `maximum_precision_error` [1]; the mean and the extremes of gamma and beta where a TKBatchNorm precedes (TTFSModel
+    only); with `data`, the means over it of `maximum_error`, `minimum_error` and `precision_error` [1].
+
+    Args:
+        data: array `(samples, ...)` on which the three errors are taken, or None.
+        path: CSV file to keep up to date, or None. It is replaced whole after each epoch.
+        rows: rows of earlier epochs, of an interrupted run.
+    """
+
+    def __init__(self, data=None, path=None, rows=()):
+        super().__init__()
+        self.data = data
+        self.path = path
+        self.rows = list(rows)
+
+    def on_epoch_end(self, epoch, logs=None):
+        errors = self._errors() if self.data is not None else {}
+        pairs = self.model.batch_norm_pairs() if hasattr(self.model, "batch_norm_pairs") else []
+        norms = {encoder.name: norm for norm, encoder in pairs}
+        for encoder in _layers(self.model, TTFSEncode):
+            tau, t_d = encoder.tau, encoder.t_d
+            row = {
+                "epoch": epoch,
+                "layer": encoder.name,
+                "tau": float(tau),
+                "t_d": float(t_d),
+                "z_min": float(encoder.z_min),
+                "z_max": float(encoder.z_max),
+                "maximum_precision_error": float(temporal_kernel.maximum_precision_error(tau, t_d)),
+                **errors.get(encoder.name, {}),
+                **(_summary(norms[encoder.name]) if encoder.name in norms else {}),
+            }
+            self.rows.append(row)
+        if self.path is not None:
+            write_csv(self.path, self.rows)
+
+    def _errors(self):
+        errors = {}
+
+        def observe(encoder, z):
+            kernel = (z, encoder.tau, encoder.t_d, encoder.time_window)
+            errors[encoder.name] = {
+                "maximum_error": _mean(temporal_kernel.maximum_error(*kernel)),
+                "minimum_error": _mean(temporal_kernel.minimum_error(*kernel)),
+                "precision_error": _mean(temporal_kernel.precision_error(*kernel, rounding=encoder.rounding)),
+            }
+
+        encoders = _layers(self.model, TTFSEncode)
+        for encoder in encoders:
+            encoder.observer = observe
+        try:
+            self.model(tf.convert_to_tensor(self.data), training=False)
+        finally:
+            for encoder in encoders:
+                encoder.observer = None
+        return errors
+
+    def arrays(self):
+        """The history as `{column: array (epochs, encoders)}`, NaN where a column does not apply, and `"layer"` names."""
+        layers = list(dict.fromkeys(row["layer"] for row in self.rows))
+        epochs = sorted({row["epoch"] for row in self.rows})
+        columns = dict.fromkeys(name for row in self.rows for name in row if name not in ("epoch", "layer"))
+        table = {name: np.full((len(epochs), len(layers)), np.nan) for name in columns}
+        for row in self.rows:
+            place = epochs.index(row["epoch"]), layers.index(row["layer"])
+            for name in columns:
+                table[name][place] = row.get(name, np.nan)
+        return {"epoch": np.array(epochs), "layer": np.array(layers), **table}
+
+
+def _mean(values):
+    return float(tf.reduce_mean(values))
+
+
+def _summary(norm):
+    summary = {}
+    for name in ("gamma", "beta"):
+        weight = getattr(norm, name)
+        if weight is not None:
+            values = keras.ops.convert_to_numpy(weight)
+            for statistic in ("mean", "std", "min", "max"):
+                summary[f"{name}_{statistic}"] = float(getattr(values, statistic)())
+    return summary
+
+
+def write_csv(path, rows):
+    """Writes the dicts `rows` as a CSV file, whole or not at all. Columns in order of their first appearance."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    handle, temporary = tempfile.mkstemp(dir=os.path.dirname(os.path.abspath(path)), suffix=".tmp")
+    with os.fdopen(handle, "w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+    os.replace(temporary, path)

@@ -1,0 +1,323 @@
+"""Keras layers of time-to-first-spike coding. They hold weights; the mathematics is in `temporal_kernel`."""
+
+import math
+import weakref
+
+import keras
+import tensorflow as tf
+
+from keras_ttfs import regularizers, temporal_kernel
+from keras_ttfs.metrics import MeanSpikes
+
+
+def _check_number(name, value, *, positive=False, unit="steps"):
+    finite = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not finite or (positive and value <= 0):
+        expected = "a finite number > 0" if positive else "a finite number"
+        raise ValueError(f"Expected {name} to be {expected} [{unit}]. Received: {name}={value!r}")
+
+
+@keras.saving.register_keras_serializable("keras_ttfs")
+class TTFSEncode(keras.layers.Layer):
+    """Encodes pre-activations as spike times. Owns the temporal kernel: weights `tau` and `t_d`.
+
+    Forward: `t = clip(Q[-tau * ln(relu(z) + epsilon) + t_d], 0, T)`; `t = T` means no spike. See `temporal_kernel.encode`.
+
+    Backward: `dt/dz = -tau / (z + epsilon)` inside the window, 0 where z is pruned or clipped. The kernel receives its
+    gradient from the decoder (`kernel_gradient="decoder"`, Eq. 6) or from encoder and decoder (`"full"`).
+
+    >>> spike_time, tau, t_d = TTFSEncode(time_window=32)(keras.ops.array([[1.0, 0.5, 0.0]]))
+    >>> spike_time.numpy()
+    array([[ 0.,  7., 32.]], dtype=float32)
+
+    Outside training it counts its spikes in the metric `spikes` (mean per sample), which Keras reports in `evaluate`.
+
+    Args:
+        time_window: int >= 1: T, the steps of one phase [steps].
+        tau_0: float > 0: initial time constant [steps].
+        t_d_0: float: initial delay [steps].
+        rounding: `"ceil"` (Eq. 4) or `"nearest"`.
+        kernel_gradient: `"decoder"` or `"full"`.
+        z_max_0: float > 0 or None: largest level at the start [1]; stands for `t_d_0 = tau_0 * ln(z_max_0)`.
+
+    Call arguments:
+        inputs: float tensor `(batch, ...)`.
+        training: bool. Spikes are counted when it is false.
+
+    Output shape:
+        `(spike_time, tau, t_d)`: the input's shape and two scalars, float32 (float64 under a float64 policy).
+
+    Raises:
+        ValueError: "Expected ... Received: ..." for every argument out of its range.
+
+    Reference: Eqs. 2-5; section 4.
+    """
+
+    def __init__(
+        self,
+        time_window=32,
+        tau_0=10.0,
+        t_d_0=0.0,
+        rounding="ceil",
+        kernel_gradient="decoder",
+        z_max_0=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        temporal_kernel._check_time_window(time_window)
+        temporal_kernel._check_rounding(rounding)
+        temporal_kernel._check_kernel_gradient(kernel_gradient)
+        _check_number("tau_0", tau_0, positive=True)
+        _check_number("t_d_0", t_d_0)
+        if z_max_0 is not None:
+            _check_number("z_max_0", z_max_0, positive=True, unit="1")
+            if t_d_0 != 0.0:
+                raise ValueError(
+                    f"Expected either t_d_0 or z_max_0, not both. Received: t_d_0={t_d_0!r}, z_max_0={z_max_0!r}"
+                )
+            t_d_0 = tau_0 * math.log(z_max_0)
+        self.time_window = int(time_window)
+        self.tau_0 = float(tau_0)
+        self.t_d_0 = float(t_d_0)
+        self.rounding = rounding
+        self.kernel_gradient = kernel_gradient
+        self.followed_batch_norm = None
+        self.observer = None
+        self.supports_masking = True
+
+    def build(self, input_shape):
+        self.tau = self._add_kernel_weight("tau", self.tau_0)
+        self.t_d = self._add_kernel_weight("t_d", self.t_d_0)
+        self.neurons = None if None in input_shape[1:] else math.prod(input_shape[1:])
+        self.spikes = MeanSpikes(name=f"{self.name}_spikes")
+        self.built = True
+
+    def _add_kernel_weight(self, name, value, trainable=True):
+        return self.add_weight(
+            shape=(),
+            initializer=keras.initializers.Constant(value),
+            name=name,
+            trainable=trainable,
+            autocast=False,
+        )
+
+    @property
+    def z_min(self):
+        """Smallest level [1], at the present tau and t_d."""
+        return temporal_kernel.z_min(self.tau, self.t_d, self.time_window)
+
+    @property
+    def z_max(self):
+        """Largest level [1], at the present tau and t_d."""
+        return temporal_kernel.z_max(self.tau, self.t_d)
+
+    def penalty(self):
+        """REG_TR of this kernel [steps^2]."""
+        return regularizers.temporal_kernel_penalty(
+            tf.convert_to_tensor(self.tau), tf.convert_to_tensor(self.t_d), self.tau_0, self.t_d_0
+        )
+
+    def call(self, inputs, training=False):
+        self._notice(inputs)
+        tau, t_d = tf.convert_to_tensor(self.tau), tf.convert_to_tensor(self.t_d)
+        if self.kernel_gradient == "full":
+            spike_time = temporal_kernel.encode(inputs, tau, t_d, self.time_window, rounding=self.rounding)
+        else:
+            spike_time = temporal_kernel.encode(
+                inputs, tf.stop_gradient(tau), tf.stop_gradient(t_d), self.time_window, rounding=self.rounding
+            )
+        if not training:
+            self.spikes.update_state(spike_time < self.time_window)
+        return spike_time, tau, t_d
+
+    def _notice(self, inputs):
+        """Remember the batch normalisation whose output this is (TTFSModel pairs the two); show z to an observer."""
+        norm = getattr(inputs, "_keras_ttfs_batch_norm", None)
+        # Weak, for Keras would adopt the layer as a sub-layer of this one.
+        self.followed_batch_norm = weakref.ref(norm) if norm is not None else None
+        if self.observer is not None:
+            self.observer(self, inputs)
+
+    def compute_output_spec(self, inputs, training=False):
+        dtype = "float64" if keras.backend.standardize_dtype(inputs.dtype) == "float64" else "float32"
+        scalar = keras.KerasTensor((), dtype=self.variable_dtype)
+        return keras.KerasTensor(inputs.shape, dtype=dtype), scalar, scalar
+
+    def compute_output_shape(self, input_shape):
+        return input_shape, (), ()
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "time_window": self.time_window,
+            "tau_0": self.tau_0,
+            "t_d_0": self.t_d_0,
+            "rounding": self.rounding,
+            "kernel_gradient": self.kernel_gradient,
+        }
+
+
+@keras.saving.register_keras_serializable("keras_ttfs")
+class TemporalKernelDecode(keras.layers.Layer):
+    """Decodes spike times with the kernel that encoded them. Holds no weights.
+
+    Forward: `z_hat = exp(-(t - t_d) / tau)`, 0 where `t >= T`.
+
+    Backward: `dz_hat/dt = -z_hat / tau`, `dz_hat/dtau = z_hat (t - t_d) / tau**2`, `dz_hat/dt_d = z_hat / tau`.
+
+    >>> triple = TTFSEncode(time_window=32)(keras.ops.array([[1.0, 0.5, 0.0]]))
+    >>> TemporalKernelDecode(time_window=32)(triple).numpy().round(4)
+    array([[1.    , 0.4966, 0.    ]], dtype=float32)
+
+    Args:
+        time_window: int >= 1: T, that of the encoder [steps].
+
+    Call arguments:
+        inputs: the encoder's triple `(spike_time, tau, t_d)`.
+
+    Output shape: that of `spike_time`, in the layer's compute dtype.
+
+    Raises:
+        ValueError: "Expected time_window ..." or "Expected the triple (spike_time, tau, t_d) ...".
+
+    Differs from the paper: Eq. 6 misprints dz_hat/dt_d; see `temporal_kernel.decode`.
+
+    Reference: Eqs. 3, 5 and 6.
+    """
+
+    def __init__(self, time_window=32, **kwargs):
+        # Spike times and kernel stay as they come: a half-precision cast would move them.
+        super().__init__(autocast=False, **{key: value for key, value in kwargs.items() if key != "autocast"})
+        temporal_kernel._check_time_window(time_window)
+        self.time_window = int(time_window)
+        self.built = True
+
+    def build(self, input_shape):
+        self._check_triple(input_shape)
+
+    def _check_triple(self, inputs):
+        if not isinstance(inputs, (list, tuple)) or len(inputs) != 3:
+            raise ValueError(f"Expected the triple (spike_time, tau, t_d) of a TTFSEncode. Received: {inputs}")
+
+    def call(self, inputs):
+        self._check_triple(inputs)
+        return tf.cast(temporal_kernel.decode(*inputs, self.time_window), self.compute_dtype)
+
+    def compute_output_spec(self, inputs):
+        self._check_triple(inputs)
+        return keras.KerasTensor(inputs[0].shape, dtype=self.compute_dtype)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape[0]
+
+    def get_config(self):
+        return {**super().get_config(), "time_window": self.time_window}
+
+
+@keras.saving.register_keras_serializable("keras_ttfs")
+class TTFSActivation(TTFSEncode):
+    """Time-to-first-spike activation, the drop-in for ReLU: encode and decode in one, with stochastic relaxation.
+
+    Forward: `z_hat = exp(-(t - t_d) / tau)` of the spike time t of `TTFSEncode`, 0 without a spike. In training, with
+    probability `relaxation`, the whole layer is `relu(z)` for this batch instead: one draw per layer and batch.
+
+    Backward: `dz_hat/dz = z_hat / (z + epsilon)` inside the window, 0 where pruned or clipped; tau and t_d as Eq. 6
+    (`kernel_gradient="decoder"`). ReLU's where the batch is relaxed.
+
+    >>> TTFSActivation()(keras.ops.array([[1.0, 0.5, 0.0]])).numpy().round(4)
+    array([[1.    , 0.4966, 0.    ]], dtype=float32)
+
+    Equals `TemporalKernelDecode(T)(TTFSEncode(T)(z))` bit for bit, in value and gradient, in one pass over memory.
+
+    Args:
+        time_window, tau_0, t_d_0, rounding, kernel_gradient, z_max_0: as `TTFSEncode`.
+        relaxation: float in [0, 1]: initial p of Fig. 4, kept in the non-trainable weight `relaxation`, which the
+            callback `RelaxationSchedule` drives.
+        seed: int or None, of the relaxation's draws.
+
+    Call arguments:
+        inputs: float tensor `(batch, ...)`.
+        training: bool. Relaxes only when true; counts spikes only when false.
+
+    Output shape: the input's, in the layer's compute dtype.
+
+    Raises:
+        ValueError: "Expected ... Received: ..." for every argument out of its range.
+
+    Reference: Eqs. 2-6; section 4, Fig. 4.
+    """
+
+    def __init__(
+        self,
+        time_window=32,
+        tau_0=10.0,
+        t_d_0=0.0,
+        rounding="ceil",
+        kernel_gradient="decoder",
+        relaxation=0.0,
+        z_max_0=None,
+        seed=None,
+        **kwargs,
+    ):
+        super().__init__(time_window, tau_0, t_d_0, rounding, kernel_gradient, z_max_0, **kwargs)
+        _check_number("relaxation", relaxation, unit="probability")
+        if not 0.0 <= relaxation <= 1.0:
+            raise ValueError(f"Expected relaxation in [0, 1]. Received: relaxation={relaxation!r}")
+        self.relaxation_0 = float(relaxation)
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.relaxation = self._add_kernel_weight("relaxation", self.relaxation_0, trainable=False)
+
+    def call(self, inputs, training=False):
+        self._notice(inputs)
+        tau, t_d = tf.convert_to_tensor(self.tau), tf.convert_to_tensor(self.t_d)
+        if not training:
+            z_hat = self._quantize(inputs, tau, t_d)
+            self.spikes.update_state(z_hat)
+            return z_hat
+        draw = keras.random.uniform((), seed=self.seed_generator, dtype=self.variable_dtype)
+        return tf.cond(draw < tf.convert_to_tensor(self.relaxation), lambda: tf.nn.relu(inputs), lambda: self._quantize(inputs, tau, t_d))
+
+    def _quantize(self, inputs, tau, t_d):
+        options = {"rounding": self.rounding, "kernel_gradient": self.kernel_gradient}
+        return temporal_kernel.quantize(inputs, tau, t_d, self.time_window, **options)
+
+    def compute_output_spec(self, inputs, training=False):
+        return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "relaxation": self.relaxation_0, "seed": self.seed}
+
+
+@keras.saving.register_keras_serializable("keras_ttfs")
+class TKBatchNorm(keras.layers.BatchNormalization):
+    """Temporal-kernel-aware batch normalisation: `keras.layers.BatchNormalization` that knows its P_TB.
+
+    Forward and backward: those of BatchNormalization, exactly; all of its arguments. Training with `TTFSModel` adds the
+    gradient of `-lambda_tb * P_TB(gamma, beta)` for the smallest level of the encoder that follows.
+
+    >>> layer = TKBatchNorm()
+    >>> layer.build((None, 4))
+    >>> layer.pruning_probability(0.045).numpy().round(3)
+    array([0.045, 0.045, 0.045, 0.045], dtype=float32)
+
+    Reference: section 5, Eqs. 7, 8 and 14-16.
+    """
+
+    def call(self, inputs, training=None, mask=None):
+        outputs = super().call(inputs, training=training, mask=mask)
+        outputs._keras_ttfs_batch_norm = self
+        return outputs
+
+    def pruning_probability(self, z_min):
+        """P_TB per channel, shape `(channels,)`, for an encoder's smallest level `z_min` (taken as a constant)."""
+        moving = tf.convert_to_tensor(self.moving_mean)
+        gamma = tf.ones_like(moving) if self.gamma is None else tf.convert_to_tensor(self.gamma)
+        beta = tf.zeros_like(moving) if self.beta is None else tf.convert_to_tensor(self.beta)
+        return regularizers.pruning_probability(gamma, beta, tf.stop_gradient(z_min))

@@ -1,0 +1,34 @@
+"""Spike counts as Keras metrics, and the ratios that the field reports."""
+
+import keras
+import tensorflow as tf
+
+
+@keras.saving.register_keras_serializable("keras_ttfs")
+class MeanSpikes(keras.metrics.Metric):
+    """Mean number of spikes per sample (S for one layer), counted exactly: integers summed in float64.
+
+    `update_state(values)` takes decoded activations `(batch, ...)` and counts the non-zero ones.
+    """
+
+    def __init__(self, name="spikes", dtype=None, **kwargs):
+        super().__init__(name=name, dtype=dtype, **kwargs)
+        self.count = self.add_variable(shape=(), initializer="zeros", name="count", dtype="float64")
+        self.samples = self.add_variable(shape=(), initializer="zeros", name="samples", dtype="float64")
+
+    def update_state(self, values, sample_weight=None):
+        self.count.assign_add(tf.cast(tf.math.count_nonzero(values), "float64"))
+        self.samples.assign_add(tf.cast(tf.shape(values)[0], "float64"))
+
+    def result(self):
+        return tf.math.divide_no_nan(tf.convert_to_tensor(self.count), tf.convert_to_tensor(self.samples))
+
+
+def spikes_per_neuron(spikes, neurons):
+    """S/N [spikes per neuron and sample]: the paper's "sparsity". LOWER is sparser."""
+    return spikes / neurons
+
+
+def spike_rate(spikes, neurons, time_steps):
+    """S/(N·H) [spikes per neuron and step]."""
+    return spikes / (neurons * time_steps)

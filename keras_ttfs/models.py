@@ -1,0 +1,171 @@
+"""TTFSModel: a Keras model whose training step adds the temporal-kernel terms of Eq. 9."""
+
+import math
+
+import keras
+import tensorflow as tf
+
+from keras_ttfs import metrics
+from keras_ttfs.layers import TKBatchNorm, TTFSEncode, _check_number
+
+# Keras does not export the class that keras.Model(inputs, outputs) returns.
+_input = keras.Input((1,))
+_Functional = type(keras.Model(_input, _input))
+SPIKE_METRICS = ("spikes", "input_spikes", "spikes_per_neuron")
+
+
+@keras.saving.register_keras_serializable("keras_ttfs")
+class TTFSModel(keras.Model):
+    """Functional or subclassed Keras model trained with `L = L_CE + L2 + lambda_tr * REG_TR - lambda_tb * P_TB`.
+
+    `L_CE` is the compiled loss and `L2` whatever regularisers the layers carry. REG_TR sums over all temporal kernels,
+    P_TB over the channels of every TKBatchNorm that an encoder follows. Training logs `reg_tr` and `p_tb`; `evaluate`
+    adds `spikes` (mean per sample, hidden layers), `input_spikes` (of encoders before the first synapse) and
+    `spikes_per_neuron` (`spikes` over all neurons, inputs and outputs included; the paper's "sparsity", lower is sparser).
+
+    >>> x = keras.Input((8,))
+    >>> model = TTFSModel(x, keras.layers.Dense(2)(TTFSEncode()(x)[0]), lambda_tr=1e-5)
+    >>> model.neurons
+    10
+
+    In a functional model P_TB's batch normalisation may be separated from its encoder by layers without weights (pooling,
+    dropout, reshaping). In a subclassed model the encoder must be called on its very output, and encoders of the input
+    are named by `self.input_encoders = [layer, ...]`.
+
+    Args:
+        *args, **kwargs: as `keras.Model`.
+        lambda_tr: float >= 0: weight of REG_TR [1/steps^2].
+        lambda_tb: float >= 0: weight of P_TB [1].
+
+    Raises:
+        ValueError: "Expected lambda_tr to be ... Received: ...".
+
+    Reference: Eq. 9.
+    """
+
+    def __new__(cls, *args, **kwargs):
+        # As keras.Model does. Left to itself, Keras would rebase TTFSModel, and later subclasses could not be built.
+        if cls is TTFSModel and (args or "inputs" in kwargs):
+            cls = FunctionalTTFSModel
+        return super().__new__(cls, *args, **kwargs)
+
+    def __init__(self, *args, lambda_tr=1e-5, lambda_tb=1e-5, **kwargs):
+        for name, value in (("lambda_tr", lambda_tr), ("lambda_tb", lambda_tb)):
+            _check_number(name, value, unit="1")
+            if value < 0:
+                raise ValueError(f"Expected {name} to be >= 0. Received: {name}={value!r}")
+        super().__init__(*args, **kwargs)
+        self.lambda_tr = float(lambda_tr)
+        self.lambda_tb = float(lambda_tb)
+        self._reg_tr = keras.metrics.Mean(name="reg_tr")
+        self._p_tb = keras.metrics.Mean(name="p_tb")
+        self._ends = None
+
+    @property
+    def encoders(self):
+        """Every TTFSEncode and TTFSActivation of the model, nested ones included."""
+        return [layer for layer in self._flatten_layers(include_self=False) if isinstance(layer, TTFSEncode)]
+
+    def batch_norm_pairs(self):
+        """`[(TKBatchNorm, encoder that follows it), ...]`; a subclassed model must have been called."""
+        return [(norm, encoder) for encoder in self.encoders for norm in _followed_batch_norms(encoder)]
+
+    def penalties(self):
+        """`(REG_TR, P_TB)` of the model's present weights, two scalars."""
+        reg_tr = tf.add_n([encoder.penalty() for encoder in self.encoders] or [tf.constant(0.0)])
+        p_tb = [tf.reduce_sum(norm.pruning_probability(encoder.z_min)) for norm, encoder in self.batch_norm_pairs()]
+        return reg_tr, tf.add_n(p_tb or [tf.constant(0.0)])
+
+    def _step_loss(self, x, y, y_pred, sample_weight, training):
+        """Eq. 9, the one place. Updates the trackers of the loss and of its two terms."""
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        loss = self.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training)
+        reg_tr, p_tb = self.penalties()
+        # Keras divides its own loss by the replicas, whose gradients are then summed.
+        loss += tf.cast(self.lambda_tr * reg_tr - self.lambda_tb * p_tb, loss.dtype) / replicas
+        batch = tf.shape(keras.tree.flatten(x)[0])[0]
+        self._loss_tracker.update_state(loss * replicas, sample_weight=batch)
+        self._reg_tr.update_state(reg_tr)
+        self._p_tb.update_state(p_tb)
+        return loss
+
+    def train_step(self, data):
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        with tf.GradientTape() as tape:
+            y_pred = self(x, training=True)
+            loss = self._step_loss(x, y, y_pred, sample_weight, training=True)
+            loss = self.optimizer.scale_loss(loss)
+        gradients = tape.gradient(loss, self.trainable_weights)
+        self.optimizer.apply_gradients(zip(gradients, self.trainable_weights))
+        logs = self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+        return {name: value for name, value in logs.items() if name not in SPIKE_METRICS}
+
+    def test_step(self, data):
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        y_pred = self(x, training=False)
+        self._step_loss(x, y, y_pred, sample_weight, training=False)
+        self._ends = sum(math.prod(leaf.shape[1:]) for leaf in keras.tree.flatten((x, y_pred)))
+        return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+
+    def get_metrics_result(self):
+        logs = super().get_metrics_result()
+        encoders = [encoder for encoder in self.encoders if encoder.built]
+        counts = {encoder.name: logs.pop(encoder.spikes.name) for encoder in encoders}
+        if counts and self._ends is not None:
+            inputs = {encoder.name for encoder in encoders if self._encodes_input(encoder)}
+            neurons = self._ends + sum(encoder.neurons or 0 for encoder in encoders if encoder.name not in inputs)
+            spikes = sum((count for name, count in counts.items() if name not in inputs), tf.constant(0.0, tf.float64))
+            logs["spikes"] = spikes
+            logs["input_spikes"] = sum((counts[name] for name in inputs), tf.constant(0.0, tf.float64))
+            logs["spikes_per_neuron"] = metrics.spikes_per_neuron(spikes, neurons)
+        return logs
+
+    def _encodes_input(self, encoder):
+        if encoder._inbound_nodes:
+            return not any(_has_synapses(operation) for operation in _upstream(encoder))
+        return any(encoder is other for other in getattr(self, "input_encoders", ()))
+
+    @property
+    def neurons(self):
+        """Neurons of a functional model, inputs and outputs included (N)."""
+        ends = sum(math.prod(shape[1:]) for shape in _shapes(self.inputs) + _shapes(self.outputs))
+        return ends + sum(encoder.neurons for encoder in self.encoders if not self._encodes_input(encoder))
+
+    def get_config(self):
+        return {**super().get_config(), "lambda_tr": self.lambda_tr, "lambda_tb": self.lambda_tb}
+
+
+@keras.saving.register_keras_serializable("keras_ttfs")
+class FunctionalTTFSModel(TTFSModel, _Functional):
+    """What `TTFSModel(inputs, outputs)` returns."""
+
+
+def _shapes(tensors):
+    return [tensor.shape for tensor in tensors]
+
+
+def _has_synapses(operation):
+    return isinstance(operation, (TTFSEncode, keras.Model)) or any(
+        hasattr(operation, name) for name in ("kernel", "depthwise_kernel", "embeddings")
+    )
+
+
+def _upstream(operation, stop=lambda operation: False):
+    """Every operation that `operation` depends on in its graph, not looking behind those where `stop` holds."""
+    found, frontier = [], [operation]
+    while frontier:
+        for node in frontier.pop()._inbound_nodes:
+            for parent in node.parent_nodes:
+                if not any(parent.operation is other for other in found):
+                    found.append(parent.operation)
+                    if not stop(parent.operation):
+                        frontier.append(parent.operation)
+    return found
+
+
+def _followed_batch_norms(encoder):
+    if not encoder._inbound_nodes:
+        norm = encoder.followed_batch_norm() if encoder.followed_batch_norm is not None else None
+        return [norm] if norm is not None else []
+    behind = _upstream(encoder, stop=lambda operation: bool(operation.weights) if hasattr(operation, "weights") else False)
+    return [operation for operation in behind if isinstance(operation, TKBatchNorm)]

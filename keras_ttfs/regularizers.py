@@ -1,0 +1,44 @@
+"""The two regularisation terms of Eq. 9, as pure functions of numbers."""
+
+import tensorflow as tf
+
+
+def temporal_kernel_penalty(tau, t_d, tau_0, t_d_0):
+    """REG_TR of one temporal kernel: `(tau - tau_0)**2 + (t_d - t_d_0)**2` [steps^2].
+
+    The loss adds `lambda_tr` times the sum over all kernels. All arguments are scalars [steps]; differentiable.
+
+    Reference: section 4 and Eq. 9.
+    """
+    return (tau - tau_0) ** 2 + (t_d - t_d_0) ** 2
+
+
+def pruning_probability(gamma, beta, z_min):
+    """P_TB per channel: the share of pre-activations, out of batch normalisation, that fall into the pruning region.
+
+    The integral of `1 - (gamma * x + beta)**2 / 2` (Taylor, Eq. 7) from beta to z_min, in closed form:
+
+        (gamma**2 / 3 + gamma + 1) beta**3 / 2 - z_min beta**2 / 2 - (gamma z_min**2 + 2) beta / 2
+            - (gamma**2 z_min**2 / 6 - 1) z_min
+
+    The loss subtracts `lambda_tb` times its sum over channels and layers. It is a truncated series, not clipped to [0, 1].
+
+    Args:
+        gamma, beta: float tensors `(channels,)`: scale and shift of the batch normalisation [1].
+        z_min: float, scalar: smallest level of the encoder that follows [1].
+
+    Returns:
+        Tensor `(channels,)`.
+
+    Differs from the paper: Eq. 15 misprints dP/dbeta (the first term lacks beta**2); the gradient here is that of Eq. 8.
+
+    Reference: Eqs. 7, 8, 14 and 16.
+    """
+    gamma, beta = tf.convert_to_tensor(gamma), tf.convert_to_tensor(beta)
+    z_min = tf.cast(z_min, gamma.dtype)
+    return (
+        (gamma**2 / 3.0 + gamma + 1.0) * beta**3 / 2.0
+        - z_min * beta**2 / 2.0
+        - (gamma * z_min**2 + 2.0) * beta / 2.0
+        - (gamma**2 * z_min**2 / 6.0 - 1.0) * z_min
+    )

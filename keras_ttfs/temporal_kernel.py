@@ -1,0 +1,321 @@
+"""The temporal kernel: time-to-first-spike encoding and decoding as pure functions.
+
+A layer's kernel has a time constant `tau` and a delay `t_d`, both in steps, and a window of `T = time_window` steps. A
+spike at the local step `t` in {0..T-1} carries the level `exp(-(t - t_d) / tau)`; `t = T` means that the neuron stays
+silent and carries 0. A neuron of membrane potential `z` fires at the first step whose threshold it reaches:
+
+    threshold(t) = exp(-(t - t_d) / tau)          rounding="ceil" (Eq. 4)
+    threshold(t) = exp(-(t + 1/2 - t_d) / tau)    rounding="nearest"
+
+That definition, not a rounded logarithm, decides every spike here: the T levels and thresholds are computed in float64,
+rounded once to the working precision, and compared. A spiking neuron that compares with the same numbers fires at the
+very same step.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+ROUNDINGS = ("ceil", "nearest")
+KERNEL_GRADIENTS = ("decoder", "full")
+# The smallest normal float32: it leaves every level untouched and keeps the logarithm finite.
+EPSILON = float(np.finfo(np.float32).tiny)
+
+
+def _at_least_float32(*values):
+    """`values` as tensors of one floating dtype: float64 if the first is, float32 otherwise."""
+    first = tf.convert_to_tensor(values[0])
+    dtype = tf.float64 if first.dtype == tf.float64 else tf.float32
+    return [tf.cast(first, dtype)] + [tf.cast(value, dtype) for value in values[1:]]
+
+
+def _check_time_window(time_window):
+    if isinstance(time_window, bool) or not isinstance(time_window, (int, np.integer)) or time_window < 1:
+        raise ValueError(f"Expected time_window to be an integer >= 1 [steps]. Received: time_window={time_window!r}")
+
+
+def _check_rounding(rounding):
+    if rounding not in ROUNDINGS:
+        raise ValueError(f"Expected rounding to be one of {ROUNDINGS}. Received: rounding={rounding!r}")
+
+
+def _check_kernel_gradient(kernel_gradient):
+    if kernel_gradient not in KERNEL_GRADIENTS:
+        raise ValueError(
+            f"Expected kernel_gradient to be one of {KERNEL_GRADIENTS}. Received: kernel_gradient={kernel_gradient!r}"
+        )
+
+
+def levels(tau, t_d, time_window, *, shift=0.0, dtype="float32"):
+    """Every level of a kernel, latest-first order of value: `exp(-(t + shift - t_d) / tau)` for t = 0..T-1.
+
+    Computed in float64 and rounded once, so each is the floating-point number nearest to the exact level.
+
+    Args:
+        tau: float > 0, scalar [steps].
+        t_d: float, scalar [steps].
+        time_window: int >= 1 [steps].
+        shift: float [steps]. 1/2 gives the thresholds of `rounding="nearest"`.
+        dtype: of the result.
+
+    Returns:
+        A tensor of shape `(time_window,)`, decreasing.
+
+    Reference: Eq. 3.
+    """
+    tau, t_d = tf.cast(tau, tf.float64), tf.cast(t_d, tf.float64)
+    steps = tf.range(time_window, dtype=tf.float64)
+    return tf.cast(tf.exp((t_d - (steps + shift)) / tau), dtype)
+
+
+def thresholds(tau, t_d, time_window, *, rounding="ceil", dtype="float32"):
+    """The dynamic threshold of a firing neuron (theta_0 = 1) at each step of its window, shape `(time_window,)`.
+
+    A neuron whose membrane potential is z fires at the first step t with `z >= thresholds[t]`.
+
+    Reference: Eqs. 2 and 4, `theta(t) = theta_0 * kappa(t)`.
+    """
+    _check_rounding(rounding)
+    return levels(tau, t_d, time_window, shift=0.5 if rounding == "nearest" else 0.0, dtype=dtype)
+
+
+def _first_spike(z, tau, t_d, table, rounding, epsilon):
+    """`(step, fired)`: a step t such that the spike is at t if `fired`, and at t + 1 otherwise."""
+    shift = 0.5 if rounding == "nearest" else 0.0
+    z_positive = tf.maximum(z, 0.0) + epsilon
+    # The logarithm only proposes the nearest threshold; the comparison below decides.
+    step = tf.round(t_d - shift - tau * tf.math.log(z_positive))
+    last = table.shape[0] - 1
+    # Comparisons with NaN are false, so NaN lands on the last step instead of an undefined integer.
+    step = tf.where(step < last, tf.maximum(step, 0.0), tf.cast(last, z.dtype))
+    fired = (z_positive >= tf.gather(table, tf.cast(step, tf.int32))) & (z > 0)
+    return step, fired
+
+
+def _silence(z, step, fired, time_window):
+    spike_time = tf.where(fired, step, step + 1)
+    spike_time = tf.where(z > 0, spike_time, tf.cast(time_window, z.dtype))
+    return tf.where(tf.math.is_nan(z), z, spike_time)
+
+
+def _encode_gradient(upstream, z, spike_time, tau, t_d, time_window, epsilon):
+    """Gradient of the spike time: straight through the rounding, inside the window only."""
+    inside = (spike_time < time_window) & (z <= tf.exp(t_d / tau))
+    # Selected after the product: the quotient is infinite where z is 0.
+    return tf.where(inside, upstream * (-tau / (tf.maximum(z, 0.0) + epsilon)), tf.zeros_like(upstream)), inside
+
+
+def encode(z, tau, t_d, time_window, *, rounding="ceil", epsilon=EPSILON):
+    """Spike time of each pre-activation: the first step of the window at which z reaches the threshold.
+
+    Forward: `t = clip(Q[-tau * ln(relu(z) + epsilon) + t_d], 0, T)`, Q the ceiling (or the nearest integer); an integer in
+    {0..T-1}, exactly T where the neuron stays silent. NaN gives NaN, +inf gives 0, and z <= 0 is silent.
+
+    Backward, straight through Q: `dt/dz = -tau / (z + epsilon)`, `dt/dtau = -ln(z + epsilon)` and `dt/dt_d = 1` inside the
+    window; 0 where z is pruned (silent) or clipped (`z > z_max`).
+
+    >>> encode([1.0, 0.5, 0.01, -1.0], tau=10.0, t_d=0.0, time_window=32).numpy()
+    array([ 0.,  7., 32., 32.], dtype=float32)
+
+    Args:
+        z: float tensor of any shape [1]. float16 and bfloat16 are computed in float32.
+        tau: float > 0, scalar: time constant [steps].
+        t_d: float, scalar: delay [steps].
+        time_window: int >= 1: T [steps].
+        rounding: `"ceil"` (Eq. 4) or `"nearest"`.
+        epsilon: float >= 0 [1], far below the smallest level.
+
+    Returns:
+        Spike times local to the window [steps], of z's shape: float64 for float64 input, float32 otherwise (bfloat16
+        would hold integers only up to 256).
+
+    Raises:
+        ValueError: "Expected time_window to be an integer >= 1 ..." or "Expected rounding to be one of ...".
+
+    Differs from the paper: Eq. 3 lets a spike at t = T carry a level; T means silence here, as a phase of T steps needs.
+
+    Reference: Eqs. 2, 4 and 5.
+    """
+    _check_time_window(time_window)
+    _check_rounding(rounding)
+
+    @tf.custom_gradient
+    def straight_through(z, tau, t_d):
+        table = thresholds(tau, t_d, time_window, rounding=rounding, dtype=z.dtype)
+        step, fired = _first_spike(z, tau, t_d, table, rounding, epsilon)
+        spike_time = _silence(z, step, fired, time_window)
+
+        def gradient(upstream):
+            dz, inside = _encode_gradient(upstream, z, spike_time, tau, t_d, time_window, epsilon)
+            passed = tf.where(inside, upstream, tf.zeros_like(upstream))
+            log_z = tf.math.log(tf.maximum(z, 0.0) + epsilon)
+            return dz, -tf.reduce_sum(tf.math.multiply_no_nan(log_z, passed)), tf.reduce_sum(passed)
+
+        return spike_time, gradient
+
+    return straight_through(*_at_least_float32(z, tau, t_d))
+
+
+def decode(spike_time, tau, t_d, time_window):
+    """Value that a spike carries: the temporal kernel at its spike time.
+
+    Forward: `z_hat = exp(-(t - t_d) / tau)`, and 0 where `t >= T` (no spike).
+
+    Backward: `dz_hat/dt = -z_hat / tau`, `dz_hat/dtau = z_hat * (t - t_d) / tau**2`, `dz_hat/dt_d = z_hat / tau`.
+
+    >>> decode([0.0, 7.0, 32.0], tau=10.0, t_d=0.0, time_window=32).numpy().round(4)
+    array([1.    , 0.4966, 0.    ], dtype=float32)
+
+    Args:
+        spike_time: float tensor [steps], local to the window, of any shape.
+        tau: float > 0, scalar: time constant [steps].
+        t_d: float, scalar: delay [steps].
+        time_window: int >= 1: T [steps].
+
+    Returns:
+        Decoded activations [1] of the same shape: float64 for float64 input, float32 otherwise.
+
+    Raises:
+        ValueError: "Expected time_window to be an integer >= 1 ...".
+
+    Differs from the paper: `dz_hat/dt_d` has the factor 1 / tau, where Eq. 6 misprints t_d / tau.
+
+    Reference: Eqs. 3, 5 and 6.
+    """
+    _check_time_window(time_window)
+
+    @tf.custom_gradient
+    def kernel(spike_time, tau, t_d):
+        table = levels(tau, t_d, time_window, dtype=spike_time.dtype)
+        step = tf.clip_by_value(tf.floor(spike_time), 0.0, time_window - 1.0)
+        step = tf.where(tf.math.is_nan(step), 0.0, step)
+        # An integer time takes its level from the table as it is: the factor beside it is exactly 1.
+        z_hat = tf.gather(table, tf.cast(step, tf.int32)) * tf.exp((step - spike_time) / tau)
+        z_hat = tf.where(spike_time >= time_window, tf.zeros_like(z_hat), z_hat)
+
+        def gradient(upstream):
+            return _decode_gradient(upstream, z_hat, spike_time, tau, t_d)
+
+        return z_hat, gradient
+
+    return kernel(*_at_least_float32(spike_time, tau, t_d))
+
+
+def _decode_gradient(upstream, z_hat, spike_time, tau, t_d):
+    weighted = upstream * z_hat
+    dtau = tf.reduce_sum(weighted * (spike_time - t_d)) / tau**2
+    return upstream * (-z_hat / tau), dtau, tf.reduce_sum(weighted) / tau
+
+
+def z_min(tau, t_d, time_window):
+    """Smallest level that a spike can carry, `exp(-(T - 1 - t_d) / tau)` [1]. Differentiable.
+
+    Differs from the paper: it prints `exp(-(T - t_d) / tau)`, the level of the step after the last.
+    """
+    _check_time_window(time_window)
+    tau, t_d = _at_least_float32(tau, t_d)
+    return tf.exp((t_d - (time_window - 1.0)) / tau)
+
+
+def z_max(tau, t_d):
+    """Largest level that a spike can carry, `exp(t_d / tau)` [1], at t = 0. Differentiable."""
+    tau, t_d = _at_least_float32(tau, t_d)
+    return tf.exp(t_d / tau)
+
+
+def maximum_error(z, tau, t_d, time_window=None):
+    """Error of clipping: `z - z_max` where `z > z_max`, 0 elsewhere (Eq. 10). Per element [1].
+
+    `time_window` is not needed; it is accepted so that the three errors can be called alike.
+    """
+    z, tau, t_d = _at_least_float32(z, tau, t_d)
+    error = z - z_max(tau, t_d)
+    return tf.where(error < 0, tf.zeros_like(error), error)
+
+
+def minimum_error(z, tau, t_d, time_window):
+    """Error of pruning: `z_min - z` where `z < z_min`, 0 elsewhere (Eq. 11). Per element [1]."""
+    z, tau, t_d = _at_least_float32(z, tau, t_d)
+    error = z_min(tau, t_d, time_window) - z
+    return tf.where(error < 0, tf.zeros_like(error), error)
+
+
+def precision_error(z, tau, t_d, time_window, *, rounding="ceil"):
+    """Error of quantisation: `z - z_hat` where `z_min <= z <= z_max`, 0 elsewhere (Eq. 12). Per element [1]."""
+    z, tau, t_d = _at_least_float32(z, tau, t_d)
+    z_hat = decode(encode(z, tau, t_d, time_window, rounding=rounding), tau, t_d, time_window)
+    outside = (z < z_min(tau, t_d, time_window)) | (z > z_max(tau, t_d))
+    return tf.where(outside, tf.zeros_like(z), z - z_hat)
+
+
+def maximum_precision_error(tau, t_d):
+    """Width of the widest quantisation step, `exp(t_d / tau) - exp((t_d - 1) / tau)` [1] (Eq. 13)."""
+    tau, t_d = _at_least_float32(tau, t_d)
+    return tf.exp(t_d / tau) - tf.exp((t_d - 1.0) / tau)
+
+
+def quantize(z, tau, t_d, time_window, *, rounding="ceil", kernel_gradient="decoder", epsilon=EPSILON):
+    """`decode(encode(z))` in one pass over memory: the same values and gradients, bit for bit.
+
+    Forward: the level of the first spike, 0 where the neuron stays silent; see `encode` and `decode`.
+
+    Backward: `dz_hat/dz = z_hat / (z + epsilon)` inside the window and 0 outside. With `kernel_gradient="decoder"` tau and
+    t_d receive the decoder's partial derivatives (Eq. 6). With `"full"` the encoder's are added, which nearly cancel them.
+
+    Args and Raises: as `encode`; `kernel_gradient` is `"decoder"` or `"full"`.
+
+    Returns:
+        Decoded activations [1] of z's shape and dtype (computed in float32 for float16 and bfloat16).
+    """
+    _check_time_window(time_window)
+    _check_rounding(rounding)
+    _check_kernel_gradient(kernel_gradient)
+    z = tf.convert_to_tensor(z)
+    compute = tf.float64 if z.dtype == tf.float64 else tf.float32
+    tau, t_d = tf.cast(tau, compute), tf.cast(t_d, compute)
+    if kernel_gradient == "full":
+        spike_time = encode(z, tau, t_d, time_window, rounding=rounding, epsilon=epsilon)
+        return tf.cast(decode(spike_time, tau, t_d, time_window), z.dtype)
+
+    @tf.custom_gradient
+    def fused(z, tau, t_d):
+        def gradient(upstream):
+            dz, weighted, late = _quantize_backward(upstream, z, tau, t_d, time_window, rounding, epsilon)
+            return dz, tf.reduce_sum(late) / tau**2, tf.reduce_sum(weighted) / tau
+
+        return _quantize_forward(z, tau, t_d, time_window, rounding, epsilon), gradient
+
+    return fused(z, tau, t_d)
+
+
+def _level_of_spike(z, tau, t_d, time_window, rounding, epsilon):
+    """`(spike_time, z_hat)` in the working precision, with no table: XLA runs an exponential faster than a look-up."""
+    shift = 0.5 if rounding == "nearest" else 0.0
+    z_positive = tf.maximum(z, 0.0) + epsilon
+    step = tf.round(t_d - shift - tau * tf.math.log(z_positive))
+    step = tf.where(step < time_window - 1, tf.maximum(step, 0.0), time_window - 1.0)
+    wide_tau = tf.cast(tau, tf.float64)
+    exact = tf.exp((tf.cast(t_d, tf.float64) - tf.cast(step, tf.float64)) / wide_tau)
+    threshold = tf.cast(exact * tf.exp(-shift / wide_tau), z.dtype)
+    fired = (z_positive >= threshold) & (z > 0)
+    next_level = tf.cast(exact * tf.exp(-1.0 / wide_tau), z.dtype)
+    spike_time = _silence(z, step, fired, time_window)
+    z_hat = tf.where(fired, tf.cast(exact, z.dtype), next_level)
+    z_hat = tf.where(spike_time < time_window, z_hat, tf.zeros_like(z))
+    return spike_time, tf.where(tf.math.is_nan(z), z, z_hat)
+
+
+# XLA makes each of these one loop over memory; as separate operations they cost several times more.
+@tf.function(jit_compile=True, autograph=False)
+def _quantize_forward(z, tau, t_d, time_window, rounding, epsilon):
+    _, z_hat = _level_of_spike(tf.cast(z, tau.dtype), tau, t_d, time_window, rounding, epsilon)
+    return tf.cast(z_hat, z.dtype)
+
+
+@tf.function(jit_compile=True, autograph=False)
+def _quantize_backward(upstream, z, tau, t_d, time_window, rounding, epsilon):
+    dtype = z.dtype
+    z, upstream = tf.cast(z, tau.dtype), tf.cast(upstream, tau.dtype)
+    spike_time, z_hat = _level_of_spike(z, tau, t_d, time_window, rounding, epsilon)
+    weighted = upstream * z_hat
+    dz, _ = _encode_gradient(upstream * (-z_hat / tau), z, spike_time, tau, t_d, time_window, epsilon)
+    return tf.cast(dz, dtype), weighted, weighted * (spike_time - t_d)
