@@ -1,0 +1,173 @@
+"""Data sets in memory, and a training pipeline whose every batch depends on (seed, step) alone."""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+VALIDATION = {"digits": 180, "cifar10": 5000, "cifar100": 5000}
+# Digits have no official test split: one fixed, stratified draw.
+DIGITS_TEST = 360
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """uint8 images `(n, height, width, channels)` and int labels `(n,)`."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self):
+        return len(self.labels)
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Training and validation splits; `test()` loads the test split, which a run touches once, at its end."""
+
+    train: Split
+    validation: Split
+    test: object
+    classes: int
+    description: str
+    flip: bool
+    padding: int
+
+
+def load(name, data_dir=None, download=False, train_images=0):
+    """Loads `digits`, `cifar10` or `cifar100`; the first `train_images` of the training split, all if 0."""
+    data = _load_digits() if name == "digits" else _load_cifar(name, data_dir, download)
+    if not train_images:
+        return data
+    if train_images > len(data.train):
+        raise ValueError(f"Expected train_images <= {len(data.train)}. Received: train_images={train_images}")
+    train = Split(data.train.images[:train_images], data.train.labels[:train_images])
+    return dataclasses.replace(data, train=train)
+
+
+def _load_digits():
+    try:
+        from sklearn import datasets, model_selection
+    except ImportError as error:
+        raise ImportError("--dataset=digits needs scikit-learn: pip install 'keras-ttfs[experiments]'") from error
+    digits = datasets.load_digits()
+    # Intensities are 0..16.
+    images = np.round(digits.images * (255 / 16)).astype("uint8")[..., None]
+    labels = digits.target.astype("int32")
+    rest, test = model_selection.train_test_split(
+        np.arange(len(labels)), test_size=DIGITS_TEST, stratify=labels, random_state=0
+    )
+    train, validation = model_selection.train_test_split(
+        rest, test_size=VALIDATION["digits"], stratify=labels[rest], random_state=0
+    )
+    return Data(
+        Split(images[train], labels[train]),
+        Split(images[validation], labels[validation]),
+        lambda: Split(images[test], labels[test]),
+        classes=10,
+        description="scikit-learn digits, 8x8, 1,257/180/360 images",
+        flip=False,
+        padding=1,
+    )
+
+
+def _load_cifar(name, data_dir, download):
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise ImportError(
+            f"--dataset={name} needs tensorflow-datasets: pip install 'keras-ttfs[experiments]'"
+        ) from error
+    builder = tfds.builder(name, data_dir=data_dir)
+    if download:
+        builder.download_and_prepare()
+    try:
+        train = _read(builder, "train")
+    except (AssertionError, FileNotFoundError, ValueError) as error:
+        raise FileNotFoundError(
+            f"Expected {name}, prepared by tensorflow-datasets, under --data_dir. Received: "
+            f"--data_dir={builder._data_dir_root}. Pass --download to fetch it (needs the internet), or --dataset=digits."
+        ) from error
+    # The training records come in a fixed, shuffled order: the last 5,000 are the validation split.
+    cut = len(train) - VALIDATION[name]
+    return Data(
+        Split(train.images[:cut], train.labels[:cut]),
+        Split(train.images[cut:], train.labels[cut:]),
+        lambda: _read(builder, "test"),
+        classes=builder.info.features["label"].num_classes,
+        description=_describe(builder),
+        flip=True,
+        padding=4,
+    )
+
+
+def _read(builder, split):
+    dataset = builder.as_dataset(split=split, batch_size=1000, shuffle_files=False)
+    parts = [(batch["image"].numpy(), batch["label"].numpy()) for batch in dataset]
+    images, labels = (np.concatenate(column) for column in zip(*parts))
+    order = np.random.default_rng(0).permutation(len(labels)) if split == "train" else slice(None)
+    return Split(images[order], labels[order].astype("int32"))
+
+
+def _describe(builder):
+    import tensorflow_datasets as tfds
+
+    raw = builder.as_dataset(split="test[:1]", decoders={"image": tfds.decode.SkipDecoding()})
+    record = next(iter(raw))["image"].numpy()
+    # The original is stored as PNG; a JPEG record means that its pixels are a lossy copy.
+    return f"{builder.info.full_name}{' (JPEG copy)' if record.startswith(bytes([0xFF, 0xD8])) else ''}"
+
+
+def scale(images):
+    """uint8 images as float32 intensities in [0, 1]."""
+    return tf.cast(images, tf.float32) / 255.0
+
+
+def training_batches(data, batch_size, epochs, seed, *, augment=True, initial_epoch=0):
+    """Batches `(images, labels)` of the epochs `initial_epoch..epochs-1`, one after the other.
+
+    The order of an epoch, and the crop and flip of a batch, are functions of (seed, epoch, step): a run that resumes at
+    epoch e sees the very batches of an uninterrupted one. The last, incomplete batch of an epoch is dropped.
+    """
+    size = len(data.train)
+    steps = size // batch_size
+    if steps < 1:
+        raise ValueError(f"Expected batch_size <= {size} training images. Received: batch_size={batch_size}")
+    images, labels = tf.constant(data.train.images), tf.constant(data.train.labels)
+
+    def epoch_batches(epoch):
+        order = tf.random.experimental.stateless_shuffle(tf.range(size), seed=tf.stack([seed, tf.cast(epoch, tf.int32)]))
+        order = tf.reshape(order[: steps * batch_size], (steps, batch_size))
+        numbers = tf.cast(epoch, tf.int32) * steps + tf.range(steps)
+        return tf.data.Dataset.from_tensor_slices((numbers, order))
+
+    def batch(step, index):
+        x = tf.gather(images, index)
+        if augment:
+            x = _pad_crop_flip(x, tf.stack([seed, step]), data.padding, data.flip)
+        return scale(x), tf.gather(labels, index)
+
+    dataset = tf.data.Dataset.range(initial_epoch, epochs).flat_map(epoch_batches)
+    return dataset.map(batch, num_parallel_calls=2, deterministic=True).prefetch(4)
+
+
+def _pad_crop_flip(images, seed, padding, flip):
+    """Zero-pads, crops each image at a random place, flips half of them: vectorised, stateless."""
+    shape = tf.shape(images)
+    batch, height, width = shape[0], shape[1], shape[2]
+    padded = tf.pad(images, [[0, 0], [padding, padding], [padding, padding], [0, 0]])
+    offsets = tf.random.stateless_uniform((2, batch), seed=seed, maxval=2 * padding + 1, dtype=tf.int32)
+    rows = offsets[0][:, None] + tf.range(height)
+    columns = offsets[1][:, None] + tf.range(width)
+    if flip:
+        flipped = tf.random.stateless_uniform((batch, 1), seed=seed + tf.constant([0, 1 << 30])) < 0.5
+        columns = tf.where(flipped, tf.reverse(columns, [1]), columns)
+    index = tf.stack(tf.broadcast_dynamic_shape(tf.shape(rows[:, :, None]), tf.shape(columns[:, None, :])))
+    place = tf.stack([tf.broadcast_to(rows[:, :, None], index), tf.broadcast_to(columns[:, None, :], index)], axis=-1)
+    return tf.gather_nd(padded, place, batch_dims=1)
+
+
+def evaluation_batches(split, batch_size):
+    """Batches of a split in order, scaled, the last one possibly smaller."""
+    dataset = tf.data.Dataset.from_tensor_slices((split.images, split.labels)).batch(batch_size)
+    return dataset.map(lambda x, y: (scale(x), y)).prefetch(2)

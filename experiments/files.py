@@ -1,0 +1,29 @@
+"""Files that appear whole or not at all."""
+
+import contextlib
+import json
+import os
+
+
+@contextlib.contextmanager
+def replaced(path):
+    """Yields a temporary path beside `path`, with its suffix; on success it takes the place of `path`."""
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f".partial-{os.getpid()}-{name}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(temporary)
+
+
+def write_json(path, value):
+    with replaced(path) as temporary, open(temporary, "w") as file:
+        json.dump(value, file, indent=1)
+        file.write("\n")
+
+
+def read_json(path):
+    with open(path) as file:
+        return json.load(file)

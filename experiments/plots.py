@@ -1,0 +1,68 @@
+"""The pictures of one training run. matplotlib is imported when a picture is drawn."""
+
+import numpy as np
+
+from experiments.files import replaced
+
+
+def _figure(columns=1, **kwargs):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    return plt.subplots(1, columns, figsize=(5.2 * columns, 3.6), layout="constrained", **kwargs)
+
+
+def _save(figure, path):
+    import matplotlib.pyplot as plt
+
+    with replaced(path) as temporary:
+        figure.savefig(temporary, dpi=120)
+    plt.close(figure)
+
+
+def learning_curves(history, path):
+    """Loss and accuracy of training and validation over epochs."""
+    figure, axes = _figure(2)
+    epochs = [row["epoch"] + 1 for row in history]
+    for axis, name in zip(axes, ("loss", "accuracy")):
+        axis.plot(epochs, [row[name] for row in history], "o-", ms=3, label="training")
+        axis.plot(epochs, [row[f"val_{name}"] for row in history], "o-", ms=3, label="validation")
+        axis.set(xlabel="epoch", ylabel=name)
+        axis.grid(alpha=0.3)
+        axis.legend()
+    _save(figure, path)
+
+
+def spikes_by_layer(layers, path):
+    """Spikes per neuron of each layer, on the test split."""
+    figure, axis = _figure()
+    names = [layer["layer"].removesuffix("_activation") for layer in layers]
+    axis.bar(names, [layer["spikes"] / layer["neurons"] for layer in layers])
+    axis.set(ylabel="spikes per neuron", ylim=(0, 1))
+    axis.tick_params(axis="x", rotation=60)
+    axis.grid(axis="y", alpha=0.3)
+    _save(figure, path)
+
+
+def kernels(rows, path):
+    """tau, and the range [z_min, z_max], of each layer over training."""
+    figure, axes = _figure(2)
+    names = list(dict.fromkeys(row["layer"] for row in rows))
+    import matplotlib
+
+    colors = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, len(names)))
+    for name, color in zip(names, colors):
+        mine = [row for row in rows if row["layer"] == name]
+        epochs = [row["epoch"] + 1 for row in mine]
+        label = name.removesuffix("_activation")
+        axes[0].plot(epochs, [row["tau"] for row in mine], color=color, label=label)
+        axes[1].plot(epochs, [row["z_max"] for row in mine], color=color)
+        axes[1].plot(epochs, [row["z_min"] for row in mine], color=color, ls="--")
+    axes[0].set(xlabel="epoch", ylabel=r"$\tau$ [steps]")
+    axes[1].set(xlabel="epoch", ylabel=r"$\hat z_{max}$ (solid), $\hat z_{min}$ (dashed)", yscale="log")
+    for axis in axes:
+        axis.grid(alpha=0.3)
+    axes[0].legend(fontsize=6, ncols=2)
+    _save(figure, path)
