@@ -6,9 +6,9 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
-from absl import app, flags  # noqa: E402
+from absl import app, flags
 
-from experiments.config import CHOICES, Config  # noqa: E402
+from experiments.config import CHOICES, Config
 
 HELP = {
     "dataset": "Data set; cifar10 and cifar100 through tensorflow-datasets.",
@@ -67,7 +67,7 @@ def main(argv):
         config = config_from_flags()
     except ValueError as error:
         raise app.UsageError(str(error)) from error
-    from experiments import train
+    from experiments import report, train
 
     options = flags.FLAGS
     try:
@@ -81,7 +81,7 @@ def main(argv):
         )
     except (FileExistsError, FileNotFoundError, FloatingPointError, ImportError, ValueError) as error:
         raise SystemExit(f"{type(error).__name__}: {error}") from error
-    print(f"\n{train.table([result])}\n\nFiles: {os.path.abspath(options.workdir)}")
+    print(f"\n{report.table([result])}\n\nFiles: {os.path.abspath(options.workdir)}")
 
 
 if __name__ == "__main__":

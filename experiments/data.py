@@ -1,6 +1,7 @@
 """Data sets in memory, and a training pipeline whose every batch depends on (seed, step) alone."""
 
 import dataclasses
+import re
 
 import numpy as np
 import tensorflow as tf
@@ -86,9 +87,10 @@ def _load_cifar(name, data_dir, download):
     except (AssertionError, FileNotFoundError, ValueError) as error:
         raise FileNotFoundError(
             f"Expected {name}, prepared by tensorflow-datasets, under --data_dir. Received: "
-            f"--data_dir={builder._data_dir_root}. Pass --download to fetch it (needs the internet), or --dataset=digits."
+            f"--data_dir={builder._data_dir_root}. Pass --download to fetch it (needs the internet), "
+            "or --dataset=digits."
         ) from error
-    # The training records come in a fixed, shuffled order: the last 5,000 are the validation split.
+    # A fixed shuffle first: the last 5,000 are the validation split.
     cut = len(train) - VALIDATION[name]
     return Data(
         Split(train.images[:cut], train.labels[:cut]),
@@ -110,12 +112,10 @@ def _read(builder, split):
 
 
 def _describe(builder):
-    import tensorflow_datasets as tfds
-
-    raw = builder.as_dataset(split="test[:1]", decoders={"image": tfds.decode.SkipDecoding()})
-    record = next(iter(raw))["image"].numpy()
-    # The original is stored as PNG; a JPEG record means that its pixels are a lossy copy.
-    return f"{builder.info.full_name}{' (JPEG copy)' if record.startswith(bytes([0xFF, 0xD8])) else ''}"
+    record = next(iter(builder.as_dataset(split="test[:1]")))["id"].numpy().decode()
+    # The original's records are numbered (test_00001); those of the JPEG copy bear its files' names (test_cat_0993).
+    copy = re.fullmatch(r"test_[a-z]+_\d+", record)
+    return f"{builder.info.full_name}{' (JPEG copy)' if copy else ''}"
 
 
 def scale(images):
@@ -136,7 +136,8 @@ def training_batches(data, batch_size, epochs, seed, *, augment=True, initial_ep
     images, labels = tf.constant(data.train.images), tf.constant(data.train.labels)
 
     def epoch_batches(epoch):
-        order = tf.random.experimental.stateless_shuffle(tf.range(size), seed=tf.stack([seed, tf.cast(epoch, tf.int32)]))
+        epoch_seed = tf.stack([seed, tf.cast(epoch, tf.int32)])
+        order = tf.random.experimental.stateless_shuffle(tf.range(size), seed=epoch_seed)
         order = tf.reshape(order[: steps * batch_size], (steps, batch_size))
         numbers = tf.cast(epoch, tf.int32) * steps + tf.range(steps)
         return tf.data.Dataset.from_tensor_slices((numbers, order))

@@ -4,12 +4,15 @@ import contextlib
 import json
 import os
 
+# What a killed process may leave behind.
+PARTIAL = ".partial-"
+
 
 @contextlib.contextmanager
 def replaced(path):
     """Yields a temporary path beside `path`, with its suffix; on success it takes the place of `path`."""
     folder, name = os.path.split(path)
-    temporary = os.path.join(folder, f".partial-{os.getpid()}-{name}")
+    temporary = os.path.join(folder, f"{PARTIAL}{os.getpid()}-{name}")
     try:
         yield temporary
         os.replace(temporary, path)

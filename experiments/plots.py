@@ -66,3 +66,31 @@ def kernels(rows, path):
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize=6, ncols=2)
     _save(figure, path)
+
+
+def activation(path):
+    """What the activation does to a pre-activation (Fig. 1b), and its threshold over the window until the spike."""
+    from keras_ttfs import temporal_kernel
+
+    tau, t_d, time_window = 4.0, 0.0, 12
+    figure, axes = _figure(2)
+    z = np.linspace(-0.15, 1.3, 1500)
+    spike_time = temporal_kernel.encode(z, tau, t_d, time_window)
+    lowest = float(temporal_kernel.z_min(tau, t_d, time_window))
+    axes[0].plot(z, np.maximum(z, 0), color="0.7", label="ReLU")
+    axes[0].plot(z, temporal_kernel.decode(spike_time, tau, t_d, time_window), label="TTFS")
+    for left, right, label in ((-0.15, lowest, "pruned"), (lowest, 1.0, "quantised"), (1.0, 1.3, "clipped")):
+        axes[0].axvspan(left, right, alpha=0.08, color={"quantised": "C2"}.get(label, "C3"))
+        axes[0].text((left + right) / 2, 1.32, label, ha="center", fontsize=8)
+    axes[0].set(xlabel="pre-activation z", ylabel=r"$\hat z$", ylim=(-0.05, 1.42))
+    axes[0].legend(loc="center left")
+    steps = np.arange(time_window)
+    threshold = temporal_kernel.thresholds(tau, t_d, time_window)
+    axes[1].step(steps, threshold, where="mid", color="k", label="threshold")
+    for potential, color in ((0.8, "C0"), (0.3, "C1"), (0.1, "C2")):
+        fires = float(temporal_kernel.encode(potential, tau, t_d, time_window))
+        axes[1].hlines(potential, 0, fires, color=color)
+        axes[1].plot(fires, potential, "o", color=color, label=f"z = {potential}: fires at {fires:.0f}")
+    axes[1].set(xlabel="step t of the window", ylabel="membrane potential")
+    axes[1].legend()
+    _save(figure, path)

@@ -4,7 +4,6 @@ A work directory holds config.json, checkpoint/ while the run is under way, and 
 model.keras, the plots and, last of all, result.json: a run is finished when that file is there.
 """
 
-import csv
 import datetime
 import importlib.metadata
 import math
@@ -15,12 +14,14 @@ import subprocess
 import time
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 import keras_ttfs
 from experiments import data as data_module
 from experiments import plots
-from experiments.files import read_json, replaced, write_json
+from experiments.files import PARTIAL, read_json, replaced, write_json
+from keras_ttfs.callbacks import write_csv
 
 KERNEL_SAMPLES = 256
 EVALUATION_BATCH = 500
@@ -90,9 +91,9 @@ def prepare_workdir(config, workdir, overwrite=False):
                 f"Expected a workdir without a finished run. Received: {workdir} with result.json. "
                 "Choose another --workdir, or replace the run with --overwrite."
             )
-    elif os.path.isdir(workdir) and os.listdir(workdir):
+    elif os.path.isdir(workdir) and any(not name.startswith(PARTIAL) for name in os.listdir(workdir)):
         raise FileExistsError(f"Expected a workdir that is new or empty. Received: {workdir}, which holds other files.")
-    os.makedirs(os.path.join(workdir, "checkpoint"), exist_ok=True)
+    os.makedirs(workdir, exist_ok=True)
     write_json(path, config.as_dict())
 
 
@@ -141,9 +142,7 @@ class SmoothedCrossentropy(keras.losses.Loss):
 
     def call(self, y_true, y_pred):
         target = tf.one_hot(tf.cast(tf.reshape(y_true, [-1]), tf.int32), self.classes)
-        return keras.losses.categorical_crossentropy(
-            target, y_pred, from_logits=True, label_smoothing=self.smoothing
-        )
+        return keras.losses.categorical_crossentropy(target, y_pred, from_logits=True, label_smoothing=self.smoothing)
 
 
 class LearningRate(keras.callbacks.Callback):
@@ -199,8 +198,8 @@ class StopOnNonFinite(keras.callbacks.Callback):
 class Checkpoint(keras.callbacks.Callback):
     """Saves everything a run needs to go on after each epoch, and finds it again.
 
-    The weights (with optimizer state and the states of all random generators) go into a file of their own; then
-    state.json, replaced in one step, names it: whatever the moment of a kill, state.json and its files agree.
+    The weights, with the optimizer's state, go into a file of their own; then state.json, replaced in one step, names it
+    and holds the rest: whatever the moment of a kill, state.json and its files agree.
     """
 
     def __init__(self, workdir, config):
@@ -209,12 +208,23 @@ class Checkpoint(keras.callbacks.Callback):
         self.path = os.path.join(self.folder, "state.json")
         self.keep = config.keep
         self.kernels = None
-        self.state = {"epochs": 0, "seconds": 0.0, "last": None, "kept": None, "history": [], "kernels": []}
+        os.makedirs(self.folder, exist_ok=True)
+        self.state = {
+            "epochs": 0,
+            "seconds": 0.0,
+            "last": None,
+            "kept": None,
+            "generators": [],
+            "history": [],
+            "kernels": [],
+        }
 
     def restore(self, model):
         if os.path.exists(self.path):
             self.state = read_json(self.path)
             model.load_weights(os.path.join(self.folder, self.state["last"]))
+            for generator, state in zip(_generators(model), self.state["generators"], strict=True):
+                generator.state.assign(state)
 
     def load_kept(self, model):
         model.load_weights(os.path.join(self.folder, self.state["kept"]))
@@ -235,6 +245,7 @@ class Checkpoint(keras.callbacks.Callback):
             "seconds": self.state["seconds"] + seconds,
             "last": name,
             "kept": name if best else self.state["kept"],
+            "generators": [np.array(generator.state).tolist() for generator in _generators(self.model)],
             "history": self.state["history"] + [row],
             "kernels": self.kernels.rows,
         }
@@ -244,12 +255,15 @@ class Checkpoint(keras.callbacks.Callback):
                 os.remove(os.path.join(self.folder, other))
 
 
+def _generators(model):
+    """The random generators of dropout and relaxation, whose states Keras does not save with the weights."""
+    return [layer.seed_generator for layer in model._flatten_layers() if hasattr(layer, "seed_generator")]
+
+
 def evaluate(config, model, data, state):
     """The result of a trained model on the test split: accuracy, spikes, steps, energy, and where it comes from."""
     test = data.test()
-    logs = model.evaluate(
-        data_module.evaluation_batches(test, EVALUATION_BATCH), return_dict=True, verbose=0
-    )
+    logs = model.evaluate(data_module.evaluation_batches(test, EVALUATION_BATCH), return_dict=True, verbose=0)
     kept = next(row for row in state["history"] if f"epoch-{row['epoch'] + 1:05d}" in state["kept"])
     result = {
         "config": config.as_dict(),
@@ -292,12 +306,13 @@ def provenance():
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             versions[package] = None
-    gpus = [tf.config.experimental.get_device_details(gpu)["device_name"] for gpu in tf.config.list_physical_devices("GPU")]
+    details = tf.config.experimental.get_device_details
+    gpus = [details(gpu)["device_name"] for gpu in tf.config.list_physical_devices("GPU")]
     return {
         "versions": versions,
         "git_revision": _git_revision(),
         "device": ", ".join(gpus) or f"CPU, {os.cpu_count()} cores",
-        "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
 
 
@@ -316,47 +331,11 @@ def _write(workdir, model, result, state):
     model.compile(model.optimizer, loss, metrics=["accuracy"])
     with replaced(os.path.join(workdir, "model.keras")) as temporary:
         model.save(temporary)
-    _write_rows(os.path.join(workdir, "history.csv"), state["history"])
-    _write_rows(os.path.join(workdir, "kernels.csv"), state["kernels"])
+    write_csv(os.path.join(workdir, "history.csv"), state["history"])
+    write_csv(os.path.join(workdir, "kernels.csv"), state["kernels"])
     plots.learning_curves(state["history"], os.path.join(workdir, "learning_curves.png"))
     if model.encoders:
         plots.spikes_by_layer(result["layers"], os.path.join(workdir, "spikes_by_layer.png"))
         plots.kernels(state["kernels"], os.path.join(workdir, "kernels.png"))
     write_json(os.path.join(workdir, "result.json"), result)
     shutil.rmtree(os.path.join(workdir, "checkpoint"))
-
-
-def _write_rows(path, rows):
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    with replaced(path) as temporary, open(temporary, "w", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-HEADER = "| row | data | accuracy [%] | spikes | spikes per neuron [%] | time steps | energy TN | energy SN | epochs | seed |"
-
-
-def table_row(result):
-    """One row of a results table, in Markdown."""
-    config = result["config"]
-    name = config["row"] or config["activation"]
-    if "spikes" in result:
-        numbers = (
-            f"{result['spikes']:,.0f} | {100 * result['spikes_per_neuron']:.1f} | {result['time_steps']} | "
-            f"{result['truenorth_energy']:.2f} | {result['spinnaker_energy']:.2f}"
-        )
-    else:
-        numbers = " | ".join("-" * 5)
-    return (
-        f"| {name} | {result['data']} | {100 * result['accuracy']:.2f} | {numbers} | "
-        f"{result['epochs']} | {config['seed']} |"
-    )
-
-
-def table(results):
-    """Results as a Markdown table."""
-    rule = "|" + "---|" * HEADER.count(" |")
-    return "\n".join([HEADER, rule, *(table_row(result) for result in results)])
-
-

@@ -167,5 +167,7 @@ def _followed_batch_norms(encoder):
     if not encoder._inbound_nodes:
         norm = encoder.followed_batch_norm() if encoder.followed_batch_norm is not None else None
         return [norm] if norm is not None else []
-    behind = _upstream(encoder, stop=lambda operation: bool(operation.weights) if hasattr(operation, "weights") else False)
+    behind = _upstream(
+        encoder, stop=lambda operation: bool(operation.weights) if hasattr(operation, "weights") else False
+    )
     return [operation for operation in behind if isinstance(operation, TKBatchNorm)]

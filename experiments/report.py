@@ -1,0 +1,94 @@
+"""Writes the results table of README.md from the committed result files: `python -m experiments.report [--check]`.
+
+Everything between the markers is replaced; `--check` changes nothing and fails where README differs.
+"""
+
+import pathlib
+import sys
+
+from absl import app, flags
+
+from experiments import plots
+from experiments.files import read_json, replaced
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "experiments" / "results"
+BEGIN, END = "<!-- results: written by python -m experiments.report -->", "<!-- end of results -->"
+COLUMNS = (
+    "row", "accuracy [%]", "spikes", "spikes per neuron [%]", "time steps", "energy TN", "energy SN", "epochs", "seed",
+)  # fmt: skip
+# Order of rows; the folder is the group.
+GROUPS = {
+    "digits": ("digits",),
+    "cifar10_small": ("relu", "sm1", "sm2", "sm_sr", "sm_sr_tr_tb"),
+}
+
+
+def cells(result):
+    """One result as the texts of COLUMNS."""
+    config = result["config"]
+    ends = [str(result["epochs"]), str(config["seed"])]
+    head = [config["row"], f"{100 * result['accuracy']:.2f}"]
+    if "spikes" not in result:
+        return head + ["-"] * 5 + ends
+    return [
+        *head,
+        f"{result['spikes']:,.0f}",
+        f"{100 * result['spikes_per_neuron']:.1f}",
+        str(result["time_steps"]),
+        f"{result['truenorth_energy']:.2f}",
+        f"{result['spinnaker_energy']:.2f}",
+        *ends,
+    ]
+
+
+def table(results):
+    """Results as a Markdown table."""
+    lines = [list(COLUMNS), ["---"] * len(COLUMNS), *(cells(result) for result in results)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def section():
+    """The results part of README."""
+    parts = []
+    for group, rows in GROUPS.items():
+        results = [
+            read_json(RESULTS / group / f"{row}.json") for row in rows if (RESULTS / group / f"{row}.json").exists()
+        ]
+        if not results:
+            continue
+        first = results[0]
+        config = first["config"]
+        minutes = ", ".join(f"{result['wall_time'] / 60:.1f}" for result in results)
+        parts.append(
+            f"**{first['data']}**, {config['model']} at width {config['width']:g}, T = {config['time_window']}, "
+            f"{config['dtype_policy']}, {first['test_images']:,} test images, {first['device']} "
+            f"(training took {minutes} minutes).\n\n{table(results)}"
+        )
+    return "\n\n".join(parts)
+
+
+def updated(text):
+    """README's text with the results section made anew."""
+    before, rest = text.split(BEGIN)
+    _, after = rest.split(END)
+    return f"{before}{BEGIN}\n{section()}\n{END}{after}"
+
+
+def main(argv):
+    del argv
+    readme = ROOT / "README.md"
+    text = readme.read_text()
+    wanted = updated(text)
+    if flags.FLAGS.check:
+        if wanted != text:
+            sys.exit("README.md differs from the committed results: run python -m experiments.report")
+        return
+    with replaced(str(readme)) as temporary:
+        pathlib.Path(temporary).write_text(wanted)
+    plots.activation(str(RESULTS / "activation.png"))
+
+
+if __name__ == "__main__":
+    flags.DEFINE_boolean("check", False, "Only compare; exit with 1 where README differs.")
+    app.run(main)

@@ -1,0 +1,43 @@
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "keras_ttfs" / "__init__.py").read_text()).group(1)
+
+# importlib_resources: tensorflow-datasets 4.9.10 needs it to prepare a data set, and does not say so.
+EXPERIMENTS = [
+    "absl-py>=2.1",
+    "tensorflow-datasets>=4.9.10",
+    "importlib_resources>=6.4",
+    "scikit-learn>=1.5",
+    "matplotlib>=3.9",
+]
+TEST = ["pytest>=8.2", "hypothesis>=6.100", "ruff>=0.6"]
+NOTEBOOKS = ["jupyter>=1.0", "matplotlib>=3.9", "scikit-learn>=1.5"]
+TENSORBOARD = ["tensorboard>=2.20"]
+
+setup(
+    name="keras-ttfs",
+    version=VERSION,
+    description="Deep spiking neural networks with time-to-first-spike coding, as Keras 3 layers",
+    long_description=(HERE / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    packages=find_packages(include=["keras_ttfs", "keras_ttfs.*", "experiments", "experiments.*"]),
+    package_data={"experiments": ["flagfiles/*.flags"]},
+    python_requires=">=3.11",
+    install_requires=["tensorflow>=2.20", "keras>=3.12", "numpy>=1.26"],
+    extras_require={
+        "experiments": EXPERIMENTS + TENSORBOARD,
+        "test": TEST + EXPERIMENTS,
+        "notebooks": NOTEBOOKS,
+        "all": EXPERIMENTS + TENSORBOARD + TEST + NOTEBOOKS,
+    },
+    classifiers=[
+        "License :: OSI Approved :: MIT License",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

@@ -1,0 +1,245 @@
+"""The main program: a whole run, resuming after a kill, refusing, flag errors, data."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from experiments import data as data_module
+from experiments import report
+from experiments.config import Config
+from experiments.files import read_json
+from experiments.train import LearningRate, StopOnNonFinite, prepare_workdir
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+FAST = ("--train_images=256", "--width=0.25", "--epochs=4", "--target_epoch=3", "--dropout=0.5", "--bn_momentum=0.8")
+
+
+def command(workdir, *flags):
+    return [sys.executable, "-m", "experiments.cifar", f"--workdir={workdir}", *FAST, *flags]
+
+
+def run(workdir, *flags):
+    return subprocess.run(command(workdir, *flags), cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "uninterrupted"
+    done = run(workdir)
+    assert done.returncode == 0, done.stderr
+    return workdir, done.stdout
+
+
+def test_run_leaves_every_file_and_prints_a_row(finished):
+    workdir, output = finished
+    assert sorted(os.listdir(workdir)) == [
+        "config.json",
+        "history.csv",
+        "kernels.csv",
+        "kernels.png",
+        "learning_curves.png",
+        "model.keras",
+        "result.json",
+        "spikes_by_layer.png",
+    ]
+    result = read_json(workdir / "result.json")
+    assert result["epochs"] == 4
+    assert result["test_images"] == 360
+    assert result["time_steps"] == 7 * 32
+    assert result["decision_step"] == 6 * 32
+    assert result["spikes_per_neuron"] == pytest.approx(result["spikes"] / result["neurons"])
+    hidden = [layer["spikes"] for layer in result["layers"][1:]]
+    assert result["spikes"] == pytest.approx(sum(hidden))
+    assert report.table([result]) in output
+
+
+def test_saved_model_scores_as_the_result_says(finished):
+    workdir, _ = finished
+    script = (
+        "import sys, keras, numpy as np, keras_ttfs\n"
+        "model = keras.models.load_model(sys.argv[1])\n"
+        "data = np.load(sys.argv[2])\n"
+        "print(model.evaluate(data['x'], data['y'], verbose=0, return_dict=True)['accuracy'])\n"
+    )
+    test = data_module.load("digits").test()
+    path = workdir.parent / "test.npz"
+    np.savez(path, x=data_module.scale(test.images).numpy(), y=test.labels)
+    arguments = [sys.executable, "-c", script, str(workdir / "model.keras"), str(path)]
+    printed = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert float(printed.split()[-1]) == pytest.approx(read_json(workdir / "result.json")["accuracy"], abs=1e-6)
+
+
+def weights(workdir):
+    import keras
+
+    return [np.array(weight) for weight in keras.models.load_model(workdir / "model.keras").variables]
+
+
+def test_killed_run_resumes_to_the_same_weights(finished, tmp_path):
+    workdir = tmp_path / "killed"
+    for epochs in (1, 2):
+        process = subprocess.Popen(command(workdir), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        state = workdir / "checkpoint" / "state.json"
+        while not (state.exists() and read_json(state)["epochs"] >= epochs) and process.poll() is None:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not (workdir / "result.json").exists()
+    done = run(workdir)
+    assert done.returncode == 0, done.stderr
+    assert "Epoch 1/4" not in done.stdout
+    for ours, theirs in zip(weights(workdir), weights(finished[0]), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert read_json(workdir / "result.json")["accuracy"] == read_json(finished[0] / "result.json")["accuracy"]
+
+
+def test_finished_and_different_runs_are_refused(finished):
+    workdir, _ = finished
+    config = Config(**read_json(workdir / "config.json"))
+    before = (workdir / "result.json").read_bytes()
+    with pytest.raises(FileExistsError, match="Expected a workdir without a finished run. Received: "):
+        prepare_workdir(config, str(workdir))
+    different = Config(**{**config.as_dict(), "tau_0": 5.0})
+    with pytest.raises(FileExistsError, match="tau_0: 10.0 there, 5.0 asked"):
+        prepare_workdir(different, str(workdir))
+    assert (workdir / "result.json").read_bytes() == before
+
+
+def test_foreign_directory_is_refused_even_with_overwrite(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(FileExistsError, match="which holds other files"):
+        prepare_workdir(Config(), str(tmp_path), overwrite=True)
+
+
+def test_overwrite_starts_anew(tmp_path):
+    prepare_workdir(Config(seed=1), str(tmp_path / "run"))
+    prepare_workdir(Config(seed=2), str(tmp_path / "run"), overwrite=True)
+    assert read_json(tmp_path / "run" / "config.json")["seed"] == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("time_window", 0, "Expected time_window > 0. Received: time_window=0"),
+        ("l2", -1.0, "Expected l2 >= 0. Received: l2=-1.0"),
+        ("dropout", 1.5, r"Expected dropout in \[0, 1\]. Received: dropout=1.5"),
+        ("model", "resnet", "Expected model to be one of .* Received: model='resnet'"),
+    ],
+)
+def test_config_errors(name, value, message):
+    with pytest.raises(ValueError, match=message):
+        Config(**{name: value})
+
+
+def test_flag_errors(tmp_path):
+    for flag, message in (
+        ("--time_window=0", "Expected time_window > 0. Received: time_window=0"),
+        ("--model=resnet", "model"),
+        ("--unknown=1", "unknown"),
+    ):
+        done = run(tmp_path / "run", flag)
+        assert done.returncode != 0
+        assert message in done.stderr + done.stdout
+    assert not (tmp_path / "run").exists()
+
+
+def test_missing_cifar_is_explained(tmp_path):
+    done = run(tmp_path / "run", "--dataset=cifar10", "--model=vgg16", f"--data_dir={tmp_path}/none")
+    assert done.returncode != 0
+    assert "Pass --download to fetch it" in done.stderr
+    assert "--dataset=digits" in done.stderr
+
+
+def test_non_finite_loss_stops():
+    stop = StopOnNonFinite()
+    stop.on_epoch_begin(2)
+    stop.on_train_batch_end(0, {"loss": 1.0})
+    with pytest.raises(FloatingPointError, match="Expected a finite loss. Received: loss=nan in epoch 3, step 20"):
+        stop.on_train_batch_end(20, {"loss": float("nan")})
+
+
+def test_learning_rate_schedules():
+    constant, triangular, cosine = (
+        LearningRate(Config(schedule=schedule, epochs=10, learning_rate=0.5, warmup=0.2), steps=10)
+        for schedule in ("constant", "triangular", "cosine")
+    )
+    assert constant.rate(0) == constant.rate(99) == 0.5
+    for schedule in (triangular, cosine):
+        rates = [schedule.rate(step) for step in range(100)]
+        assert max(rates) == rates[20] == 0.5
+        assert np.all(np.diff(rates[:21]) > 0)
+        assert np.all(np.diff(rates[20:]) < 0)
+        assert 0 < rates[-1] < 0.01
+    assert triangular.rate(60) == pytest.approx(0.25)
+    assert cosine.rate(60) == pytest.approx(0.25)
+
+
+def batches(initial_epoch=0, augment=True, seed=3):
+    data = data_module.load("digits")
+    stream = data_module.training_batches(data, 64, 3, seed, augment=augment, initial_epoch=initial_epoch)
+    return [(x.numpy(), y.numpy()) for x, y in stream]
+
+
+def test_batches_depend_on_seed_and_epoch_alone():
+    whole, resumed = batches(), batches(initial_epoch=2)
+    steps = len(whole) // 3
+    assert steps == 1257 // 64
+    for (x, y), (resumed_x, resumed_y) in zip(whole[2 * steps :], resumed, strict=True):
+        np.testing.assert_array_equal(x, resumed_x)
+        np.testing.assert_array_equal(y, resumed_y)
+    assert not np.array_equal(whole[0][1], whole[steps][1])
+    assert not np.array_equal(whole[0][1], batches(seed=4)[0][1])
+
+
+def test_an_epoch_holds_every_image_at_most_once():
+    images = np.concatenate([x for x, _ in batches(augment=False)[:19]])
+    train = data_module.scale(data_module.load("digits").train.images).numpy()
+    key = {image.tobytes() for image in train}
+    assert {image.tobytes() for image in images} <= key
+    assert len({image.tobytes() for image in images}) == len({i.tobytes() for i in images})
+    assert images.min() == 0.0 and images.max() == 1.0
+
+
+def test_augmentation_shifts_zero_pads_and_flips():
+    images = np.arange(1, 1 + 6 * 5 * 2, dtype="uint8").reshape(1, 6, 5, 2).repeat(400, axis=0)
+    made = data_module._pad_crop_flip(tf.constant(images), tf.constant([1, 2]), 2, True).numpy()
+    padded = np.pad(images[0], [(2, 2), (2, 2), (0, 0)])
+    crops = {}
+    for row in range(5):
+        for column in range(5):
+            crop = padded[row : row + 6, column : column + 5]
+            crops[crop.tobytes()] = (row, column, False)
+            crops[crop[:, ::-1].tobytes()] = (row, column, True)
+    seen = [crops[image.tobytes()] for image in made]
+    assert {row for row, _, _ in seen} == {column for _, column, _ in seen} == set(range(5))
+    assert 140 < sum(flipped for _, _, flipped in seen) < 260
+
+
+def test_digits_splits_are_disjoint_and_stratified():
+    data = data_module.load("digits")
+    test = data.test()
+    assert (len(data.train), len(data.validation), len(test)) == (1257, 180, 360)
+    assert np.ptp(np.bincount(test.labels)) <= 2
+
+
+def test_real_cifar10():
+    folder = os.path.join(ROOT, os.pardir, "shared", "data", "tfds")
+    if not os.path.isdir(folder):
+        pytest.skip("no prepared CIFAR-10 beside the project")
+    data = data_module.load("cifar10", folder)
+    assert data.train.images.shape == (45000, 32, 32, 3)
+    assert data.validation.images.shape == (5000, 32, 32, 3)
+    assert data.classes == 10
+    assert data.description == "cifar10/3.0.2 (JPEG copy)"
+    np.testing.assert_allclose(data.train.images.mean(axis=(0, 1, 2)) / 255, [0.4913, 0.4821, 0.4465], atol=0.003)
+
+
+def test_readme_results_match_the_committed_files():
+    text = (report.ROOT / "README.md").read_text()
+    assert report.updated(text) == text
