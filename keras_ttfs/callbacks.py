@@ -2,7 +2,6 @@
 
 import csv
 import os
-import tempfile
 
 import keras
 import numpy as np
@@ -139,8 +138,8 @@ def _summary(norm):
 def write_csv(path, rows):
     """Writes the dicts `rows` as a CSV file, whole or not at all. Columns in order of their first appearance."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    handle, temporary = tempfile.mkstemp(dir=os.path.dirname(os.path.abspath(path)), suffix=".tmp")
-    with os.fdopen(handle, "w", newline="") as file:
+    temporary = f"{path}.partial"
+    with open(temporary, "w", newline="") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)

@@ -187,7 +187,7 @@ class TemporalKernelDecode(keras.layers.Layer):
 
     def __init__(self, time_window=32, **kwargs):
         # Spike times and kernel stay as they come: a half-precision cast would move them.
-        super().__init__(autocast=False, **{key: value for key, value in kwargs.items() if key != "autocast"})
+        super().__init__(autocast=False, **kwargs)
         temporal_kernel._check_time_window(time_window)
         self.time_window = int(time_window)
         self.built = True

@@ -104,20 +104,21 @@ class TTFSModel(keras.Model):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         y_pred = self(x, training=False)
         self._step_loss(x, y, y_pred, sample_weight, training=False)
-        self._ends = sum(math.prod(leaf.shape[1:]) for leaf in keras.tree.flatten((x, y_pred)))
+        self._ends = [_size(leaf.shape) for leaf in keras.tree.flatten((x, y_pred))]
         return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
     def get_metrics_result(self):
         logs = super().get_metrics_result()
         encoders = [encoder for encoder in self.encoders if encoder.built]
-        counts = {encoder.name: logs.pop(encoder.spikes.name) for encoder in encoders}
-        if counts and self._ends is not None:
-            inputs = {encoder.name for encoder in encoders if self._encodes_input(encoder)}
-            neurons = self._ends + sum(encoder.neurons or 0 for encoder in encoders if encoder.name not in inputs)
-            spikes = sum((count for name, count in counts.items() if name not in inputs), tf.constant(0.0, tf.float64))
-            logs["spikes"] = spikes
-            logs["input_spikes"] = sum((counts[name] for name in inputs), tf.constant(0.0, tf.float64))
-            logs["spikes_per_neuron"] = metrics.spikes_per_neuron(spikes, neurons)
+        for encoder in encoders:
+            logs.pop(encoder.spikes.name, None)
+        if encoders and self._ends is not None:
+            hidden = [encoder for encoder in encoders if not self._encodes_input(encoder)]
+            logs["spikes"] = _total(encoder.spikes.result() for encoder in hidden)
+            logs["input_spikes"] = _total(encoder.spikes.result() for encoder in encoders if encoder not in hidden)
+            neurons = self._ends + [encoder.neurons for encoder in hidden]
+            if None not in neurons:
+                logs["spikes_per_neuron"] = metrics.spikes_per_neuron(logs["spikes"], sum(neurons))
         return logs
 
     def _encodes_input(self, encoder):
@@ -128,7 +129,7 @@ class TTFSModel(keras.Model):
     @property
     def neurons(self):
         """Neurons of a functional model, inputs and outputs included (N)."""
-        ends = sum(math.prod(shape[1:]) for shape in _shapes(self.inputs) + _shapes(self.outputs))
+        ends = sum(_size(tensor.shape) for tensor in self.inputs + self.outputs)
         return ends + sum(encoder.neurons for encoder in self.encoders if not self._encodes_input(encoder))
 
     def get_config(self):
@@ -140,8 +141,13 @@ class FunctionalTTFSModel(TTFSModel, _Functional):
     """What `TTFSModel(inputs, outputs)` returns."""
 
 
-def _shapes(tensors):
-    return [tensor.shape for tensor in tensors]
+def _size(shape):
+    """Numbers per sample, None where a dimension is unknown."""
+    return None if None in tuple(shape[1:]) else math.prod(shape[1:])
+
+
+def _total(values):
+    return sum(values, tf.constant(0.0, tf.float64))
 
 
 def _has_synapses(operation):

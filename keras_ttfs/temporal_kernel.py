@@ -46,7 +46,7 @@ def _check_kernel_gradient(kernel_gradient):
 
 
 def levels(tau, t_d, time_window, *, shift=0.0, dtype="float32"):
-    """Every level of a kernel, latest-first order of value: `exp(-(t + shift - t_d) / tau)` for t = 0..T-1.
+    """Every level of a kernel, from the largest to the smallest: `exp(-(t + shift - t_d) / tau)` for t = 0..T-1.
 
     Computed in float64 and rounded once, so each is the floating-point number nearest to the exact level.
 
@@ -272,7 +272,7 @@ def quantize(z, tau, t_d, time_window, *, rounding="ceil", kernel_gradient="deco
     z = tf.convert_to_tensor(z)
     compute = tf.float64 if z.dtype == tf.float64 else tf.float32
     tau, t_d = tf.cast(tau, compute), tf.cast(t_d, compute)
-    if kernel_gradient == "full":
+    if kernel_gradient == "full" or compute == tf.float64:
         spike_time = encode(z, tau, t_d, time_window, rounding=rounding, epsilon=epsilon)
         return tf.cast(decode(spike_time, tau, t_d, time_window), z.dtype)
 
@@ -288,7 +288,7 @@ def quantize(z, tau, t_d, time_window, *, rounding="ceil", kernel_gradient="deco
 
 
 def _level_of_spike(z, tau, t_d, time_window, rounding, epsilon):
-    """`(spike_time, z_hat)` in the working precision, with no table: XLA runs an exponential faster than a look-up."""
+    """`(spike_time, z_hat)` in float32, with no table: XLA runs an exponential in float64 faster than a look-up."""
     shift = 0.5 if rounding == "nearest" else 0.0
     z_positive = tf.maximum(z, 0.0) + epsilon
     step = tf.round(t_d - shift - tau * tf.math.log(z_positive))
@@ -305,13 +305,13 @@ def _level_of_spike(z, tau, t_d, time_window, rounding, epsilon):
 
 
 # XLA makes each of these one loop over memory; as separate operations they cost several times more.
-@tf.function(jit_compile=True, autograph=False)
+@tf.function(jit_compile=True, autograph=False, reduce_retracing=True)
 def _quantize_forward(z, tau, t_d, time_window, rounding, epsilon):
     _, z_hat = _level_of_spike(tf.cast(z, tau.dtype), tau, t_d, time_window, rounding, epsilon)
     return tf.cast(z_hat, z.dtype)
 
 
-@tf.function(jit_compile=True, autograph=False)
+@tf.function(jit_compile=True, autograph=False, reduce_retracing=True)
 def _quantize_backward(upstream, z, tau, t_d, time_window, rounding, epsilon):
     dtype = z.dtype
     z, upstream = tf.cast(z, tau.dtype), tf.cast(upstream, tau.dtype)
