@@ -36,6 +36,8 @@ def train(config, workdir, *, data_dir=None, download=False, overwrite=False, te
     """
     prepare_workdir(config, workdir, overwrite)
     keras.utils.set_random_seed(config.seed)
+    # A resumed run must compute what the uninterrupted one does.
+    tf.config.experimental.enable_op_determinism()
     keras.config.set_dtype_policy(config.dtype_policy)
     data = data_module.load(config.dataset, data_dir, download, config.train_images)
     steps = len(data.train) // config.batch_size

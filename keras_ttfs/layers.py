@@ -279,11 +279,9 @@ class TTFSActivation(TTFSEncode):
             self.spikes.update_state(z_hat)
             return z_hat
         draw = keras.random.uniform((), seed=self.seed_generator, dtype=self.variable_dtype)
-        return tf.cond(
-            draw < tf.convert_to_tensor(self.relaxation),
-            lambda: tf.nn.relu(inputs),
-            lambda: self._quantize(inputs, tau, t_d),
-        )
+        relaxed = draw < tf.convert_to_tensor(self.relaxation)
+        # Not tf.cond: with it, two runs of one seed drifted apart in the last bits.
+        return tf.where(relaxed, tf.nn.relu(inputs), self._quantize(inputs, tau, t_d))
 
     def _quantize(self, inputs, tau, t_d):
         options = {"rounding": self.rounding, "kernel_gradient": self.kernel_gradient}
