@@ -140,8 +140,8 @@ class TTFSEncode(keras.layers.Layer):
 
     def compute_output_spec(self, inputs, training=False):
         dtype = "float64" if keras.backend.standardize_dtype(inputs.dtype) == "float64" else "float32"
-        scalar = keras.KerasTensor((), dtype=self.variable_dtype)
-        return keras.KerasTensor(inputs.shape, dtype=dtype), scalar, scalar
+        tau, t_d = (keras.KerasTensor((), dtype=self.variable_dtype) for _ in range(2))
+        return keras.KerasTensor(inputs.shape, dtype=dtype), tau, t_d
 
     def compute_output_shape(self, input_shape):
         return input_shape, (), ()

@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+from keras_ttfs.temporal_kernel import as_dtype
+
 
 def temporal_kernel_penalty(tau, t_d, tau_0, t_d_0):
     """REG_TR of one temporal kernel: `(tau - tau_0)**2 + (t_d - t_d_0)**2` [steps^2].
@@ -35,7 +37,7 @@ def pruning_probability(gamma, beta, z_min):
     Reference: Eqs. 7, 8, 14 and 16.
     """
     gamma, beta = tf.convert_to_tensor(gamma), tf.convert_to_tensor(beta)
-    z_min = tf.cast(z_min, gamma.dtype)
+    z_min = as_dtype(z_min, gamma.dtype)
     return (
         (gamma**2 / 3.0 + gamma + 1.0) * beta**3 / 2.0
         - z_min * beta**2 / 2.0

@@ -21,11 +21,16 @@ KERNEL_GRADIENTS = ("decoder", "full")
 EPSILON = float(np.finfo(np.float32).tiny)
 
 
+def as_dtype(value, dtype):
+    """`tf.cast` that does not take a Python number through float32."""
+    return tf.constant(value, dtype) if isinstance(value, (int, float)) else tf.cast(value, dtype)
+
+
 def _at_least_float32(*values):
     """`values` as tensors of one floating dtype: float64 if the first is, float32 otherwise."""
     first = tf.convert_to_tensor(values[0])
     dtype = tf.float64 if first.dtype == tf.float64 else tf.float32
-    return [tf.cast(first, dtype)] + [tf.cast(value, dtype) for value in values[1:]]
+    return [tf.cast(first, dtype)] + [as_dtype(value, dtype) for value in values[1:]]
 
 
 def _check_time_window(time_window):
@@ -62,7 +67,7 @@ def levels(tau, t_d, time_window, *, shift=0.0, dtype="float32"):
 
     Reference: Eq. 3.
     """
-    tau, t_d = tf.cast(tau, tf.float64), tf.cast(t_d, tf.float64)
+    tau, t_d = as_dtype(tau, tf.float64), as_dtype(t_d, tf.float64)
     steps = tf.range(time_window, dtype=tf.float64)
     return tf.cast(tf.exp((t_d - (steps + shift)) / tau), dtype)
 
@@ -271,9 +276,10 @@ def quantize(z, tau, t_d, time_window, *, rounding="ceil", kernel_gradient="deco
     _check_kernel_gradient(kernel_gradient)
     z = tf.convert_to_tensor(z)
     compute = tf.float64 if z.dtype == tf.float64 else tf.float32
-    tau, t_d = tf.cast(tau, compute), tf.cast(t_d, compute)
+    tau, t_d = as_dtype(tau, compute), as_dtype(t_d, compute)
     if kernel_gradient == "full" or compute == tf.float64:
-        spike_time = encode(z, tau, t_d, time_window, rounding=rounding, epsilon=epsilon)
+        kernel = (tau, t_d) if kernel_gradient == "full" else (tf.stop_gradient(tau), tf.stop_gradient(t_d))
+        spike_time = encode(z, *kernel, time_window, rounding=rounding, epsilon=epsilon)
         return tf.cast(decode(spike_time, tau, t_d, time_window), z.dtype)
 
     @tf.custom_gradient

@@ -1,0 +1,300 @@
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_ttfs
+from keras_ttfs import RelaxationSchedule, TemporalKernelHistory, TKBatchNorm, TTFSActivation, TTFSEncode, TTFSModel
+from keras_ttfs.applications import vgg6, vgg16
+from tests import reference
+
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+RNG = np.random.default_rng(0)
+X = RNG.uniform(size=(48, 8, 8, 1)).astype("float32")
+Y = RNG.integers(0, 10, 48).astype("int32")
+
+
+def small(**kwargs):
+    keras.utils.set_random_seed(0)
+    return vgg6(width=0.125, seed=0, gamma_0=0.5, **kwargs)
+
+
+def test_loss_is_the_hand_computed_sum_of_eq_9():
+    lambda_tr, lambda_tb, l2 = 0.3, 0.02, 1e-3
+    model = small(lambda_tr=lambda_tr, lambda_tb=lambda_tb, l2=l2)
+    model.compile(keras.optimizers.SGD(0.0), LOSS)
+    for i, encoder in enumerate(model.encoders):
+        encoder.tau.assign(10.0 + i)
+        encoder.t_d.assign(0.1 * i)
+    logits = model(X, training=True).numpy().astype("float64")
+    crossentropy = np.mean(np.log(np.exp(logits).sum(1)) - logits[np.arange(48), Y])
+    squares = sum(np.sum(np.float64(layer.kernel) ** 2) for layer in model.layers if hasattr(layer, "kernel"))
+    reg_tr = sum(i**2 + (0.1 * i) ** 2 for i in range(6))
+    p_tb = 0.0
+    norms = [layer for layer in model.layers if isinstance(layer, TKBatchNorm)]
+    for i, norm in enumerate(norms, 1):
+        z_min = np.exp(-(31 - 0.1 * i) / (10.0 + i))
+        pairs = zip(np.float64(norm.gamma), np.float64(norm.beta))
+        p_tb += sum(reference.pruning_probability(gamma, beta, z_min) for gamma, beta in pairs)
+    expected = crossentropy + l2 * squares + lambda_tr * reg_tr - lambda_tb * p_tb
+    logs = model.train_on_batch(X, Y, return_dict=True)
+    assert logs["reg_tr"] == pytest.approx(reg_tr, rel=1e-5)
+    assert logs["p_tb"] == pytest.approx(p_tb, rel=1e-5)
+    assert logs["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_gradients_of_the_two_terms():
+    model = small(lambda_tr=0.5, lambda_tb=2.0)
+    model.compile(keras.optimizers.SGD(1.0), lambda y, logits: 0.0 * tf.reduce_sum(logits, axis=-1))
+    encoder, norm = model.encoders[2], model.get_layer("conv1_2_norm")
+    encoder.tau.assign(11.0)
+    gamma, beta = np.float64(norm.gamma), np.float64(norm.beta)
+    z_min, h = np.exp(-31 / 11), 1e-6
+    model.train_on_batch(X, Y)
+    p = reference.pruning_probability
+    # SGD of rate 1: lambda_tr * 2 * (tau - tau_0); nothing of P_TB reaches tau, for z_min is a constant there.
+    assert float(encoder.tau) == pytest.approx(11.0 - 0.5 * 2 * 1.0, abs=1e-6)
+    assert float(encoder.t_d) == 0.0
+    dgamma = [(p(g + h, b, z_min) - p(g - h, b, z_min)) / (2 * h) for g, b in zip(gamma, beta)]
+    dbeta = [(p(g, b + h, z_min) - p(g, b - h, z_min)) / (2 * h) for g, b in zip(gamma, beta)]
+    np.testing.assert_allclose(norm.gamma, gamma + 2.0 * np.array(dgamma), atol=1e-5)
+    np.testing.assert_allclose(norm.beta, beta + 2.0 * np.array(dbeta), atol=1e-5)
+
+
+def test_mixed_float16_updates_as_float32():
+    updates = {}
+    for policy in ("float32", "mixed_float16"):
+        keras.config.set_dtype_policy(policy)
+        try:
+            model = small(lambda_tr=0.1)
+            model.compile(keras.optimizers.SGD(0.1), LOSS)
+            model.encoders[0].tau.assign(10.5)
+            before = [np.array(weight) for weight in model.trainable_weights]
+            model.train_on_batch(X, Y)
+            updates[policy] = [np.array(w) - b for w, b in zip(model.trainable_weights, before)]
+        finally:
+            keras.config.set_dtype_policy("float32")
+    size = [np.sqrt(sum(np.sum(np.float64(update) ** 2) for update in updates[policy])) for policy in updates]
+    assert size[1] == pytest.approx(size[0], rel=0.05)
+
+
+def count(model, x):
+    """Spikes per sample of each encoder, from the outputs of the activations."""
+    outputs = keras.Model(model.inputs, [encoder.output for encoder in model.encoders])(x)
+    return [np.count_nonzero(output) / len(x) for output in outputs]
+
+
+def test_evaluate_counts_every_spike():
+    model = small()
+    model.compile("adam", LOSS, metrics=["accuracy"])
+    model.fit(X, Y, epochs=2, batch_size=16, verbose=0)
+    logs = model.evaluate(X, Y, batch_size=20, verbose=0, return_dict=True)
+    counts = count(model, X)
+    assert logs["input_spikes"] == pytest.approx(counts[0], rel=1e-12)
+    assert logs["spikes"] == pytest.approx(sum(counts[1:]), rel=1e-12)
+    neurons = 64 + sum(encoder.neurons for encoder in model.encoders[1:]) + 10
+    assert model.neurons == neurons
+    assert logs["spikes_per_neuron"] == pytest.approx(sum(counts[1:]) / neurons, rel=1e-12)
+    assert not any(name.endswith("_spikes") for name in logs if name != "input_spikes")
+    again = model.evaluate(X, Y, batch_size=20, verbose=0, return_dict=True)
+    assert again["spikes"] == logs["spikes"], "counts start anew"
+
+
+def test_training_logs_have_no_spikes_but_validation_does():
+    model = small()
+    model.compile("adam", LOSS)
+    history = model.fit(X, Y, epochs=1, validation_data=(X, Y), verbose=0).history
+    assert set(history) == {"loss", "reg_tr", "p_tb"} | {
+        f"val_{name}" for name in ("loss", "reg_tr", "p_tb", "spikes", "input_spikes", "spikes_per_neuron")
+    }
+
+
+@keras.saving.register_keras_serializable("tests")
+class Subclassed(TTFSModel):
+    def __init__(self, units=6, **kwargs):
+        super().__init__(**kwargs)
+        self.units = units
+        self.input_coding = TTFSActivation()
+        self.input_encoders = [self.input_coding]
+        self.hidden = keras.layers.Dense(units)
+        self.norm = TKBatchNorm()
+        self.activation = TTFSActivation()
+        self.head = keras.layers.Dense(10)
+
+    def call(self, x, training=False):
+        x = keras.ops.reshape(self.input_coding(x, training=training), (-1, 64))
+        x = self.norm(self.hidden(x), training=training)
+        return self.head(self.activation(x, training=training))
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
+
+
+def test_subclassed_model_after_functional_ones(tmp_path):
+    small()
+    model = Subclassed(lambda_tr=0.25, lambda_tb=0.5)
+    model.compile("adam", LOSS)
+    logs = model.fit(X, Y, epochs=1, verbose=0, validation_data=(X, Y)).history
+    assert model.batch_norm_pairs() == [(model.norm, model.activation)]
+    z_min = float(model.activation.z_min)
+    p_tb = sum(
+        reference.pruning_probability(g, b, z_min) for g, b in zip(model.norm.gamma.numpy(), model.norm.beta.numpy())
+    )
+    assert logs["val_p_tb"][0] == pytest.approx(p_tb, rel=1e-5)
+    assert logs["val_input_spikes"][0] == pytest.approx(np.count_nonzero(model.input_coding(X)) / 48)
+    assert logs["val_spikes_per_neuron"][0] == pytest.approx(logs["val_spikes"][0] / (64 + 6 + 10))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert (loaded.lambda_tr, loaded.lambda_tb) == (0.25, 0.5)
+    np.testing.assert_array_equal(loaded.predict(X, verbose=0), model.predict(X, verbose=0))
+
+
+def test_pairs_are_found_through_layers_without_weights():
+    inputs = keras.Input((8, 8, 1))
+    x = TKBatchNorm(name="norm")(keras.layers.Conv2D(4, 3)(inputs))
+    x = TTFSActivation(name="act")(keras.layers.Dropout(0.1)(keras.layers.MaxPooling2D()(x)))
+    x = TKBatchNorm(name="last")(keras.layers.Dense(10)(keras.layers.Flatten()(x)))
+    model = TTFSModel(inputs, x)
+    assert [(norm.name, encoder.name) for norm, encoder in model.batch_norm_pairs()] == [("norm", "act")]
+
+
+def test_fresh_process_loads_what_was_saved(tmp_path):
+    model = small(lambda_tr=0.125, lambda_tb=0.25, z_max_0=2.0)
+    model.compile(keras.optimizers.Adam(0.01), LOSS, metrics=["accuracy"])
+    model.fit(X, Y, epochs=3, batch_size=16, verbose=0)
+    path = tmp_path / "model.keras"
+    model.save(path)
+    np.save(tmp_path / "x.npy", X)
+    np.save(tmp_path / "y.npy", Y)
+    script = (
+        "import json, sys, numpy as np, keras_ttfs, keras\n"
+        "model = keras.models.load_model(sys.argv[1])\n"
+        "x, y = np.load(sys.argv[2]), np.load(sys.argv[3])\n"
+        "out = {'class': type(model).__name__, 'lambdas': [model.lambda_tr, model.lambda_tb],\n"
+        "       'tau': [float(e.tau) for e in model.encoders], 't_d': [float(e.t_d) for e in model.encoders],\n"
+        "       'optimizer': [np.array(v).tolist() for v in model.optimizer.variables],\n"
+        "       'predictions': model.predict(x, verbose=0).tolist(),\n"
+        "       'evaluation': model.evaluate(x, y, verbose=0, return_dict=True),\n"
+        "       'next': model.train_on_batch(x, y, return_dict=True)['loss'] * 1.0}\n"
+        "print('JSON' + json.dumps(out))\n"
+    )
+    arguments = [sys.executable, "-c", script, path, tmp_path / "x.npy", tmp_path / "y.npy"]
+    done = subprocess.run([str(a) for a in arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    there = json.loads(done.stdout.split("JSON")[1])
+    assert there["lambdas"] == [0.125, 0.25]
+    assert there["tau"] == [float(encoder.tau) for encoder in model.encoders]
+    assert there["t_d"] == [float(encoder.t_d) for encoder in model.encoders]
+    for ours, theirs in zip(model.optimizer.variables, there["optimizer"], strict=True):
+        np.testing.assert_array_equal(np.array(ours), np.array(theirs, ours.dtype))
+    np.testing.assert_array_equal(model.predict(X, verbose=0), np.float32(there["predictions"]))
+    evaluation = model.evaluate(X, Y, verbose=0, return_dict=True)
+    assert there["evaluation"] == pytest.approx(evaluation, rel=1e-6)
+    assert there["next"] == pytest.approx(float(model.train_on_batch(X, Y, return_dict=True)["loss"]), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["lambda_tr", "lambda_tb"])
+def test_bad_lambdas(name):
+    x = keras.Input((2,))
+    for value in (-1.0, "x", float("nan")):
+        with pytest.raises(ValueError, match=f"Expected {name} to be .* Received: {name}={value!r}"):
+            TTFSModel(x, x, **{name: value})
+
+
+def test_vgg16_is_the_papers():
+    model = vgg16()
+    assert model.neurons == 280_586
+    assert len(model.encoders) == 16
+    assert len(model.batch_norm_pairs()) == 15
+    assert vgg16(width=0.25).neurons == 72_458
+    twin = vgg16(activation="relu")
+    kernels = {"tau", "t_d"}
+    shapes = [(w.path.split("/", 1)[-1], w.shape) for w in model.trainable_weights if w.name not in kernels]
+    assert shapes == [(w.path.split("/", 1)[-1], w.shape) for w in twin.trainable_weights]
+    assert twin.encoders == []
+    assert len(vgg16(input_coding="analog").encoders) == 15
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"input_shape": (16, 16, 3)}, "Expected input_shape .* at least 32x32. Received: .*16"),
+        ({"classes": 1}, "Expected classes to be an integer >= 2. Received: classes=1"),
+        ({"width": 0}, "Expected width .* Received: width=0"),
+        ({"input_coding": "rate"}, "Expected input_coding to be one of .* Received: input_coding='rate'"),
+        ({"activation": "gelu"}, "Expected activation to be one of .* Received: activation='gelu'"),
+        ({"dropout": 2}, r"Expected dropout in \[0, 1\]. Received: dropout=2"),
+        ({"l2": -1}, "Expected l2 >= 0. Received: l2=-1"),
+    ],
+)
+def test_bad_vgg_arguments(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        vgg16(**kwargs)
+
+
+def test_relaxation_schedule():
+    schedule = RelaxationSchedule(target_epoch=4)
+    assert [schedule.probability(epoch) for epoch in range(6)] == [0.75, 0.5, 0.25, 0.0, 0.0, 0.0]
+    inner = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(4), TTFSActivation()])
+    inputs = keras.Input((8, 8, 1))
+    model = TTFSModel(inputs, keras.layers.Dense(10)(inner(TTFSActivation()(inputs))))
+    model.compile("adam", LOSS)
+    traces, seen, traced = [], [], []
+
+    class Watch(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            traced.append(len(traces))
+            seen.append([float(encoder.relaxation) for encoder in model.encoders])
+
+    step = model.train_step
+    model.train_step = lambda data: (traces.append(1), step(data))[1]
+    model.fit(X, Y, epochs=5, verbose=0, batch_size=16, callbacks=[schedule, Watch()])
+    np.testing.assert_allclose(seen, [[p, p] for p in (0.75, 0.5, 0.25, 0.0, 0.0)])
+    assert traced[-1] == traced[0], "nothing is traced again after the first epoch"
+    with pytest.raises(ValueError, match="Expected target_epoch to be an integer >= 1 .* Received: target_epoch=0"):
+        RelaxationSchedule(0)
+
+
+def test_temporal_kernel_history(tmp_path):
+    path = tmp_path / "kernels.csv"
+    history = TemporalKernelHistory(X[:10], path=str(path))
+    model = small()
+    model.compile("adam", LOSS)
+    model.fit(X, Y, epochs=3, verbose=0, callbacks=[history])
+    arrays = history.arrays()
+    assert arrays["tau"].shape == (3, 6)
+    assert list(arrays["layer"]) == [encoder.name for encoder in model.encoders]
+    np.testing.assert_array_equal(arrays["tau"][-1], [float(encoder.tau) for encoder in model.encoders])
+    np.testing.assert_array_equal(arrays["z_min"][-1], [float(encoder.z_min) for encoder in model.encoders])
+    assert np.all(np.isnan(arrays["gamma_mean"][:, 0])), "no batch normalisation before the input's encoder"
+    gamma = np.array(model.get_layer("dense1_norm").gamma)
+    assert arrays["gamma_max"][-1, -1] == gamma.max()
+    z = np.array(keras.Model(model.inputs, model.encoders[3].input)(X[:10]), "float64")
+    tau, t_d = float(model.encoders[3].tau), float(model.encoders[3].t_d)
+    z_min, z_max = np.exp(-(31 - t_d) / tau), np.exp(t_d / tau)
+    np.testing.assert_allclose(arrays["minimum_error"][-1, 3], np.mean(np.maximum(z_min - z, 0)), rtol=1e-5)
+    np.testing.assert_allclose(arrays["maximum_error"][-1, 3], np.mean(np.maximum(z - z_max, 0)), rtol=1e-5, atol=1e-7)
+    z_hat = reference.level(reference.spike_time(z, tau, t_d, 32), tau, t_d, 32)
+    precision = np.where((z >= z_min) & (z <= z_max), z - z_hat, 0).mean()
+    np.testing.assert_allclose(arrays["precision_error"][-1, 3], precision, rtol=1e-4)
+    lines = path.read_text().splitlines()
+    assert len(lines) == 1 + 3 * 6
+    assert lines[0].startswith("epoch,layer,tau,t_d,z_min,z_max,")
+
+
+def test_encoder_layer_counts_as_spikes_in_a_pair_network():
+    inputs = keras.Input((8,))
+    coded = keras_ttfs.TemporalKernelDecode()(TTFSEncode(name="in")(inputs))
+    hidden = keras_ttfs.TemporalKernelDecode()(TTFSEncode(name="hidden")(keras.layers.Dense(5)(coded)))
+    model = TTFSModel(inputs, keras.layers.Dense(10)(hidden))
+    model.compile("adam", LOSS)
+    x = X[:, 0, :, 0]
+    model.fit(x, Y, epochs=1, verbose=0)
+    logs = model.evaluate(x, Y, verbose=0, return_dict=True)
+    values = keras.Model(inputs, [coded, hidden])(x)
+    assert logs["input_spikes"] == pytest.approx(np.count_nonzero(values[0]) / 48)
+    assert logs["spikes"] == pytest.approx(np.count_nonzero(values[1]) / 48)
