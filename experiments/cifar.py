@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -78,8 +79,9 @@ def main(argv):
             download=options.download,
             overwrite=options.overwrite,
             tensorboard=options.tensorboard,
+            verbose=1 if sys.stdout.isatty() else 2,
         )
-    except (FileExistsError, FileNotFoundError, FloatingPointError, ImportError, ValueError) as error:
+    except (OSError, FloatingPointError, ImportError, ValueError) as error:
         raise SystemExit(f"{type(error).__name__}: {error}") from error
     print(f"\n{report.table([result])}\n\nFiles: {os.path.abspath(options.workdir)}")
 

@@ -81,7 +81,14 @@ def _load_cifar(name, data_dir, download):
         ) from error
     builder = tfds.builder(name, data_dir=data_dir)
     if download:
-        builder.download_and_prepare()
+        try:
+            builder.download_and_prepare()
+        # Whatever a download can raise: tensorflow-datasets, requests and the file system have their own.
+        except Exception as error:
+            raise ConnectionError(
+                f"Expected to download {name} to {builder.data_path}. Received: {type(error).__name__}: {error}. "
+                "Prepare it elsewhere and pass --data_dir, or --dataset=digits, which needs no download."
+            ) from error
     try:
         train = _read(builder, "train")
     except (AssertionError, FileNotFoundError, ValueError) as error:
