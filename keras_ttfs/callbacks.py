@@ -70,7 +70,8 @@ class TemporalKernelHistory(keras.callbacks.Callback):
         pairs = self.model.batch_norm_pairs() if hasattr(self.model, "batch_norm_pairs") else []
         norms = {encoder.name: norm for norm, encoder in pairs}
         for encoder in _layers(self.model, TTFSEncode):
-            tau, t_d = encoder.tau, encoder.t_d
+            # Not float(weight): that fails on the mirrored weights of a distribution strategy.
+            tau, t_d = tf.convert_to_tensor(encoder.tau), tf.convert_to_tensor(encoder.t_d)
             row = {
                 "epoch": epoch,
                 "layer": encoder.name,
