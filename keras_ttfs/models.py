@@ -10,7 +10,9 @@ from keras_ttfs.layers import TKBatchNorm, TTFSEncode, _check_number
 
 # Keras does not export the class that keras.Model(inputs, outputs) returns.
 _probe = keras.Input((1,), name="keras_ttfs_probe")
-_Functional = type(keras.Model(_probe, _probe, name="keras_ttfs_probe"))
+_Functional = type(
+    keras.Model(_probe, keras.layers.Identity(name="keras_ttfs_identity")(_probe), name="keras_ttfs_probe")
+)
 SPIKE_METRICS = ("spikes", "input_spikes", "spikes_per_neuron")
 
 
