@@ -28,7 +28,7 @@ setup(
     packages=find_packages(include=["keras_ttfs", "keras_ttfs.*", "experiments", "experiments.*"]),
     package_data={"experiments": ["flagfiles/*.flags"]},
     python_requires=">=3.11",
-    install_requires=["tensorflow>=2.20", "keras>=3.12", "numpy>=1.26"],
+    install_requires=["tensorflow>=2.21", "keras>=3.15", "numpy>=2.0"],
     extras_require={
         "experiments": EXPERIMENTS + TENSORBOARD,
         "test": TEST + EXPERIMENTS,
