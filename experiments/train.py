@@ -219,11 +219,15 @@ class Checkpoint(keras.callbacks.Callback):
             "generators": [],
             "history": [],
             "kernels": [],
+            "provenance": provenance(),
         }
 
     def restore(self, model):
         if os.path.exists(self.path):
-            self.state = read_json(self.path)
+            begun, self.state = self.state["provenance"], read_json(self.path)
+            past, now = str(self.state["provenance"]["git_revision"]), str(begun["git_revision"])
+            if not past.endswith(now):
+                self.state["provenance"]["git_revision"] = f"{past} then {now}"
             model.load_weights(os.path.join(self.folder, self.state["last"]))
             for generator, state in zip(_generators(model), self.state["generators"], strict=True):
                 generator.state.assign(state)
@@ -243,6 +247,7 @@ class Checkpoint(keras.callbacks.Callback):
         earlier = [past["val_accuracy"] for past in self.state["history"]]
         best = self.keep == "last" or all(row["val_accuracy"] > past for past in earlier)
         self.state = {
+            **self.state,
             "epochs": epoch + 1,
             "seconds": self.state["seconds"] + seconds,
             "last": name,
@@ -278,7 +283,8 @@ def evaluate(config, model, data, state):
         "loss": logs["loss"],
         "neurons": model.neurons if model.encoders else None,
         "wall_time": round(state["seconds"], 1),
-        **provenance(),
+        **state["provenance"],
+        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
     if model.encoders:
         time_steps = (len(model.encoders) + 1) * config.time_window
@@ -301,7 +307,7 @@ def evaluate(config, model, data, state):
 
 
 def provenance():
-    """Versions, git revision and device of this process."""
+    """Versions, git revision and device of this process: of the code that a run begins with."""
     versions = {"python": platform.python_version(), "keras_ttfs": keras_ttfs.__version__}
     for package in VERSIONED:
         try:
@@ -314,7 +320,6 @@ def provenance():
         "versions": versions,
         "git_revision": _git_revision(),
         "device": ", ".join(gpus) or f"CPU, {os.cpu_count()} cores",
-        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
 
 
