@@ -1,6 +1,6 @@
 """Deep spiking neural networks with time-to-first-spike coding, as ordinary Keras 3 layers."""
 
-from keras_ttfs import applications, energy, regularizers, temporal_kernel
+from keras_ttfs import applications, energy, regularizers, snn, temporal_kernel
 from keras_ttfs.callbacks import RelaxationSchedule, TemporalKernelHistory
 from keras_ttfs.layers import TemporalKernelDecode, TKBatchNorm, TTFSActivation, TTFSEncode
 from keras_ttfs.metrics import MeanSpikes, spike_rate, spikes_per_neuron
@@ -20,6 +20,7 @@ __all__ = [
     "applications",
     "energy",
     "regularizers",
+    "snn",
     "spike_rate",
     "spikes_per_neuron",
     "temporal_kernel",

@@ -192,7 +192,7 @@ def decode(spike_time, tau, t_d, time_window):
     def kernel(spike_time, tau, t_d):
         table = levels(tau, t_d, time_window, dtype=spike_time.dtype)
         step = tf.clip_by_value(tf.floor(spike_time), 0.0, time_window - 1.0)
-        step = tf.where(tf.math.is_nan(step), 0.0, step)
+        step = tf.where(tf.math.is_nan(step), tf.zeros_like(step), step)
         # An integer time takes its level from the table as it is: the factor beside it is exactly 1.
         z_hat = tf.gather(table, tf.cast(step, tf.int32)) * tf.exp((step - spike_time) / tau)
         z_hat = tf.where(spike_time >= time_window, tf.zeros_like(z_hat), z_hat)
@@ -293,6 +293,28 @@ def quantize(z, tau, t_d, time_window, *, rounding="ceil", kernel_gradient="deco
     return fused(z, tau, t_d)
 
 
+def fire(z, tau, t_d, time_window, *, rounding="ceil"):
+    """`(spike_time, z_hat)` of neurons with membrane potentials z: `encode` and `decode` at once, without gradients.
+
+    >>> spike_time, z_hat = fire([1.0, 0.5, 0.0], tau=10.0, t_d=0.0, time_window=32)
+    >>> spike_time.numpy(), z_hat.numpy().round(4)
+    (array([ 0,  7, 32], dtype=int16), array([1.    , 0.4966, 0.    ], dtype=float32))
+
+    Args and Raises: as `encode`. NaN is not a membrane potential: its spike time is undefined.
+
+    Returns:
+        Spike times [steps] as int16 (int32 for windows beyond it), T where silent, and the levels [1] they carry.
+    """
+    _check_time_window(time_window)
+    _check_rounding(rounding)
+    integer = tf.int16 if time_window <= tf.int16.max else tf.int32
+    z, tau, t_d = _at_least_float32(z, tau, t_d)
+    if z.dtype == tf.float32:
+        return _fire(z, tau, t_d, time_window, rounding, EPSILON, integer)
+    spike_time = encode(z, tau, t_d, time_window, rounding=rounding)
+    return tf.cast(spike_time, integer), decode(spike_time, tau, t_d, time_window)
+
+
 def _level_of_spike(z, tau, t_d, time_window, rounding, epsilon):
     """`(spike_time, z_hat)` in float32, with no table: XLA runs an exponential in float64 faster than a look-up."""
     shift = 0.5 if rounding == "nearest" else 0.0
@@ -315,6 +337,12 @@ def _level_of_spike(z, tau, t_d, time_window, rounding, epsilon):
 def _quantize_forward(z, tau, t_d, time_window, rounding, epsilon):
     _, z_hat = _level_of_spike(tf.cast(z, tau.dtype), tau, t_d, time_window, rounding, epsilon)
     return tf.cast(z_hat, z.dtype)
+
+
+@tf.function(jit_compile=True, autograph=False, reduce_retracing=True)
+def _fire(z, tau, t_d, time_window, rounding, epsilon, integer):
+    spike_time, z_hat = _level_of_spike(z, tau, t_d, time_window, rounding, epsilon)
+    return tf.cast(spike_time, integer), z_hat
 
 
 @tf.function(jit_compile=True, autograph=False, reduce_retracing=True)

@@ -1,0 +1,247 @@
+"""Does the spiking network fire the very spikes that its trained model promises? Neuron by neuron."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_ttfs import temporal_kernel
+from keras_ttfs.layers import TTFSEncode
+from keras_ttfs.snn import graph
+from keras_ttfs.snn.network import DTYPES, MODES, SpikingNetwork, shows_progress
+
+# What `strict` allows in float32, as a share of the spikes and as a distance from the threshold; in float64 nothing.
+FLOAT32_SHARE = 1e-5
+FLOAT32_ULP = 4
+
+
+class EquivalenceError(AssertionError):
+    """The spiking network fires other spikes than the model promises."""
+
+
+@dataclasses.dataclass
+class LayerEquivalence:
+    """One layer in one mode, all samples together.
+
+    Attributes:
+        layer: name of the activation layer.
+        mode: of the simulation.
+        neurons: of the layer.
+        spikes: of the surrogate, over all samples.
+        mismatches: neurons and samples whose spike times differ.
+        inherited: of these, the ones in samples where an earlier layer already differed.
+        ulp: largest distance of the other mismatches' pre-activation from the threshold between the two spike times, in
+            units in the last place of that threshold.
+    """
+
+    layer: str
+    mode: str
+    neurons: int
+    spikes: int = 0
+    mismatches: int = 0
+    inherited: int = 0
+    ulp: float = 0.0
+
+
+@dataclasses.dataclass
+class EquivalenceReport:
+    """Outcome of `check_equivalence`; prints as a table.
+
+    Attributes:
+        layers: list of LayerEquivalence, one for each layer and mode.
+        samples: inputs compared.
+        dtype: of both sides.
+        logit_difference: `{mode: largest difference of a logit}`.
+        changed_predictions: `{mode: samples whose largest logit is another}`.
+        model_dtype: policy that the model was given with.
+        model_changed_predictions: samples where the model as it was given predicts another class than its copy in `dtype`.
+    """
+
+    layers: list
+    samples: int
+    dtype: str
+    logit_difference: dict
+    changed_predictions: dict
+    model_dtype: str
+    model_changed_predictions: int
+
+    @property
+    def mismatches(self):
+        """Over all layers and modes."""
+        return sum(row.mismatches for row in self.layers)
+
+    @property
+    def equivalent(self):
+        """Whether not one spike time differs."""
+        return self.mismatches == 0
+
+    def check(self):
+        """Raises EquivalenceError unless all spikes are the same; in float32 unless at most 1e-5 of the spikes of a mode
+        differ, each that no earlier difference explains within 4 ulp of its threshold."""
+        for mode in self.logit_difference:
+            rows = [row for row in self.layers if row.mode == mode]
+            mismatches, spikes = sum(row.mismatches for row in rows), sum(row.spikes for row in rows)
+            allowed = FLOAT32_SHARE * spikes if self.dtype == "float32" else 0
+            if mismatches > allowed or max(row.ulp for row in rows) > FLOAT32_ULP:
+                raise EquivalenceError(
+                    f"Expected the spikes of the model. Received: {mismatches} mismatches in mode {mode!r}\n{self}"
+                )
+
+    def __str__(self):
+        head = (
+            f"{'mode':<6} {'layer':<28} {'neurons':>9} {'spikes':>12} {'mismatches':>11} {'inherited':>10} {'ulp':>9}"
+        )
+        lines = [f"{self.samples} samples in {self.dtype}", head]
+        for row in self.layers:
+            lines.append(
+                f"{row.mode:<6} {row.layer:<28} {row.neurons:>9,} {row.spikes:>12,} {row.mismatches:>11,} "
+                f"{row.inherited:>10,} {row.ulp:>9.3g}"
+            )
+        for mode, difference in self.logit_difference.items():
+            changed = self.changed_predictions[mode]
+            lines.append(f"{mode}: largest logit difference {difference:.3g}, changed predictions {changed}")
+        lines.append(
+            f"The model as given ({self.model_dtype}) and in {self.dtype}: "
+            f"changed predictions {self.model_changed_predictions}"
+        )
+        return "\n".join(lines)
+
+
+def check_equivalence(
+    model, x, *, modes=MODES, dtype="float64", batch_size=100, strict=False, network=None, verbose="auto"
+):
+    """Compares the spikes of a model's spiking network with those of the model itself, neuron by neuron.
+
+    The surrogate is the model, rebuilt in `dtype` with the same weights and evaluated by Keras; the spike time of a neuron
+    is that of its pre-activation. The spiking network simulates from the input on: what differs in one layer goes on into
+    the next, and is counted there as inherited.
+
+    >>> model = keras.Sequential([keras.Input((4,)), TTFSActivation(), keras.layers.Dense(2)])
+    >>> check_equivalence(model, np.random.default_rng(0).uniform(size=(3, 4))).equivalent
+    True
+
+    Args:
+        model: as `SpikingNetwork.from_model`.
+        x: array `(samples, ...)` of inputs [1].
+        modes: which of `("event", "clock")` to simulate.
+        dtype: `"float64"` or `"float32"`, of both sides.
+        batch_size: int >= 1: samples at a time.
+        strict: bool: whether to raise where the report's `check` finds too much.
+        network: SpikingNetwork to compare instead of that of the model (one with perturbed weights, say).
+        verbose: `"auto"` (a progress bar on terminals), 0 or 1.
+
+    Returns:
+        An EquivalenceReport.
+
+    Raises:
+        EquivalenceError: if `strict`, "Expected the spikes of the model. Received: ... mismatches".
+        ValueError: "Expected ... Received: ..." for a wrong argument or a model that has no spiking network.
+    """
+    modes = (modes,) if isinstance(modes, str) else tuple(modes)
+    if not modes or any(mode not in MODES for mode in modes):
+        raise ValueError(f"Expected modes among {MODES}. Received: modes={modes!r}")
+    if dtype not in DTYPES:
+        raise ValueError(f"Expected dtype to be one of {DTYPES}. Received: dtype={dtype!r}")
+    network = network or SpikingNetwork.from_model(model)
+    names = [neurons.name for neurons in network.populations]
+    surrogate = _Surrogate(model, dtype, names)
+    pairs = [(mode, neurons) for mode in modes for neurons in network.populations]
+    rows = {(mode, neurons.name): LayerEquivalence(neurons.name, mode, neurons.size) for mode, neurons in pairs}
+    report = EquivalenceReport(
+        layers=list(rows.values()),
+        samples=len(x),
+        dtype=dtype,
+        logit_difference=dict.fromkeys(modes, 0.0),
+        changed_predictions=dict.fromkeys(modes, 0),
+        model_dtype=", ".join(sorted({neurons.policy for neurons in network.populations})),
+        model_changed_predictions=0,
+    )
+    bar = keras.utils.Progbar(len(x), unit_name="sample") if shows_progress(verbose) else None
+    batch_size = min(batch_size, len(x))
+    for first in range(0, len(x), batch_size):
+        batch = np.asarray(x[first : first + batch_size])
+        filled = np.concatenate([batch, np.zeros((batch_size - len(batch), *batch.shape[1:]), batch.dtype)])
+        logits, potentials = surrogate(filled, len(batch))
+        given = model.predict_on_batch(filled)[: len(batch)]
+        report.model_changed_predictions += int((given.argmax(-1) != logits.argmax(-1)).sum())
+        for mode in modes:
+            result = network.run(filled, mode=mode, dtype=dtype, batch_size=batch_size, verbose=0)
+            differs = np.zeros(len(batch), bool)
+            for neurons in network.populations:
+                times = result.spike_times[neurons.name][: len(batch)]
+                _compare(rows[mode, neurons.name], neurons, potentials[neurons.name], times, differs, dtype)
+            difference = np.abs(result.logits[: len(batch)] - logits).max()
+            report.logit_difference[mode] = max(report.logit_difference[mode], float(difference))
+            changed = (result.logits[: len(batch)].argmax(-1) != logits.argmax(-1)).sum()
+            report.changed_predictions[mode] += int(changed)
+        if bar:
+            bar.add(len(batch))
+    if strict:
+        report.check()
+    return report
+
+
+def _compare(row, neurons, potential, times, differs, dtype):
+    """Adds a batch's spikes and mismatches of one layer to its row; marks the samples that differ from here on."""
+    options = {"rounding": neurons.rounding}
+    expected, _ = temporal_kernel.fire(potential, neurons.tau, neurons.t_d, neurons.time_window, **options)
+    expected = expected.numpy()
+    wrong = expected != times
+    row.spikes += int(np.count_nonzero(expected < neurons.time_window))
+    by_sample = wrong.reshape(len(wrong), -1).sum(1)
+    row.mismatches += int(by_sample.sum())
+    row.inherited += int(by_sample[differs].sum())
+    own = wrong & ~differs.reshape(-1, *[1] * (wrong.ndim - 1))
+    if own.any():
+        thresholds = neurons.thresholds(dtype).numpy()
+        between = thresholds[np.minimum(expected[own], times[own])]
+        row.ulp = max(row.ulp, float((np.abs(potential[own] - between) / np.spacing(between)).max()))
+    differs |= by_sample > 0
+
+
+class _Surrogate:
+    """The model, rebuilt in another precision: `(logits, {layer: pre-activations})` of a batch."""
+
+    def __init__(self, model, dtype, names):
+        self.dtype = dtype
+        self.names = names
+        self.model = in_dtype(model, dtype)
+        self.compute = tf.function(self._compute, autograph=False)
+
+    def __call__(self, batch, samples):
+        logits, seen = self.compute(tf.constant(batch, self.dtype))
+        potentials = {name: value.numpy()[:samples] for name, value in zip(self.names, seen)}
+        return logits.numpy()[:samples], potentials
+
+    def _compute(self, batch):
+        seen = []
+
+        def visit(layer, *args, **kwargs):
+            if isinstance(layer, TTFSEncode):
+                seen.append(args[0])
+            if graph.is_softmax(layer):
+                return args[0]
+            if graph.activation_of(layer) == "softmax":
+                layer.activation = keras.activations.linear
+            return layer(*args, **kwargs)
+
+        return keras.tree.flatten(graph.walk(self.model, [batch], visit))[0], seen
+
+
+def in_dtype(model, dtype):
+    """A copy of a model with the same weights in which every layer computes in `dtype`."""
+    copy = keras.saving.deserialize_keras_object(_with_dtype(keras.saving.serialize_keras_object(model), dtype))
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def _with_dtype(config, dtype):
+    if isinstance(config, (list, tuple)):
+        return type(config)(_with_dtype(value, dtype) for value in config)
+    if not isinstance(config, dict):
+        return config
+    return {
+        key: dtype if key == "dtype" else None if key == "compile_config" else _with_dtype(value, dtype)
+        for key, value in config.items()
+    }
