@@ -2,6 +2,7 @@
 
 from keras_ttfs import applications, energy, regularizers, snn, temporal_kernel
 from keras_ttfs.callbacks import RelaxationSchedule, TemporalKernelHistory
+from keras_ttfs.conversion import coding_report, convert
 from keras_ttfs.layers import TemporalKernelDecode, TKBatchNorm, TTFSActivation, TTFSEncode
 from keras_ttfs.metrics import MeanSpikes, spike_rate, spikes_per_neuron
 from keras_ttfs.models import TTFSModel
@@ -18,6 +19,8 @@ __all__ = [
     "TemporalKernelDecode",
     "TemporalKernelHistory",
     "applications",
+    "coding_report",
+    "convert",
     "energy",
     "regularizers",
     "snn",
