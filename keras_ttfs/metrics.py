@@ -6,22 +6,24 @@ import tensorflow as tf
 
 @keras.saving.register_keras_serializable("keras_ttfs")
 class MeanSpikes(keras.metrics.Metric):
-    """Mean number of spikes per sample (S for one layer), counted exactly: integers summed in float64.
+    """Mean number of spikes per sample (S for one layer), counted exactly.
 
     `update_state(values)` takes decoded activations `(batch, ...)` and counts the non-zero ones.
     """
 
     def __init__(self, name="spikes", dtype=None, **kwargs):
         super().__init__(name=name, dtype=dtype, **kwargs)
-        self.count = self.add_variable(shape=(), initializer="zeros", name="count", dtype="float64")
-        self.samples = self.add_variable(shape=(), initializer="zeros", name="samples", dtype="float64")
+        # Integers: inside a half-precision layer's call Keras would round floating-point variables as it reads them.
+        self.count = self.add_variable(shape=(), initializer="zeros", name="count", dtype="int64")
+        self.samples = self.add_variable(shape=(), initializer="zeros", name="samples", dtype="int64")
 
     def update_state(self, values, sample_weight=None):
-        self.count.assign_add(tf.cast(tf.math.count_nonzero(values), "float64"))
-        self.samples.assign_add(tf.cast(tf.shape(values)[0], "float64"))
+        self.count.assign_add(tf.math.count_nonzero(values))
+        self.samples.assign_add(tf.shape(values, out_type="int64")[0])
 
     def result(self):
-        return tf.math.divide_no_nan(tf.convert_to_tensor(self.count), tf.convert_to_tensor(self.samples))
+        count, samples = (tf.cast(tf.convert_to_tensor(value), "float64") for value in (self.count, self.samples))
+        return tf.math.divide_no_nan(count, samples)
 
 
 def spikes_per_neuron(spikes, neurons):

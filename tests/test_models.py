@@ -104,6 +104,21 @@ def test_evaluate_counts_every_spike():
     assert again["spikes"] == logs["spikes"], "counts start anew"
 
 
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_half_precision_counts_every_spike(policy):
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = small()
+        model.compile("adam", LOSS)
+        # More samples than bfloat16 holds as integers, more spikes than float16 does.
+        x = np.tile(X, (100, *[1] * (X.ndim - 1)))
+        logs = model.evaluate(x, np.tile(Y, 100), batch_size=500, verbose=0, return_dict=True)
+        assert logs["input_spikes"] == pytest.approx(count(model, x)[0], rel=1e-12)
+        assert logs["spikes"] == pytest.approx(sum(count(model, x)[1:]), rel=1e-12)
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
 def test_training_logs_have_no_spikes_but_validation_does():
     model = small()
     model.compile("adam", LOSS)
