@@ -84,6 +84,10 @@ def main(argv):
     except (OSError, FloatingPointError, ImportError, ValueError) as error:
         raise SystemExit(f"{type(error).__name__}: {error}") from error
     print(f"\n{report.table([result])}\n\nFiles: {os.path.abspath(options.workdir)}")
+    if config.activation == "ttfs":
+        place = f" --data_dir={options.data_dir}" if options.data_dir else ""
+        model = os.path.join(options.workdir, "model.keras")
+        print(f"Its spikes: python -m experiments.simulate --model={model} --dataset={config.dataset}{place}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Energy of a spiking network from its spikes and time steps, normalised as Table 2 of the paper."""
+"""Energy of a spiking network from its spikes, synaptic operations and time steps. Every constant names its source."""
+
+import dataclasses
+import math
 
 # (E_d, E_s): dynamic and static share, of TrueNorth (Merolla et al. 2014) and SpiNNaker (Furber et al. 2014) as used by
 # Park et al. 2020 (T2FSNN); they give every energy cell of Table 2.
@@ -6,6 +9,53 @@ COEFFICIENTS = {"truenorth": (0.4, 0.6), "spinnaker": (0.64, 0.36)}
 # (spikes per sample, time steps) of TSC coding (Han & Roy 2020), Table 2's reference.
 TSC_CIFAR10 = (0.193e6, 512)
 TSC_CIFAR100 = (0.170e6, 512)
+
+PICOJOULE = 1e-12
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """Energy of one synaptic operation and of one neuron's update in one time step [J], and where it is from.
+
+    `update` is None where no source gives it apart from the rest.
+    """
+
+    synaptic_operation: float
+    update: float | None
+    source: str
+    disagreement: str
+
+
+CHIPS = {
+    "truenorth": Chip(
+        26 * PICOJOULE,
+        None,
+        "Merolla et al., Science 345, 2014: 26 pJ per synaptic event, the whole chip's power included",
+        "the same paper's 46 GSOPS/W are 21.7 pJ, its 400 GSOPS/W at best 2.5 pJ",
+    ),
+    "loihi": Chip(
+        23.6 * PICOJOULE,
+        81 * PICOJOULE,
+        "Davies et al., IEEE Micro 38(1), 2018, Table 2: 23.6 pJ per synaptic operation, 81 pJ per active neuron update",
+        "simulated before the silicon; an inactive update is given as 52 pJ",
+    ),
+    "spinnaker": Chip(
+        13.3e-9,
+        26e-9,
+        "Hoeppner et al., arXiv:1903.08941, 2019: 13.3 nJ per synaptic event, 26 nJ per neuron update",
+        "Sharp et al., J. Neurosci. Methods 210, 2012, measure 43 nJ per postsynaptic potential and 100 nJ per neuron and ms",
+    ),
+}
+
+# Horowitz, "Computing's energy problem", ISSCC 2014, 45 nm at 0.9 V [J].
+FLOAT32_MULTIPLY, FLOAT32_ADD = 3.7 * PICOJOULE, 0.9 * PICOJOULE
+INT8_MULTIPLY, INT32_MULTIPLY, INT32_ADD = 0.2 * PICOJOULE, 3.1 * PICOJOULE, 0.1 * PICOJOULE
+# One byte from a 32 kB SRAM: 20 pJ for 8 bytes.
+SRAM_BYTE = 2.5 * PICOJOULE
+HOROWITZ = (
+    "Horowitz, ISSCC 2014, 45 nm: float32 multiply 3.7 and add 0.9 pJ, int8 multiply 0.2, int32 multiply 3.1 and add 0.1, "
+    "8 bytes from 32 kB SRAM 20 pJ"
+)
 
 
 def normalized_energy(spikes, time_steps, platform="truenorth", reference=TSC_CIFAR10):
@@ -25,7 +75,164 @@ def normalized_energy(spikes, time_steps, platform="truenorth", reference=TSC_CI
 
     Reference: section 6.2, Table 2.
     """
+    dynamic, static = _coefficients(platform)
+    return dynamic * spikes / reference[0] + static * time_steps / reference[1]
+
+
+def latency_share(spikes, time_steps, platform="truenorth", reference=TSC_CIFAR10):
+    """Share of `normalized_energy` that the time steps cost, spikes or none [1].
+
+    >>> round(latency_share(0.049e6, 544), 2)
+    0.86
+
+    Args and Raises: as `normalized_energy`.
+    """
+    _, static = _coefficients(platform)
+    return static * time_steps / reference[1] / normalized_energy(spikes, time_steps, platform, reference)
+
+
+def _coefficients(platform):
     if platform not in COEFFICIENTS:
         raise ValueError(f"Expected platform to be one of {tuple(COEFFICIENTS)}. Received: platform={platform!r}")
-    dynamic, static = COEFFICIENTS[platform]
-    return dynamic * spikes / reference[0] + static * time_steps / reference[1]
+    return COEFFICIENTS[platform]
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What one way of computing the same function costs per sample.
+
+    Attributes:
+        name: of the way.
+        operations: multiply-accumulates or synaptic operations.
+        compute: energy of arithmetic [J].
+        memory: energy of reading weights, and of reading and writing what changes [J].
+        state: memory that holds activations or potentials [bytes].
+    """
+
+    name: str
+    operations: float
+    compute: float
+    memory: float
+    state: float
+
+
+@dataclasses.dataclass(frozen=True)
+class EnergyReport:
+    """Outcome of `report`; prints as text. Energies are per sample.
+
+    Attributes:
+        spikes: S of hidden layers; `time_steps`: L; `synaptic_operations`, `analog_operations`: per sample.
+        normalized: `{platform: (energy relative to `reference` [1], latency share [1])}`.
+        reference: `(spikes, time_steps)` of the network that has energy 1.
+        chips: `{chip: (energy of synaptic operations [J], of neuron updates [J] or None)}`.
+        costs: list of Cost in 45 nm CMOS: the ReLU twin, the bit-matched quantised network, the spiking network.
+    """
+
+    spikes: float
+    time_steps: int
+    synaptic_operations: float
+    analog_operations: int
+    normalized: dict
+    reference: tuple
+    chips: dict
+    costs: list
+
+    def __str__(self):
+        lines = [
+            f"{self.spikes:,.0f} spikes, {self.time_steps} time steps, {self.synaptic_operations:,.0f} synaptic operations "
+            f"and {self.analog_operations:,} of an analog input, per sample",
+            f"normalised to {self.reference[0]:,.0f} spikes in {self.reference[1]} steps (E = S E_d + L E_s):",
+        ]
+        for platform, (energy, share) in self.normalized.items():
+            lines.append(f"  {platform:<12} {energy:8.3f}   {100 * share:.0f} % of it latency")
+        lines.append(f"{'on chips [uJ]:':<28}{'synaptic':>12}{'updates':>12}")
+        for name, (synaptic, updates) in self.chips.items():
+            text = "-" if updates is None else f"{1e6 * updates:.4g}"
+            lines.append(f"  {name:<26}{1e6 * synaptic:>12.4g}{text:>12}   {CHIPS[name].source};")
+            lines.append(f"{'':<55}but {CHIPS[name].disagreement}")
+        lines.append(
+            f"{'in 45 nm CMOS:':<44}{'operations':>15}{'compute [uJ]':>14}{'memory [uJ]':>13}{'state [kB]':>12}"
+        )
+        for cost in self.costs:
+            lines.append(
+                f"  {cost.name:<42}{cost.operations:>15,.0f}{1e6 * cost.compute:>14.4g}{1e6 * cost.memory:>13.4g}"
+                f"{cost.state / 1e3:>12.4g}"
+            )
+        return "\n".join([*lines, f"  ({HOROWITZ})"])
+
+
+def report(network, result, reference=TSC_CIFAR10):
+    """Energy of a simulated network, with its ReLU twin and the bit-matched quantised network beside it.
+
+    A TTFS network computes the function of a ReLU network whose activations are quantised to T levels and 0: the "bit-
+    matched" one. Its levels are those of the temporal kernel, a table look-up away; on zero activations it may skip the
+    work as the spiking network does. Counted per sample:
+
+    - ReLU twin, float32: a multiply and an add for each synapse; weight and activation read, 4 bytes each.
+    - quantised, 8-bit weights: an int8 multiply and an int32 add; weight and activation read, 1 byte each. With and
+      without the zeros.
+    - spiking, float32 and 8-bit weights: an add for each synaptic operation, which reads the weight and reads and writes
+      a potential of 4 bytes; the kernel's decay is one multiply for each neuron and step of its integration.
+
+    Neuron updates on chips: each neuron in its integration and its fire phase, 2 T steps. Idle layers cost nothing there,
+    which favours the chip. Traffic between cores and static power are in no row but TrueNorth's 26 pJ.
+
+    Args:
+        network: SpikingNetwork.
+        result: SimulationResult of it.
+        reference: `(spikes, time_steps)` of the network that has energy 1.
+
+    Returns:
+        An EnergyReport.
+
+    Reference: section 6.2; sources in `CHIPS` and `HOROWITZ`.
+    """
+    spikes, steps = result.hidden_spikes, result.time_steps
+    populations = {name: (result.neurons[name], window) for name, (_, window) in result.phases.items()}
+    hidden = {name: entry for name, entry in populations.items() if name not in result.input_layers}
+    updates = sum(neurons * 2 * window for neurons, window in populations.values())
+    decays = sum(neurons * window for neurons, window in hidden.values())
+    chips = {
+        name: (
+            (result.synaptic_operations + network.analog_operations) * chip.synaptic_operation,
+            None if chip.update is None else updates * chip.update,
+        )
+        for name, chip in CHIPS.items()
+    }
+    arguments = spikes, steps
+    return EnergyReport(
+        spikes=spikes,
+        time_steps=steps,
+        synaptic_operations=result.synaptic_operations,
+        analog_operations=network.analog_operations,
+        normalized={
+            platform: (
+                normalized_energy(*arguments, platform, reference),
+                latency_share(*arguments, platform, reference),
+            )
+            for platform in COEFFICIENTS
+        },
+        reference=tuple(reference),
+        chips=chips,
+        costs=_costs(network, result, hidden, decays),
+    )
+
+
+def _costs(network, result, hidden, decays):
+    dense = network.dense_operations
+    events = result.synaptic_operations + network.analog_operations
+    neurons = sum(count for count, _ in hidden.values())
+    bits = max(math.ceil(math.log2(window + 1)) for _, window in result.phases.values())
+    add_multiply = FLOAT32_MULTIPLY + FLOAT32_ADD
+    quantised = INT8_MULTIPLY + INT32_ADD
+    potentials = 4 * neurons
+    return [
+        Cost("ReLU twin, float32", dense, dense * add_multiply, dense * 8 * SRAM_BYTE, 4 * neurons),
+        Cost(f"quantised, {bits}-bit levels", dense, dense * quantised, dense * 2 * SRAM_BYTE, bits / 8 * neurons),
+        Cost(f"quantised, {bits}-bit levels, zeros skipped", events, events * quantised, events * 2 * SRAM_BYTE,
+             bits / 8 * neurons),
+        Cost("spiking, float32", events, events * FLOAT32_ADD + decays * FLOAT32_MULTIPLY, events * 12 * SRAM_BYTE,
+             potentials),
+        Cost("spiking, 8-bit weights", events, events * INT32_ADD + decays * INT32_MULTIPLY, events * 9 * SRAM_BYTE,
+             potentials),
+    ]  # fmt: skip

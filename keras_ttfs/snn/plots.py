@@ -1,0 +1,120 @@
+"""Pictures of a simulation. matplotlib, an extra, is imported when a picture is drawn. Each returns a matplotlib Figure."""
+
+import numpy as np
+
+
+def _figure(width=7.0, height=4.2, rows=1, **kwargs):
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("Pictures need matplotlib: pip install matplotlib") from error
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(rows, **kwargs)
+
+
+def _label(name):
+    return name.removesuffix("_activation")
+
+
+def spike_raster(result, sample=0, neurons_per_layer=60):
+    """Spikes of one sample over global time, layer by layer; each layer's fire phase is shaded (Fig. 9).
+
+    Args:
+        result: SimulationResult with spike times.
+        sample: int: which sample.
+        neurons_per_layer: int >= 1: how many neurons of a layer to draw, evenly spaced.
+
+    Returns:
+        A matplotlib Figure.
+    """
+    names = list(result.spike_times)
+    figure, axis = _figure(8.0, 1.0 + 0.42 * len(names))
+    for row, name in enumerate(names):
+        start, window = result.phases[name]
+        axis.fill_between([start, start + window], row - 0.45, row + 0.45, color="0.92", lw=0)
+        times = result.spike_times[name][sample].ravel().astype(int)
+        chosen = np.unique(np.linspace(0, len(times) - 1, neurons_per_layer).astype(int))
+        fired = times[chosen] < window
+        height = row - 0.4 + 0.8 * np.arange(len(chosen)) / max(1, len(chosen) - 1)
+        axis.plot(start + times[chosen][fired], height[fired], ".", ms=2.5, color=f"C{row % 10}")
+    axis.axvline(result.decision_step, color="k", ls="--", lw=1)
+    axis.text(result.decision_step, -0.5, "decision ", ha="right", va="top", fontsize=8)
+    axis.set_yticks(range(len(names)), [_label(name) for name in names], fontsize=8)
+    axis.set(xlabel="global time [steps]", xlim=(0, result.time_steps), ylim=(len(names) - 0.4, -0.6))
+    return figure
+
+
+def membrane_potentials(result, layer, sample=0):
+    """Membrane potentials of the recorded neurons of a layer over global time, with its threshold, until they fire.
+
+    Args:
+        result: SimulationResult of `run(mode="clock", record={layer: ...})`.
+        layer: str.
+        sample: int.
+
+    Returns:
+        A matplotlib Figure.
+
+    Raises:
+        ValueError: "Expected a recorded layer ...".
+    """
+    if layer not in result.membranes:
+        raise ValueError(f"Expected a recorded layer among {tuple(result.membranes)}. Received: layer={layer!r}")
+    figure, axis = _figure()
+    potentials = result.membranes[layer][sample]
+    last = result.decision_step
+    if layer in result.phases:
+        start, window = result.phases[layer]
+        last = start + window
+        axis.step(start + np.arange(window), result.thresholds[layer], "k--", where="mid", label="threshold")
+        axis.axvspan(start - 0.5, last - 0.5, color="0.93", label="fire phase")
+        times = result.spike_times[layer][sample].ravel()[result.recorded[layer]] if result.spike_times else None
+    for index, (neuron, potential) in enumerate(zip(result.recorded[layer], potentials)):
+        end = last
+        if layer in result.phases and times is not None and times[index] < window:
+            end = start + int(times[index]) + 1
+            axis.plot(end - 1, potential[end - 1], "o", color=f"C{index % 10}")
+        axis.step(np.arange(end), potential[:end], where="mid", color=f"C{index % 10}", label=f"neuron {neuron}")
+    changes = np.flatnonzero((potentials != potentials[:, :1]).any(0))
+    first = max(0, (changes[0] if len(changes) else 0) - 5)
+    axis.set(xlabel="global time [steps]", ylabel="membrane potential", title=_label(layer), xlim=(first, last))
+    axis.legend(fontsize=8, loc="upper left")
+    return figure
+
+
+def spikes_per_neuron(result):
+    """Mean spikes per neuron of each layer, as bars: 1 would be every neuron, every time."""
+    figure, axis = _figure()
+    names = list(result.spike_counts)
+    axis.bar([_label(name) for name in names], [result.spikes[name] / result.neurons[name] for name in names])
+    axis.set(ylabel="spikes per neuron", ylim=(0, 1))
+    axis.tick_params(axis="x", rotation=60)
+    axis.grid(axis="y", alpha=0.3)
+    return figure
+
+
+def spike_time_histogram(histograms, phases):
+    """How many of a layer's spikes fall on each step of its window.
+
+    Args:
+        histograms: `{layer: counts (time_window,)}`, as `count_spike_times` gives.
+        phases: `{layer: (start, time_window)}`, of a SimulationResult.
+
+    Returns:
+        A matplotlib Figure.
+    """
+    figure, axes = _figure(8.0, 0.8 + 0.62 * len(histograms), rows=len(histograms), sharex=True, squeeze=False)
+    for axis, (name, counts) in zip(axes[:, 0], histograms.items()):
+        axis.bar(np.arange(phases[name][1]), counts / max(1, counts.sum()), width=0.9)
+        axis.set_ylabel(_label(name), rotation=0, ha="right", va="center", fontsize=8)
+        axis.set_yticks([])
+    axes[-1, 0].set_xlabel("local spike time [steps]: share of the layer's spikes")
+    return figure
+
+
+def count_spike_times(result):
+    """`{layer: counts (time_window,)}`: spikes at each local step, over all samples of a SimulationResult."""
+    return {
+        name: np.bincount(times.ravel(), minlength=result.phases[name][1] + 1)[:-1]
+        for name, times in result.spike_times.items()
+    }
