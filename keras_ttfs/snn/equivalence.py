@@ -162,7 +162,7 @@ def check_equivalence(
     for first in range(0, len(x), batch_size):
         batch = np.asarray(x[first : first + batch_size])
         filled = np.concatenate([batch, np.zeros((batch_size - len(batch), *batch.shape[1:]), batch.dtype)])
-        logits, potentials = surrogate(filled, len(batch))
+        logits, promised = surrogate(filled, len(batch))
         given = model.predict_on_batch(filled)[: len(batch)]
         report.model_changed_predictions += int((given.argmax(-1) != logits.argmax(-1)).sum())
         for mode in modes:
@@ -170,7 +170,7 @@ def check_equivalence(
             differs = np.zeros(len(batch), bool)
             for neurons in network.populations:
                 times = result.spike_times[neurons.name][: len(batch)]
-                _compare(rows[mode, neurons.name], neurons, potentials[neurons.name], times, differs, dtype)
+                _compare(rows[mode, neurons.name], times, *promised[neurons.name], differs)
             difference = np.abs(result.logits[: len(batch)] - logits).max()
             report.logit_difference[mode] = max(report.logit_difference[mode], float(difference))
             changed = (result.logits[: len(batch)].argmax(-1) != logits.argmax(-1)).sum()
@@ -182,26 +182,22 @@ def check_equivalence(
     return report
 
 
-def _compare(row, neurons, potential, times, differs, dtype):
+def _compare(row, times, expected, potential, thresholds, differs):
     """Adds a batch's spikes and mismatches of one layer to its row; marks the samples that differ from here on."""
-    options = {"rounding": neurons.rounding}
-    expected, _ = temporal_kernel.fire(potential, neurons.tau, neurons.t_d, neurons.time_window, **options)
-    expected = expected.numpy()
     wrong = expected != times
-    row.spikes += int(np.count_nonzero(expected < neurons.time_window))
+    row.spikes += int(np.count_nonzero(expected < len(thresholds)))
     by_sample = wrong.reshape(len(wrong), -1).sum(1)
     row.mismatches += int(by_sample.sum())
     row.inherited += int(by_sample[differs].sum())
     own = wrong & ~differs.reshape(-1, *[1] * (wrong.ndim - 1))
     if own.any():
-        thresholds = neurons.thresholds(dtype).numpy()
         between = thresholds[np.minimum(expected[own], times[own])]
         row.ulp = max(row.ulp, float((np.abs(potential[own] - between) / np.spacing(between)).max()))
     differs |= by_sample > 0
 
 
 class _Surrogate:
-    """The model, rebuilt in another precision: `(logits, {layer: pre-activations})` of a batch."""
+    """The model, rebuilt in another precision: `(logits, {layer: (spike times, pre-activations, thresholds)})` of a batch."""
 
     def __init__(self, model, dtype, names):
         self.dtype = dtype
@@ -211,15 +207,18 @@ class _Surrogate:
 
     def __call__(self, batch, samples):
         logits, seen = self.compute(tf.constant(batch, self.dtype))
-        potentials = {name: value.numpy()[:samples] for name, value in zip(self.names, seen)}
-        return logits.numpy()[:samples], potentials
+        seen = [(times.numpy()[:samples], z.numpy()[:samples], thresholds.numpy()) for times, z, thresholds in seen]
+        return logits.numpy()[:samples], dict(zip(self.names, seen))
 
     def _compute(self, batch):
         seen = []
 
         def visit(layer, *args, **kwargs):
             if isinstance(layer, TTFSEncode):
-                seen.append(args[0])
+                kernel = layer.tau, layer.t_d, layer.time_window
+                times, _ = temporal_kernel.fire(args[0], *kernel, rounding=layer.rounding)
+                thresholds = temporal_kernel.thresholds(*kernel, rounding=layer.rounding, dtype=self.dtype)
+                seen.append((times, args[0], thresholds))
             if graph.is_softmax(layer):
                 return args[0]
             if graph.activation_of(layer) == "softmax":
