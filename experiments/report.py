@@ -24,11 +24,11 @@ GROUPS = {
 }
 
 
-def cells(result):
-    """One result as the texts of COLUMNS."""
+def cells(result, link=None):
+    """One result as the texts of COLUMNS; the row's name links to its simulation."""
     config = result["config"]
     ends = [str(result["epochs"]), str(config["seed"])]
-    head = [config["row"], f"{100 * result['accuracy']:.2f}"]
+    head = [f"[{config['row']}]({link})" if link else config["row"], f"{100 * result['accuracy']:.2f}"]
     if "spikes" not in result:
         return head + ["-"] * 5 + ends
     return [
@@ -42,19 +42,51 @@ def cells(result):
     ]
 
 
-def table(results):
+def table(results, links=None):
     """Results as a Markdown table."""
-    lines = [list(COLUMNS), ["---"] * len(COLUMNS), *(cells(result) for result in results)]
+    rows = [cells(result, link) for result, link in zip(results, links or [None] * len(results))]
+    return _markdown([list(COLUMNS), *rows])
+
+
+def _markdown(rows):
+    lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def conversion_section(group):
+    """The table of a group's `conversion_*.json`, an empty text where there is none."""
+    parts = []
+    for path in sorted((RESULTS / group).glob("conversion_*.json")):
+        result = read_json(path)
+        rows = [["T", "as it is [%]", "calibrated [%]", "spikes per neuron, calibrated [%]"]]
+        for plain, calibrated in zip(result["rows"][::2], result["rows"][1::2]):
+            rows.append(
+                [
+                    str(plain["time_window"]),
+                    f"{100 * plain['accuracy']:.2f}",
+                    f"{100 * calibrated['accuracy']:.2f}",
+                    f"{100 * calibrated['spikes_per_neuron']:.1f}",
+                ]
+            )
+        parts.append(
+            f"`convert` without fine-tuning: the ReLU twin ({100 * result['relu_accuracy']:.2f} % in float32), "
+            f"{result['data']}, {result['test_images']:,} test images, rounding `{result['rounding']}`, calibrated on "
+            f"{result['calibration_images']} training images.\n\n{_markdown(rows)}"
+        )
+    return parts
+
+
+def _simulation(group, row):
+    path = RESULTS / group / f"{row}.simulation.json"
+    return path.relative_to(ROOT).as_posix() if path.exists() else None
 
 
 def section():
     """The results part of README."""
     parts = []
     for group, rows in GROUPS.items():
-        results = [
-            read_json(RESULTS / group / f"{row}.json") for row in rows if (RESULTS / group / f"{row}.json").exists()
-        ]
+        rows = [row for row in rows if (RESULTS / group / f"{row}.json").exists()]
+        results = [read_json(RESULTS / group / f"{row}.json") for row in rows]
         if not results:
             continue
         first = results[0]
@@ -63,8 +95,9 @@ def section():
         parts.append(
             f"**{first['data']}**, {config['model']} at width {config['width']:g}, T = {config['time_window']}, "
             f"{config['dtype_policy']}, {first['test_images']:,} test images, {first['device']} "
-            f"(training took {minutes} minutes).\n\n{table(results)}"
+            f"(training took {minutes} minutes).\n\n{table(results, [_simulation(group, row) for row in rows])}"
         )
+        parts += conversion_section(group)
     return "\n\n".join(parts)
 
 

@@ -287,7 +287,8 @@ def evaluate(config, model, data, state):
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
     if model.encoders:
-        time_steps = (len(model.encoders) + 1) * config.time_window
+        network = keras_ttfs.snn.SpikingNetwork.from_model(model)
+        time_steps = network.time_steps
         spikes = float(logs["spikes"])
         result.update(
             spikes=spikes,
@@ -295,7 +296,7 @@ def evaluate(config, model, data, state):
             spikes_per_neuron=float(logs["spikes_per_neuron"]),
             spike_rate=keras_ttfs.spike_rate(spikes, model.neurons, time_steps),
             time_steps=time_steps,
-            decision_step=time_steps - config.time_window,
+            decision_step=network.decision_step,
             truenorth_energy=keras_ttfs.energy.normalized_energy(spikes, time_steps, "truenorth"),
             spinnaker_energy=keras_ttfs.energy.normalized_energy(spikes, time_steps, "spinnaker"),
             layers=[

@@ -50,3 +50,56 @@ def test_unknown_platform():
 def test_ratios_of_table_2():
     assert 100 * spikes_per_neuron(67_000, 280_586) == pytest.approx(23.88, abs=0.005)
     assert 100 * spike_rate(67_000, 280_586, 544) == pytest.approx(0.04, abs=0.005)
+
+
+@pytest.fixture(scope="module")
+def simulated():
+    import keras
+    import numpy as np
+
+    from keras_ttfs import TTFSActivation
+    from keras_ttfs.snn import SpikingNetwork
+
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((20,)),
+            TTFSActivation(8, name="input"),
+            keras.layers.Dense(10),
+            TTFSActivation(8, 2.5, name="hidden"),
+            keras.layers.Dense(4),
+        ]
+    )
+    network = SpikingNetwork.from_model(model)
+    return network, network.run(np.random.default_rng(0).uniform(size=(16, 20)))
+
+
+def test_report_of_a_known_network(simulated):
+    network, result = simulated
+    report = energy.report(network, result, reference=(100.0, 48))
+    hidden, entering = result.spikes["hidden"], result.spikes["input"]
+    assert 0 < hidden < 10
+    assert report.spikes == hidden
+    assert report.time_steps == 24
+    operations = entering * 10 + hidden * 4
+    assert report.synaptic_operations == pytest.approx(operations)
+    assert report.normalized["truenorth"][0] == pytest.approx(0.4 * hidden / 100 + 0.6 * 24 / 48)
+    assert report.normalized["truenorth"][1] == pytest.approx(0.3 / report.normalized["truenorth"][0])
+    assert report.chips["loihi"] == (pytest.approx(operations * 23.6e-12), pytest.approx(30 * 2 * 8 * 81e-12))
+    assert report.chips["truenorth"] == (pytest.approx(operations * 26e-12), None)
+    costs = {cost.name: cost for cost in report.costs}
+    assert costs["ReLU twin, float32"].operations == 240
+    assert costs["ReLU twin, float32"].compute == pytest.approx(240 * 4.6e-12)
+    assert costs["quantised, 4-bit levels"].compute == pytest.approx(240 * 0.3e-12)
+    assert costs["quantised, 4-bit levels"].state == 10 / 2
+    spiking = costs["spiking, float32"]
+    assert spiking.compute == pytest.approx(operations * 0.9e-12 + 10 * 8 * 3.7e-12)
+    assert spiking.memory == pytest.approx(operations * 12 * 2.5e-12)
+    for text in ("Horowitz", "Merolla", "Davies", "Hoeppner", "latency", "but "):
+        assert text in str(report)
+
+
+def test_latency_share_at_the_papers_last_row():
+    assert energy.latency_share(0.049e6, 544) == pytest.approx(0.86, abs=0.005)
+    with pytest.raises(ValueError, match="Expected platform"):
+        energy.latency_share(1.0, 1, "loihi")

@@ -81,6 +81,52 @@ def weights(workdir):
     return [np.array(weight) for weight in keras.models.load_model(workdir / "model.keras").variables]
 
 
+def test_simulation_of_the_finished_run(finished):
+    workdir, output = finished
+    assert f"python -m experiments.simulate --model={workdir / 'model.keras'}" in output
+    arguments = [
+        sys.executable,
+        "-m",
+        "experiments.simulate",
+        f"--model={workdir / 'model.keras'}",
+        "--check_images=50",
+    ]
+    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    folder = workdir / "simulation_event"
+    assert sorted(os.listdir(folder)) == [
+        "membrane_potentials.png",
+        "simulation.json",
+        "spike_raster.png",
+        "spike_times.png",
+        "spikes_per_neuron.png",
+    ]
+    simulated, trained = read_json(folder / "simulation.json"), read_json(workdir / "result.json")
+    assert simulated["equivalence"]["mismatches"] == 0
+    assert simulated["accuracy"] == pytest.approx(trained["accuracy"], abs=1e-6)
+    for name in ("spikes", "input_spikes", "spikes_per_neuron", "time_steps", "decision_step", "neurons"):
+        assert simulated[name] == pytest.approx(trained[name], rel=1e-12)
+    assert simulated["energy"]["normalized"]["truenorth"][0] == pytest.approx(trained["truenorth_energy"])
+    before = (folder / "simulation.json").read_bytes()
+    again = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True)
+    assert again.returncode == 1
+    assert "FileExistsError: Expected an output_dir without a simulation" in again.stderr
+    assert (folder / "simulation.json").read_bytes() == before
+
+
+def test_conversion_of_a_relu_run(tmp_path):
+    assert run(tmp_path / "relu", "--activation=relu", "--epochs=1").returncode == 0
+    arguments = [sys.executable, "-m", "experiments.convert", f"--model={tmp_path / 'relu' / 'model.keras'}"]
+    options = ["--time_windows=8", "--images=60", "--calibration_images=50", "--report"]
+    done = subprocess.run([*arguments, *options], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    result = read_json(tmp_path / "relu" / "conversion.json")
+    assert [row["calibrated"] for row in result["rows"]] == [False, True]
+    assert 0 <= result["rows"][1]["accuracy"] <= 1
+    assert result["test_images"] == 60
+    assert "pruned" in done.stdout
+
+
 def test_killed_run_resumes_to_the_same_weights(finished, tmp_path):
     workdir = tmp_path / "killed"
     for epochs in (1, 2):

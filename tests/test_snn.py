@@ -382,7 +382,8 @@ def test_operations_of_a_known_network():
     network = SpikingNetwork.from_model(keras.Model(inputs, L.Dense(2)(L.Flatten()(x))))
     # Of the 9 taps, a corner's neuron reaches 4 places, a border's 6.
     ways = np.array([[4, 6, 6, 4], [6, 9, 9, 6], [6, 9, 9, 6], [4, 6, 6, 4]])[..., None] * 3
-    (first, second) = [counts[0] for step, counts in network.fan_out.items() if step != "input"]
+    analog, first, second = [counts[0] for counts in network.fan_out.values()]
+    assert analog.sum() == 0
     np.testing.assert_array_equal(first, ways)
     np.testing.assert_array_equal(second, np.full(48, 2))
     assert network.dense_operations == ways.sum() + 96

@@ -284,7 +284,8 @@ class _Reader:
         shape = tuple(inputs[0].shape[1:])
         if None in shape:
             raise ValueError(f"Expected a fixed input shape. Received: {(None, *shape)}")
-        values = walk(model, [self._add(Input("input", (), shape))], self._visit)
+        self.steps.append(Input("", (), shape))
+        values = walk(model, list(self.steps), self._visit)
         self.output = keras.tree.flatten(values)[0]
         if isinstance(self.output, Encoded) or self.output.spiking or not self.output.inputs:
             raise ValueError(

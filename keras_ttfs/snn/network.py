@@ -138,10 +138,10 @@ class SpikingNetwork:
 
     @functools.cached_property
     def fan_out(self):
-        """`{step that spikes enter: [array (...) for each input]}`: synapses behind each neuron that sends there.
+        """`{step that spikes enter: [array (...) for each of its inputs]}`: synapses behind each place that sends there.
 
         None for inputs that are no spikes. Counted along every way from the spike to a neuron; the folded batch
-        normalisation costs none. The key "input" holds that of an analog input.
+        normalisation costs none. The first step, the input, has that of an analog input.
         """
         values, sent = (
             {},
@@ -165,17 +165,17 @@ class SpikingNetwork:
         table = {step: [None] * len(step.inputs) for step, _ in self._entries}
         for (step, place), count in zip(self._entries, counts[1:]):
             table[step][place] = count.numpy()[0]
-        return {"input": counts[0].numpy()[0], **table}
+        return {self.steps[0]: [counts[0].numpy()[0]], **table}
 
     @property
     def dense_operations(self):
         """Multiply-accumulates of the same network without spikes (its ReLU twin) per sample, borders included."""
-        return self.analog_operations + int(sum(self.fan_out[step][place].sum() for step, place in self._entries))
+        return int(sum(count.sum() for counts in self.fan_out.values() for count in counts if count is not None))
 
     @property
     def analog_operations(self):
         """Of these, the ones that an analog input needs: they are no synaptic operations."""
-        return int(self.fan_out["input"].sum())
+        return int(self.fan_out[self.steps[0]][0].sum())
 
     @functools.cached_property
     def _entries(self):

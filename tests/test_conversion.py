@@ -1,0 +1,202 @@
+"""convert: a ReLU model becomes a TTFS model, and the report of what it loses."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_ttfs import TKBatchNorm, TTFSActivation, TTFSModel, applications, coding_report, convert
+from keras_ttfs.snn import SpikingNetwork, check_equivalence
+from tests import reference
+
+L = keras.layers
+X = np.random.default_rng(2).uniform(size=(60, 8, 8, 1)).astype("float32")
+
+
+def random_weights(model, seed=0):
+    rng = np.random.default_rng(seed)
+    for layer in model.layers:
+        if isinstance(layer, L.BatchNormalization):
+            layer.set_weights([rng.uniform(0.5, 1.5, size=weight.shape) for weight in layer.get_weights()])
+        elif layer.weights:
+            fan = np.prod(layer.get_weights()[0].shape[:-1])
+            layer.set_weights([rng.normal(scale=1.5 / np.sqrt(fan), size=w.shape) for w in layer.get_weights()])
+    return model
+
+
+def plain():
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            L.Conv2D(6, 3, activation="relu", name="c"),
+            L.MaxPooling2D(),
+            L.Flatten(),
+            L.Dense(12, name="d"),
+            L.ReLU(name="r"),
+            L.Dense(4, activation="softmax", name="out"),
+        ]
+    )
+
+
+def residual():
+    inputs = keras.Input((8, 8, 1))
+    x = L.ReLU()(L.BatchNormalization(scale=False)(L.Conv2D(6, 3, padding="same")(inputs)))
+    y = L.ReLU()(L.BatchNormalization(center=False)(L.Conv2D(6, 3, padding="same", use_bias=False)(x)))
+    x = L.ReLU()(L.Add()([L.Conv2D(6, 3, padding="same")(y), x]))
+    y = L.BatchNormalization()(L.AveragePooling2D(2)(x))
+    x = L.ReLU()(L.Add()([y, L.AveragePooling2D(2)(x)]))
+    return keras.Model(inputs, L.Dense(4)(L.GlobalAveragePooling2D()(x)))
+
+
+def concatenated():
+    inputs = keras.Input((8, 8, 1))
+    x = L.SeparableConv2D(5, 3, padding="same", depth_multiplier=2, activation="relu")(inputs)
+    a = L.Activation("relu")(L.DepthwiseConv2D(3, padding="same")(x))
+    b = L.Conv2D(3, 1, activation="relu")(x)
+    x = L.ZeroPadding2D()(L.Concatenate()([a, b]))
+    x = L.BatchNormalization()(x)
+    x = L.Dropout(0.5)(L.ReLU()(x))
+    return keras.Model(inputs, L.Dense(4)(L.Flatten()(x)))
+
+
+def global_average_of_spikes():
+    inputs = keras.Input((8, 8, 1))
+    x = L.ReLU()(L.Conv2D(5, 3)(inputs))
+    return keras.Model(inputs, L.Softmax()(L.Conv2D(5, 1)(L.GlobalAveragePooling2D(keepdims=True)(x))))
+
+
+@pytest.mark.parametrize("make", [plain, residual, concatenated, global_average_of_spikes])
+def test_converted_model_tends_to_the_relu_model_as_the_window_grows(make):
+    source = random_weights(make())
+    before = [weight.copy() for weight in source.get_weights()]
+    expected = source.predict(X, verbose=0)
+    errors = []
+    for time_window in (16, 64, 1024):
+        # The range widens with the window, so that pruning vanishes as well.
+        tau_0 = time_window / (3 + 0.004 * time_window)
+        model, report = convert(source, time_window=time_window, tau_0=tau_0, rounding="nearest", data=X)
+        errors.append(np.abs(model.predict(X, verbose=0) - expected).max() / np.abs(expected).max())
+        assert all(row.clipped < 0.02 for row in report)
+    assert errors[0] > errors[1] > errors[2]
+    assert errors[2] < 0.012
+    assert all((a == b).all() for a, b in zip(before, source.get_weights())), "the source stays as it is"
+
+
+@pytest.mark.parametrize("make", [plain, residual, concatenated])
+def test_converted_model_has_a_spiking_network_with_the_same_spikes(make):
+    model, _ = convert(random_weights(make()), time_window=16, data=X)
+    assert check_equivalence(model, X[:20]).equivalent
+
+
+def test_layers_and_weights_of_the_converted_model(tmp_path):
+    source = random_weights(residual())
+    model, report = convert(source, time_window=20, rounding="nearest", z_max_0=1.5, lambda_tb=0.5, name="mine")
+    assert isinstance(model, TTFSModel)
+    assert (model.name, model.lambda_tb) == ("mine", 0.5)
+    relus = [layer.name for layer in source.layers if isinstance(layer, L.ReLU)]
+    assert [encoder.name for encoder in model.encoders] == ["input_activation", *relus]
+    for encoder in model.encoders:
+        assert (encoder.time_window, encoder.rounding) == (20, "nearest")
+        assert float(np.array(encoder.tau)) == pytest.approx(20 / 3.2)
+        assert float(encoder.z_max) == pytest.approx(1.5)
+    for layer in source.layers:
+        if isinstance(layer, L.Conv2D):
+            for ours, theirs in zip(model.get_layer(layer.name).get_weights(), layer.get_weights(), strict=True):
+                np.testing.assert_array_equal(ours, theirs)
+        if isinstance(layer, L.BatchNormalization):
+            assert isinstance(model.get_layer(layer.name), TKBatchNorm)
+    assert [row.layer for row in report] == [encoder.name for encoder in model.encoders]
+    assert "-" in str(report)
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(X, np.arange(60) % 4, epochs=1, verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded.predict(X, verbose=0), model.predict(X, verbose=0))
+
+
+def test_analog_input_is_injected():
+    source = random_weights(plain())
+    model, _ = convert(source, input_coding="analog", data=X - 0.5)
+    assert [encoder.name for encoder in model.encoders] == ["c_activation", "r"]
+    assert SpikingNetwork.from_model(model).input_layers == ()
+
+
+def test_relu_twin_of_our_own_networks():
+    relu = random_weights(applications.vgg6(width=0.25, activation="relu"))
+    model, report = convert(relu, data=X)
+    twin = applications.vgg6(width=0.25)
+    assert [encoder.name for encoder in model.encoders] == [encoder.name for encoder in twin.encoders]
+    assert model.neurons == twin.neurons
+    assert all(row.scale != 1.0 for row in report[1:])
+
+
+def test_report_counts_the_regions_of_a_known_layer():
+    model = keras.Sequential([keras.Input((500,)), TTFSActivation(16, 5.0, 1.0, name="a"), L.Dense(2)])
+    z = np.random.default_rng(0).normal(0.3, 0.8, size=(20, 500)).astype("float32")
+    (row,) = coding_report(model, z, batch_size=7)
+    t = reference.spike_time(z, 5.0, 1.0, 16)
+    lowest, highest = np.exp(-(15 - 1.0) / 5.0), np.exp(1.0 / 5.0)
+    assert row.silent == pytest.approx((z <= 0).mean())
+    assert row.pruned == pytest.approx(((z > 0) & (t == 16)).mean())
+    assert row.clipped == pytest.approx((z > highest).mean())
+    assert row.silent + row.pruned + row.quantised + row.clipped == pytest.approx(1.0)
+    active = z[z > 0].astype("float64")
+    assert row.maximum_error == pytest.approx(np.maximum(active - highest, 0).mean(), rel=1e-6)
+    assert row.minimum_error == pytest.approx(np.maximum(lowest - active, 0).mean(), rel=1e-6)
+    inside = (active >= lowest) & (active <= highest)
+    levels = reference.level(reference.spike_time(active, 5.0, 1.0, 16), 5.0, 1.0, 16)
+    assert row.precision_error == pytest.approx(np.where(inside, active - levels, 0).mean(), rel=1e-6)
+
+
+@pytest.mark.parametrize("rounding", ["ceil", "nearest"])
+def test_calibration_helps_on_digits(rounding):
+    from sklearn import datasets
+
+    bunch = datasets.load_digits()
+    x, y = (bunch.images / 16.0).astype("float32")[..., None], bunch.target
+    keras.utils.set_random_seed(0)
+    relu = applications.vgg6(width=0.5, activation="relu", bn_momentum=0.9)
+    relu.compile(keras.optimizers.Adam(0.01), keras.losses.SparseCategoricalCrossentropy(True), metrics=["accuracy"])
+    relu.fit(x[:1400], y[:1400], epochs=6, batch_size=50, verbose=0)
+
+    def accuracy(model):
+        return (model.predict(x[1400:], verbose=0).argmax(-1) == y[1400:]).mean()
+
+    assert accuracy(relu) > 0.9
+    found = {}
+    for calibrate in (False, True):
+        model, _ = convert(relu, time_window=16, rounding=rounding, data=x[:300], calibrate=calibrate)
+        found[calibrate] = accuracy(model)
+    assert found[True] >= accuracy(relu) - 0.02
+    assert found[True] > found[False]
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (
+            L.Dense(3, activation="gelu", name="d"),
+            "Expected ReLU activations. Received: layer 'd' with activation 'gelu'",
+        ),
+        (L.Activation("tanh", name="t"), "layer 't' with activation 'tanh'"),
+        (L.ReLU(max_value=6.0, name="six"), "layer 'six' with activation 'ReLU with max_value"),
+        (L.ReLU(negative_slope=0.1, name="leaky"), "layer 'leaky'"),
+        (L.LeakyReLU(name="l"), "Received: layer 'l' .LeakyReLU."),
+        (L.LayerNormalization(name="n"), "Received: layer 'n'"),
+    ],
+)
+def test_unsupported_layers_are_named(layer, message):
+    model = keras.Sequential([keras.Input((5,)), L.Dense(4, activation="relu"), layer, L.Dense(2)])
+    with pytest.raises(ValueError, match=message):
+        convert(model)
+
+
+def test_wrong_arguments():
+    source = plain()
+    with pytest.raises(
+        ValueError, match="Expected input_coding to be 'ttfs' or 'analog'. Received: input_coding='rate'"
+    ):
+        convert(source, input_coding="rate")
+    with pytest.raises(ValueError, match=r"Expected data of intensities in \[0, 1\] .* smallest -"):
+        convert(source, data=X - 1)
+    with pytest.raises(ValueError, match="Expected time_window to be an integer"):
+        convert(source, time_window=0)
