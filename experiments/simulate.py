@@ -143,6 +143,11 @@ def main(argv):
         f"({100 * result['spikes_per_neuron']:.1f} % per neuron), decision at step {result['decision_step']} of "
         f"{result['time_steps']}\n\nFiles: {folder}"
     )
+    wrong = result.get("equivalence", {}).get("mismatches", 0)
+    if wrong:
+        raise SystemExit(
+            f"The spiking network fires other spikes than the model: {wrong:,} mismatches, see the table above."
+        )
 
 
 if __name__ == "__main__":

@@ -78,9 +78,11 @@ def test_everything_public_exists_and_is_documented():
         assert getattr(keras_ttfs, name).__doc__, name
 
 
-def test_readme_example_runs():
+def test_readme_examples_run_one_after_the_other():
     text = (ROOT / "README.md").read_text()
-    example = text.split("```python\n")[1].split("```")[0]
     names = {}
-    exec(example, names)
+    for example in text.split("```python\n")[1:]:
+        exec(example.split("```")[0], names)
     assert names["model"].count_params() > 0
+    assert names["result"].logits.shape == (8, 10)
+    assert len(names["report"]) == 2
