@@ -78,7 +78,7 @@ def membrane_potentials(result, layer, sample=0):
     changes = np.flatnonzero((potentials != potentials[:, :1]).any(0))
     first = max(0, (changes[0] if len(changes) else 0) - 5)
     axis.set(xlabel="global time [steps]", ylabel="membrane potential", title=_label(layer), xlim=(first, last))
-    axis.legend(fontsize=8, loc="upper left")
+    axis.legend(fontsize=8)
     return figure
 
 
