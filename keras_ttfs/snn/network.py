@@ -356,6 +356,8 @@ class _ClockSimulation:
         self.functions = functions
         self.dtype = dtype
         self.potentials = {}  # Compiled functions, by the steps that they compute.
+        self.thresholds = {neurons: tf.unstack(neurons.thresholds(dtype)) for neurons in network.populations}
+        self.levels = {neurons: tf.unstack(neurons.levels(dtype)) for neurons in network.populations}
         self.arrived = tf.function(self._arrived, autograph=False)
 
     def __call__(self, batch, samples, record, advanced):
@@ -385,8 +387,10 @@ class _ClockSimulation:
 
     def _fired(self, neurons, step, potential, times, carried):
         """Fires one local step of a population: `(potential, times, carried)` after it."""
-        threshold, level = neurons.thresholds(self.dtype)[step], neurons.levels(self.dtype)[step]
-        return _fire_one_step(potential, times, carried, threshold, level, tf.cast(step, times.dtype), neurons.silent)
+        threshold, level = self.thresholds[neurons][step], self.levels[neurons][step]
+        return _fire_one_step(
+            potential, times, carried, threshold, level, tf.constant(step, times.dtype), neurons.silent
+        )
 
     def _integrated(self, batch, carried, targets):
         """`{target: membrane potential}` after the spikes carried so far."""
