@@ -399,8 +399,7 @@ def test_check_finds_what_differs():
     model = small_model()
     network = SpikingNetwork.from_model(model)
     first = next(step for step in network.steps if step.name == "conv1_1")
-    kernel = first.layer.get_weights()[0]
-    original = kernel.copy()
+    kernel = first.kernels[0].copy()
     kernel[1, 1, 0, 2] += 1e-3
     other = keras.models.clone_model(model)
     other.set_weights(model.get_weights())
@@ -413,7 +412,6 @@ def test_check_finds_what_differs():
         assert rows[mode, "conv1_1_activation"].ulp > 1e6
         assert rows[mode, "conv1_2_activation"].inherited > 0
     assert not report.equivalent
-    assert np.array_equal(first.layer.get_weights()[0], original)
     with pytest.raises(EquivalenceError, match=r"Expected the spikes of the model. Received: \d+ mismatches"):
         report.check()
     with pytest.raises(EquivalenceError, match="conv1_1_activation"):
@@ -487,6 +485,29 @@ REFUSED = [
 def test_models_without_a_spiking_network_are_refused_by_name(make, message):
     with pytest.raises(ValueError, match=f"(?s)Expected.*{message}|{message}"):
         SpikingNetwork.from_model(make())
+
+
+@pytest.mark.parametrize("mode", ["event", "clock"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("rounding", ["ceil", "nearest"])
+def test_potential_at_the_threshold_fires_and_one_float_below_waits(mode, dtype, rounding):
+    model = keras.Sequential([keras.Input((64,)), TTFSActivation(32, 7.3, -0.4, rounding, name="a"), L.Dense(2)])
+    network = SpikingNetwork.from_model(model)
+    thresholds = network.populations[0].thresholds(dtype).numpy()
+    below = np.nextafter(thresholds, np.zeros(1, dtype))
+    times = network.run(np.concatenate([thresholds, below])[None], mode=mode, dtype=dtype).spike_times["a"][0]
+    np.testing.assert_array_equal(times, np.concatenate([np.arange(32), np.arange(1, 33)]))
+
+
+def test_network_keeps_the_weights_it_was_made_with():
+    model = small_model()
+    network = SpikingNetwork.from_model(model)
+    twin = SpikingNetwork.from_model(model)
+    before = network.run(X)
+    for weight in model.weights:
+        weight.assign(weight * 1.1 if "float" in str(weight.dtype) else weight)
+    np.testing.assert_array_equal(twin.run(X).logits, before.logits)
+    assert (SpikingNetwork.from_model(model).run(X).logits != before.logits).any()
 
 
 def test_infinite_weights_are_refused():

@@ -179,25 +179,29 @@ class Synapse(Step):
     weight, as the surrogate does, so that even float32 rounds the potential to the same number.
     """
 
-    def __init__(self, name, inputs, shape, layer=None):
+    def __init__(self, name, inputs, shape, layer=None, norm=None):
         super().__init__(name, inputs, shape)
-        self.layer = layer
-        self.norms = []
-        if layer is not None and not all(np.isfinite(weight).all() for weight in layer.get_weights()):
-            raise ValueError(f"Expected finite weights. Received: layer {layer.name!r} with NaN or infinite weights")
+        self.layer = layer  # For its options. Weights are copied: the network keeps those that the model has now.
+        self.kernels, self.bias = [], None
+        if layer is not None:
+            self.kernels = layer.get_weights()
+            self.bias = self.kernels.pop() if layer.use_bias else None
+        self.norms = [] if norm is None else [_norm_values(norm)]
+        values = [*self.kernels, self.bias, *(value for norm in self.norms for value in norm)]
+        if not all(np.isfinite(value).all() for value in values if value is not None):
+            raise ValueError(f"Expected finite weights. Received: layer {name!r} with NaN or infinite weights")
 
     def affine(self, dtype):
         """`(gain, bias)` per output channel, tensors of `dtype`; None stands for 1 and 0."""
-        layer_bias = getattr(self.layer, "bias", None)
-        gain, bias = None, None if layer_bias is None else tf.cast(layer_bias, dtype)
-        for norm in self.norms:
+        gain, bias = None, None if self.bias is None else tf.cast(self.bias, dtype)
+        for gamma, beta, mean, variance, epsilon in self.norms:
             # In the order of tf.nn.batch_normalization.
-            inverse = tf.math.rsqrt(tf.cast(norm.moving_variance, dtype) + tf.constant(norm.epsilon, dtype))
-            if norm.gamma is not None:
-                inverse = inverse * tf.cast(norm.gamma, dtype)
-            shift = -tf.cast(norm.moving_mean, dtype) * inverse
-            if norm.beta is not None:
-                shift = tf.cast(norm.beta, dtype) + shift
+            inverse = tf.math.rsqrt(tf.cast(variance, dtype) + tf.constant(epsilon, dtype))
+            if gamma is not None:
+                inverse = inverse * tf.cast(gamma, dtype)
+            shift = -tf.cast(mean, dtype) * inverse
+            if beta is not None:
+                shift = tf.cast(beta, dtype) + shift
             gain = inverse if gain is None else gain * inverse
             bias = shift if bias is None else bias * inverse + shift
         return gain, bias
@@ -205,7 +209,7 @@ class Synapse(Step):
     def made(self, dtype):
         # Variables, for TensorFlow would multiply constants into each other and round them anew.
         gain, bias = (None if value is None else tf.Variable(value) for value in self.affine(dtype))
-        layer = self._summing_layer(dtype, self._weights())
+        layer = self._summing_layer(dtype, self.kernels)
 
         def potential(value):
             total = value if layer is None else layer(value)
@@ -215,7 +219,7 @@ class Synapse(Step):
         return potential
 
     def paths(self):
-        layer = self._summing_layer("float64", [np.ones(weight.shape) for weight in self._weights()])
+        layer = self._summing_layer("float64", [np.ones(kernel.shape) for kernel in self.kernels])
         return layer or (lambda value: value)
 
     def folded(self, dtype="float64"):
@@ -226,7 +230,7 @@ class Synapse(Step):
         """
         gain, bias = (None if value is None else value.numpy() for value in self.affine(dtype))
         gain = np.ones(self.shape[-1:], dtype) if gain is None else gain
-        weights = [weight.astype(dtype) for weight in self._weights()]
+        weights = [kernel.astype(dtype) for kernel in self.kernels]
         if not weights:
             weights = [gain]
         elif type(self.layer) is keras.layers.DepthwiseConv2D:
@@ -235,13 +239,6 @@ class Synapse(Step):
             weights[-1] = weights[-1] * gain
         return weights, np.zeros(self.shape[-1:], dtype) if bias is None else bias
 
-    def _weights(self):
-        """The kernels, without the bias."""
-        if self.layer is None:
-            return []
-        weights = self.layer.get_weights()
-        return weights[:-1] if self.layer.use_bias else weights
-
     def _summing_layer(self, dtype, weights):
         if self.layer is None:
             return None
@@ -249,6 +246,12 @@ class Synapse(Step):
         layer.build((None, *self.inputs[0].shape))
         layer.set_weights(weights)
         return layer
+
+
+def _norm_values(norm):
+    """`(gamma, beta, mean, variance, epsilon)` of a batch normalisation, copied; None where it has none."""
+    weights = (norm.gamma, norm.beta, norm.moving_mean, norm.moving_variance)
+    return *(None if weight is None else np.array(weight) for weight in weights), norm.epsilon
 
 
 class Encoded:
@@ -335,9 +338,7 @@ class _Reader:
         _check_options(layer, inputs)
         shape = tuple(layer.compute_output_shape(shapes if len(shapes) > 1 else shapes[0])[1:])
         if kind in NORMS:
-            step = self._add(Synapse(layer.name, inputs, shape))
-            step.norms.append(layer)
-            return step
+            return self._add(Synapse(layer.name, inputs, shape, norm=layer))
         if kind in WEIGHTED:
             if activation_of(layer) == "softmax":
                 self.softmax = layer.name
