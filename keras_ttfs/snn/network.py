@@ -226,15 +226,20 @@ class SpikingNetwork:
         x = self._checked(x, mode, dtype, batch_size, record)
         simulate = self._simulation(mode, dtype)
         batch_size = min(batch_size, len(x))
-        parts = []
+        # Filled batch by batch: joining them at the end would hold all spike times twice.
+        times = {
+            neurons.name: np.empty((len(x), *neurons.shape), neurons.silent.dtype.as_numpy_dtype)
+            for neurons in (self.populations if spike_times else ())
+        }
         progress = keras.utils.Progbar(len(x), unit_name="sample") if shows_progress(verbose) else None
         advanced = progress.add if progress else lambda samples: None
+        parts = []
         for first in range(0, len(x), batch_size):
             batch = x[first : first + batch_size]
             # The last batch is filled up, so that one compiled simulation serves all.
             filled = np.concatenate([batch, np.zeros((batch_size - len(batch), *x.shape[1:]), dtype)])
-            parts.append(self._part(simulate(filled, len(batch), record or {}, advanced), len(batch), spike_times))
-        return self._result(parts, len(x), dtype, record or {})
+            parts.append(self._part(simulate(filled, len(batch), record or {}, advanced), len(batch), times, first))
+        return self._result(parts, times, dtype, record or {})
 
     def _checked(self, x, mode, dtype, batch_size, record):
         if mode not in MODES:
@@ -262,35 +267,36 @@ class SpikingNetwork:
                 raise ValueError(f"Expected neurons of {name!r} in 0..{sizes[name] - 1}. Received: {list(places)}")
         return x
 
-    def _part(self, outcome, samples, keep):
-        """The first samples of a batch's outcome, spikes counted."""
+    def _part(self, outcome, samples, kept, first):
+        """The first samples of a batch's outcome, spikes counted; spike times go to their place in `kept`."""
         logits, times, arrived, membranes = outcome
-        times = {neurons.name: time.numpy()[:samples] for neurons, time in zip(self.populations, times)}
-        counts = {
-            neurons.name: np.array([np.count_nonzero(row < neurons.time_window) for row in times[neurons.name]])
-            for neurons in self.populations
-        }
+        counts = {}
+        for neurons, time in zip(self.populations, times):
+            time = time.numpy()[:samples]
+            counts[neurons.name] = np.array([np.count_nonzero(row < neurons.time_window) for row in time])
+            if kept:
+                kept[neurons.name][first : first + samples] = time
         operations = sum(
             float((count.numpy().astype("float64") * self.fan_out[step][place]).sum())
             for (step, place), count in zip(self._entries, arrived)
         )
         membranes = {name: values[:samples] for name, values in membranes.items()}
-        return logits.numpy()[:samples], times if keep else {}, counts, operations, membranes
+        return logits.numpy()[:samples], counts, operations, membranes
 
-    def _result(self, parts, samples, dtype, record):
+    def _result(self, parts, times, dtype, record):
         def joined(place):
             return {name: np.concatenate([part[place][name] for part in parts]) for name in parts[0][place]}
 
         return SimulationResult(
-            logits=np.concatenate([part[0] for part in parts]),
-            spike_times=joined(1),
-            spike_counts=joined(2),
-            synaptic_operations=sum(part[3] for part in parts) / samples,
+            logits=(logits := np.concatenate([part[0] for part in parts])),
+            spike_times=times,
+            spike_counts=joined(1),
+            synaptic_operations=sum(part[2] for part in parts) / len(logits),
             phases={neurons.name: (neurons.start, neurons.time_window) for neurons in self.populations},
             neurons={neurons.name: neurons.size for neurons in self.populations},
             decision_step=self.decision_step,
             time_steps=self.time_steps,
-            membranes=joined(4),
+            membranes=joined(3),
             recorded={name: np.asarray(places) for name, places in record.items()},
             thresholds={neurons.name: neurons.thresholds(dtype).numpy() for neurons in self.populations},
             input_layers=self.input_layers,
