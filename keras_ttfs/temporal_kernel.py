@@ -309,10 +309,10 @@ def fire(z, tau, t_d, time_window, *, rounding="ceil"):
     _check_rounding(rounding)
     integer = tf.int16 if time_window <= tf.int16.max else tf.int32
     z, tau, t_d = _at_least_float32(z, tau, t_d)
-    if z.dtype == tf.float32:
-        return _fire(z, tau, t_d, time_window, rounding, EPSILON, integer)
-    spike_time = encode(z, tau, t_d, time_window, rounding=rounding)
-    return tf.cast(spike_time, integer), decode(spike_time, tau, t_d, time_window)
+    # Made here: inside XLA the exponential may round differently from that of encode and decode.
+    table = thresholds(tau, t_d, time_window, rounding=rounding, dtype=z.dtype)
+    carried = tf.concat([levels(tau, t_d, time_window, dtype=z.dtype), tf.zeros(1, z.dtype)], axis=0)
+    return _fire(z, tau, t_d, table, carried, rounding, integer)
 
 
 def _level_of_spike(z, tau, t_d, time_window, rounding, epsilon):
@@ -340,9 +340,10 @@ def _quantize_forward(z, tau, t_d, time_window, rounding, epsilon):
 
 
 @tf.function(jit_compile=True, autograph=False, reduce_retracing=True)
-def _fire(z, tau, t_d, time_window, rounding, epsilon, integer):
-    spike_time, z_hat = _level_of_spike(z, tau, t_d, time_window, rounding, epsilon)
-    return tf.cast(spike_time, integer), z_hat
+def _fire(z, tau, t_d, table, carried, rounding, integer):
+    step, fired = _first_spike(z, tau, t_d, table, rounding, EPSILON)
+    spike_time = _silence(z, step, fired, table.shape[0])
+    return tf.cast(spike_time, integer), tf.gather(carried, tf.cast(spike_time, tf.int32))
 
 
 @tf.function(jit_compile=True, autograph=False, reduce_retracing=True)

@@ -314,10 +314,7 @@ class SpikingNetwork:
 
     def _arrived(self, values, samples):
         """For each entry, how many of the first samples sent a spike from each place."""
-        return [
-            tf.reduce_sum(tf.cast(values[step.inputs[place]][:samples] > 0, tf.float32), axis=0)
-            for step, place in self._entries
-        ]
+        return [_spikes_at_each_place(values[step.inputs[place]], samples) for step, place in self._entries]
 
 
 class _EventSimulation:
@@ -432,6 +429,12 @@ class _ClockSimulation:
             elif step.spiking:
                 values[step] = self.functions[step](*[values[source] for source in step.inputs])
         return self.network._arrived(values, samples)
+
+
+@tf.function(autograph=False, jit_compile=True)
+def _spikes_at_each_place(values, samples):
+    counted = tf.reshape(tf.range(values.shape[0]) < samples, (-1, *[1] * (len(values.shape) - 1)))
+    return tf.reduce_sum(tf.cast((values > 0) & counted, tf.float32), axis=0)
 
 
 @tf.function(autograph=False, jit_compile=True)
