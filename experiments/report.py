@@ -4,6 +4,7 @@ Everything between the markers is replaced; `--check` changes nothing and fails 
 """
 
 import pathlib
+import statistics
 import sys
 
 from absl import app, flags
@@ -76,6 +77,32 @@ def conversion_section(group):
     return parts
 
 
+def speed_section():
+    """What the simulations cost beside the ReLU twin's `predict`."""
+    result = read_json(RESULTS / "benchmark" / "simulation.json")
+    rows = [["", "ms per image, median", "to `predict`: medians", "fastest rounds"]]
+    names = {
+        "predict": "ReLU twin, `predict`",
+        "event": "`event`, all spike times kept",
+        "event_counts": "`event`, spikes counted",
+        "clock": "`clock`",
+    }
+    for key, name in names.items():
+        ratios = [result[f"{which}_to_predict"][key] for which in ("median", "fastest")]
+        rows.append(
+            [name, f"{1e3 * statistics.median(result['seconds_per_image'][key]):.1f}", *(f"{r:.2f}" for r in ratios)]
+        )
+    memory = ", ".join(
+        f"T = {row['time_window']} and batch {row['batch_size']}: {row['mebibytes']:,.0f}"
+        for row in result["clock_memory"]
+    )
+    return (
+        f"**Simulating VGG-16** at width {result['width']:g}, T = {result['time_window']}, batches of "
+        f"{result['batch_size']}, random weights and images, float32, {result['device']}, interleaved.\n\n"
+        f"{_markdown(rows)}\n\nPeak memory of a `clock` process [MiB]: {memory}."
+    )
+
+
 def _simulation(group, row):
     path = RESULTS / group / f"{row}.simulation.json"
     return path.relative_to(ROOT).as_posix() if path.exists() else None
@@ -98,7 +125,7 @@ def section():
             f"(training took {minutes} minutes).\n\n{table(results, [_simulation(group, row) for row in rows])}"
         )
         parts += conversion_section(group)
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, speed_section()])
 
 
 def updated(text):
