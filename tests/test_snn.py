@@ -311,6 +311,7 @@ REFUSED = [
         "max pooling of",
     ),
     (lambda: ends(L.Conv2D(2, 3), TTFSActivation(name="last")), "end in membrane potentials .*'last'"),
+    (lambda: ends(TTFSActivation(), lambda x: x + x, L.Dense(2)), "Write keras.layers.Add"),
     (lambda: ends(TTFSActivation(), L.Dense(2), shape=(None, 8, 2)), "Expected a fixed input shape"),
     (lambda: ends(TTFSActivation(), L.BatchNormalization(axis=1, name="b"), L.Dense(2)), "Expected axis=-1.*'b'"),
     (lambda: keras.Sequential([TTFSActivation(), L.Dense(2)]), "Functional or built Sequential model"),

@@ -361,7 +361,11 @@ def _decoded(layer, inputs):
 
 def _unsupported(layer):
     advice = ""
-    if isinstance(layer, keras.layers.ReLU) or activation_of(layer) == "relu":
+    if not isinstance(layer, keras.layers.Layer):
+        advice = (
+            " Write keras.layers.Add or keras.layers.Concatenate instead of an operator or a function of keras.ops."
+        )
+    elif isinstance(layer, keras.layers.ReLU) or activation_of(layer) == "relu":
         advice = " keras_ttfs.convert turns a ReLU model into a TTFS model."
     return ValueError(
         f"Expected layers of {SUPPORTED}. Received: layer {layer.name!r} ({type(layer).__name__}).{advice}"
