@@ -83,13 +83,13 @@ def thresholds(tau, t_d, time_window, *, rounding="ceil", dtype="float32"):
     return levels(tau, t_d, time_window, shift=0.5 if rounding == "nearest" else 0.0, dtype=dtype)
 
 
-def _first_spike(z, tau, t_d, table, rounding, epsilon):
+def _first_spike(z, tau, t_d, table, time_window, rounding, epsilon):
     """`(step, fired)`: a step t such that the spike is at t if `fired`, and at t + 1 otherwise."""
     shift = 0.5 if rounding == "nearest" else 0.0
     z_positive = tf.maximum(z, 0.0) + epsilon
     # The logarithm only proposes the nearest threshold; the comparison below decides.
     step = tf.round(t_d - shift - tau * tf.math.log(z_positive))
-    last = table.shape[0] - 1
+    last = time_window - 1
     # Comparisons with NaN are false, so NaN lands on the last step instead of an undefined integer.
     step = tf.where(step < last, tf.maximum(step, 0.0), tf.cast(last, z.dtype))
     fired = (z_positive >= tf.gather(table, tf.cast(step, tf.int32))) & (z > 0)
@@ -146,7 +146,7 @@ def encode(z, tau, t_d, time_window, *, rounding="ceil", epsilon=EPSILON):
     @tf.custom_gradient
     def straight_through(z, tau, t_d):
         table = thresholds(tau, t_d, time_window, rounding=rounding, dtype=z.dtype)
-        step, fired = _first_spike(z, tau, t_d, table, rounding, epsilon)
+        step, fired = _first_spike(z, tau, t_d, table, time_window, rounding, epsilon)
         spike_time = _silence(z, step, fired, time_window)
 
         def gradient(upstream):
@@ -312,7 +312,7 @@ def fire(z, tau, t_d, time_window, *, rounding="ceil"):
     # Made here: inside XLA the exponential may round differently from that of encode and decode.
     table = thresholds(tau, t_d, time_window, rounding=rounding, dtype=z.dtype)
     carried = tf.concat([levels(tau, t_d, time_window, dtype=z.dtype), tf.zeros(1, z.dtype)], axis=0)
-    return _fire(z, tau, t_d, table, carried, rounding, integer)
+    return _fire(z, tau, t_d, table, carried, time_window, rounding, integer)
 
 
 def _level_of_spike(z, tau, t_d, time_window, rounding, epsilon):
@@ -340,9 +340,9 @@ def _quantize_forward(z, tau, t_d, time_window, rounding, epsilon):
 
 
 @tf.function(jit_compile=True, autograph=False, reduce_retracing=True)
-def _fire(z, tau, t_d, table, carried, rounding, integer):
-    step, fired = _first_spike(z, tau, t_d, table, rounding, EPSILON)
-    spike_time = _silence(z, step, fired, table.shape[0])
+def _fire(z, tau, t_d, table, carried, time_window, rounding, integer):
+    step, fired = _first_spike(z, tau, t_d, table, time_window, rounding, EPSILON)
+    spike_time = _silence(z, step, fired, time_window)
     return tf.cast(spike_time, integer), tf.gather(carried, tf.cast(spike_time, tf.int32))
 
 
