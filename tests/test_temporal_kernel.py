@@ -214,3 +214,17 @@ def test_pruning_probability_gradients_and_the_misprint_of_eq_15():
 
 def test_temporal_kernel_penalty():
     assert temporal_kernel_penalty(12.0, -1.0, 10.0, 0.5) == 4.0 + 2.25
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("rounding", ["ceil", "nearest"])
+def test_fire_is_encode_and_decode_whatever_came_before(dtype, rounding):
+    for time_window in (1, 8, 32, 300, 40_000):
+        kernel = time_window / 3.2, 0.3, time_window
+        for size in (5, 700):
+            z = tf.constant(np.random.default_rng(size).normal(0.2, 0.8, size), dtype)
+            spike_time, z_hat = tk.fire(z, *kernel, rounding=rounding)
+            expected = tk.encode(z, *kernel, rounding=rounding)
+            assert spike_time.dtype == (tf.int16 if time_window < 40_000 else tf.int32)
+            np.testing.assert_array_equal(spike_time, expected)
+            np.testing.assert_array_equal(z_hat, tk.decode(expected, *kernel))
