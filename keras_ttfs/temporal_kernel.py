@@ -83,23 +83,22 @@ def thresholds(tau, t_d, time_window, *, rounding="ceil", dtype="float32"):
     return levels(tau, t_d, time_window, shift=0.5 if rounding == "nearest" else 0.0, dtype=dtype)
 
 
-def _first_spike(z, tau, t_d, table, time_window, rounding, epsilon):
-    """`(step, fired)`: a step t such that the spike is at t if `fired`, and at t + 1 otherwise."""
+def _proposed_step(z, tau, t_d, time_window, rounding, epsilon):
+    """A step t in {0..T-1} such that the spike, if there is one, is at t or t + 1; in the smallest integers for it."""
     shift = 0.5 if rounding == "nearest" else 0.0
-    z_positive = tf.maximum(z, 0.0) + epsilon
-    # The logarithm only proposes the nearest threshold; the comparison below decides.
-    step = tf.round(t_d - shift - tau * tf.math.log(z_positive))
+    # The logarithm only proposes the nearest threshold; `_spike_time` compares with it and decides.
+    step = tf.round(t_d - shift - tau * tf.math.log(tf.maximum(z, 0.0) + epsilon))
     last = time_window - 1
     # Comparisons with NaN are false, so NaN lands on the last step instead of an undefined integer.
     step = tf.where(step < last, tf.maximum(step, 0.0), tf.cast(last, z.dtype))
-    fired = (z_positive >= tf.gather(table, tf.cast(step, tf.int32))) & (z > 0)
-    return step, fired
+    return tf.cast(step, next(dtype for dtype in (tf.int8, tf.int16, tf.int32) if last <= dtype.max))
 
 
-def _silence(z, step, fired, time_window):
-    spike_time = tf.where(fired, step, step + 1)
-    spike_time = tf.where(z > 0, spike_time, tf.cast(time_window, z.dtype))
-    return tf.where(tf.math.is_nan(z), z, spike_time)
+def _spike_time(z, step, table, time_window, epsilon):
+    """The spike time, an int32: the proposed step or the next; T where silent. That of NaN is undefined."""
+    step = tf.cast(step, tf.int32)
+    spike_time = tf.where(tf.maximum(z, 0.0) + epsilon >= tf.gather(table, step), step, step + 1)
+    return tf.where(z > 0, spike_time, time_window)
 
 
 def _encode_gradient(upstream, z, spike_time, tau, t_d, time_window, epsilon):
@@ -146,8 +145,9 @@ def encode(z, tau, t_d, time_window, *, rounding="ceil", epsilon=EPSILON):
     @tf.custom_gradient
     def straight_through(z, tau, t_d):
         table = thresholds(tau, t_d, time_window, rounding=rounding, dtype=z.dtype)
-        step, fired = _first_spike(z, tau, t_d, table, time_window, rounding, epsilon)
-        spike_time = _silence(z, step, fired, time_window)
+        step = _proposed_step(z, tau, t_d, time_window, rounding, epsilon)
+        spike_time = tf.cast(_spike_time(z, step, table, time_window, epsilon), z.dtype)
+        spike_time = tf.where(tf.math.is_nan(z), z, spike_time)
 
         def gradient(upstream):
             dz, inside = _encode_gradient(upstream, z, spike_time, tau, t_d, time_window, epsilon)
@@ -258,15 +258,16 @@ def maximum_precision_error(tau, t_d):
     return tf.exp(t_d / tau) - tf.exp((t_d - 1.0) / tau)
 
 
-def quantize(z, tau, t_d, time_window, *, rounding="ceil", kernel_gradient="decoder", epsilon=EPSILON):
+def quantize(z, tau, t_d, time_window, *, rounding="ceil", kernel_gradient="decoder", relaxed=False, epsilon=EPSILON):
     """`decode(encode(z))` in one pass over memory: the same values and gradients, bit for bit.
 
-    Forward: the level of the first spike, 0 where the neuron stays silent; see `encode` and `decode`.
+    Forward: the level of the first spike, 0 where the neuron stays silent; see `encode` and `decode`. `relu(z)` if relaxed.
 
     Backward: `dz_hat/dz = z_hat / (z + epsilon)` inside the window and 0 outside. With `kernel_gradient="decoder"` tau and
     t_d receive the decoder's partial derivatives (Eq. 6). With `"full"` the encoder's are added, which nearly cancel them.
+    ReLU's if relaxed, where tau and t_d receive 0.
 
-    Args and Raises: as `encode`; `kernel_gradient` is `"decoder"` or `"full"`.
+    Args and Raises: as `encode`; `kernel_gradient` is `"decoder"` or `"full"`; `relaxed` is a bool, scalar (Fig. 4).
 
     Returns:
         Decoded activations [1] of z's shape and dtype (computed in float32 for float16 and bfloat16).
@@ -280,15 +281,32 @@ def quantize(z, tau, t_d, time_window, *, rounding="ceil", kernel_gradient="deco
     if kernel_gradient == "full" or compute == tf.float64:
         kernel = (tau, t_d) if kernel_gradient == "full" else (tf.stop_gradient(tau), tf.stop_gradient(t_d))
         spike_time = encode(z, *kernel, time_window, rounding=rounding, epsilon=epsilon)
-        return tf.cast(decode(spike_time, tau, t_d, time_window), z.dtype)
+        z_hat = tf.cast(decode(spike_time, tau, t_d, time_window), z.dtype)
+        # Not tf.cond: with it, two runs of one seed drifted apart in the last bits.
+        return z_hat if relaxed is False else tf.where(relaxed, tf.nn.relu(z), z_hat)
 
     @tf.custom_gradient
     def fused(z, tau, t_d):
-        def gradient(upstream):
-            dz, weighted, late = _quantize_backward(upstream, z, tau, t_d, time_window, rounding, epsilon)
-            return dz, tf.reduce_sum(late) / tau**2, tf.reduce_sum(weighted) / tau
+        tables = _tables(tau, t_d, time_window, rounding)
+        step = _quantize_propose(z, tau, t_d, time_window, rounding, epsilon)
+        z_hat = _quantize_decide(z, step, *tables, relaxed, time_window, epsilon)
 
-        return _quantize_forward(z, tau, t_d, time_window, rounding, epsilon), gradient
+        def gradient(upstream):
+            # What was kept is rounded to half precision, if z is.
+            emitted = (
+                z_hat
+                if z.dtype == tau.dtype
+                else _quantize_decide(tf.cast(z, tau.dtype), step, *tables, relaxed, time_window, epsilon)
+            )
+            dz, weighted, late = _quantize_backward(upstream, z, emitted, tau, t_d, relaxed, time_window, epsilon)
+            spiking = tf.where(relaxed, 0.0, 1.0)
+            return (
+                dz,
+                tf.math.multiply_no_nan(tf.reduce_sum(late) / tau**2, spiking),
+                tf.math.multiply_no_nan(tf.reduce_sum(weighted) / tau, spiking),
+            )
+
+        return z_hat, gradient
 
     return fused(z, tau, t_d)
 
@@ -307,50 +325,52 @@ def fire(z, tau, t_d, time_window, *, rounding="ceil"):
     """
     _check_time_window(time_window)
     _check_rounding(rounding)
-    integer = tf.int16 if time_window <= tf.int16.max else tf.int32
     z, tau, t_d = _at_least_float32(z, tau, t_d)
-    # Made here: inside XLA the exponential may round differently from that of encode and decode.
-    table = thresholds(tau, t_d, time_window, rounding=rounding, dtype=z.dtype)
-    carried = tf.concat([levels(tau, t_d, time_window, dtype=z.dtype), tf.zeros(1, z.dtype)], axis=0)
-    return _fire(z, tau, t_d, table, carried, time_window, rounding, integer)
+    step = _quantize_propose(z, tau, t_d, time_window, rounding, EPSILON)
+    return _fire(z, step, *_tables(tau, t_d, time_window, rounding), time_window)
 
 
-def _level_of_spike(z, tau, t_d, time_window, rounding, epsilon):
-    """`(spike_time, z_hat)` in float32, with no table: XLA runs an exponential in float64 faster than a look-up."""
-    shift = 0.5 if rounding == "nearest" else 0.0
-    z_positive = tf.maximum(z, 0.0) + epsilon
-    step = tf.round(t_d - shift - tau * tf.math.log(z_positive))
-    step = tf.where(step < time_window - 1, tf.maximum(step, 0.0), time_window - 1.0)
-    wide_tau = tf.cast(tau, tf.float64)
-    exact = tf.exp((tf.cast(t_d, tf.float64) - tf.cast(step, tf.float64)) / wide_tau)
-    threshold = tf.cast(exact * tf.exp(-shift / wide_tau), z.dtype)
-    fired = (z_positive >= threshold) & (z > 0)
-    next_level = tf.cast(exact * tf.exp(-1.0 / wide_tau), z.dtype)
-    spike_time = _silence(z, step, fired, time_window)
-    z_hat = tf.where(fired, tf.cast(exact, z.dtype), next_level)
-    z_hat = tf.where(spike_time < time_window, z_hat, tf.zeros_like(z))
-    return spike_time, tf.where(tf.math.is_nan(z), z, z_hat)
+def _tables(tau, t_d, time_window, rounding):
+    """Thresholds, and what a spike at each of the steps 0..T carries (0 at T)."""
+    carried = levels(tau, t_d, time_window, dtype=tau.dtype)
+    table = thresholds(tau, t_d, time_window, rounding=rounding, dtype=tau.dtype)
+    return table, tf.concat([carried, tf.zeros(1, tau.dtype)], axis=0)
 
 
-# XLA makes each of these one loop over memory; as separate operations they cost several times more.
-@tf.function(jit_compile=True, autograph=False, reduce_retracing=True)
-def _quantize_forward(z, tau, t_d, time_window, rounding, epsilon):
-    _, z_hat = _level_of_spike(tf.cast(z, tau.dtype), tau, t_d, time_window, rounding, epsilon)
-    return tf.cast(z_hat, z.dtype)
+def compiled(function):
+    """A tf.function that XLA makes one loop over memory; as separate operations it would cost several times more."""
+    return tf.function(function, jit_compile=True, autograph=False, reduce_retracing=True)
 
 
-@tf.function(jit_compile=True, autograph=False, reduce_retracing=True)
-def _fire(z, tau, t_d, table, carried, time_window, rounding, integer):
-    step, fired = _first_spike(z, tau, t_d, table, time_window, rounding, EPSILON)
-    spike_time = _silence(z, step, fired, time_window)
-    return tf.cast(spike_time, integer), tf.gather(carried, tf.cast(spike_time, tf.int32))
+# Two functions, not one: XLA does not vectorise a logarithm in a loop that looks up a table.
+@compiled
+def _quantize_propose(z, tau, t_d, time_window, rounding, epsilon):
+    return _proposed_step(tf.cast(z, tau.dtype), tau, t_d, time_window, rounding, epsilon)
 
 
-@tf.function(jit_compile=True, autograph=False, reduce_retracing=True)
-def _quantize_backward(upstream, z, tau, t_d, time_window, rounding, epsilon):
+@compiled
+def _quantize_decide(z, step, table, carried, relaxed, time_window, epsilon):
+    return tf.cast(_emitted(tf.cast(z, table.dtype), step, table, carried, relaxed, time_window, epsilon), z.dtype)
+
+
+def _emitted(z, step, table, carried, relaxed, time_window, epsilon):
+    z_hat = tf.gather(carried, _spike_time(z, step, table, time_window, epsilon))
+    return tf.where(relaxed, tf.nn.relu(z), tf.where(tf.math.is_nan(z), z, z_hat))
+
+
+@compiled
+def _fire(z, step, table, carried, time_window):
+    spike_time = _spike_time(z, step, table, time_window, EPSILON)
+    integer = tf.int16 if time_window <= tf.int16.max else tf.int32
+    return tf.cast(spike_time, integer), tf.gather(carried, spike_time)
+
+
+@compiled
+def _quantize_backward(upstream, z, z_hat, tau, t_d, relaxed, time_window, epsilon):
     dtype = z.dtype
     z, upstream = tf.cast(z, tau.dtype), tf.cast(upstream, tau.dtype)
-    spike_time, z_hat = _level_of_spike(z, tau, t_d, time_window, rounding, epsilon)
+    spike_time = tf.where(z_hat > 0, tf.round(t_d - tau * tf.math.log(z_hat)), tf.cast(time_window, z.dtype))
     weighted = upstream * z_hat
     dz, _ = _encode_gradient(upstream * (-z_hat / tau), z, spike_time, tau, t_d, time_window, epsilon)
+    dz = tf.where(relaxed, tf.where(z > 0, upstream, tf.zeros_like(upstream)), dz)
     return tf.cast(dz, dtype), weighted, weighted * (spike_time - t_d)

@@ -15,7 +15,16 @@ import keras_ttfs
 
 ROOT = pathlib.Path(__file__).parent.parent
 # A module may import modules of lower rank only.
-RANK = {"temporal_kernel": 0, "energy": 0, "regularizers": 1, "metrics": 1, "layers": 2, "models": 3, "callbacks": 3}
+RANK = {
+    "temporal_kernel": 0,
+    "energy": 0,
+    "regularizers": 1,
+    "metrics": 1,
+    "fused": 1,
+    "layers": 2,
+    "models": 3,
+    "callbacks": 3,
+}
 RANK |= {"applications": 4, "snn.graph": 4, "snn.network": 5, "snn.equivalence": 6, "snn.plots": 0, "snn": 7}
 RANK |= {"conversion": 8, "keras_ttfs": 9}
 FORBIDDEN = {"absl", "tensorflow_datasets", "matplotlib", "sklearn", "experiments"}

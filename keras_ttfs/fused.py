@@ -1,0 +1,165 @@
+"""Batch normalisation and TTFS activation as one function, for training steps: nothing between the two is kept in memory.
+
+A training step reads and writes far more than it computes between its convolutions. Here the normalised potentials z are
+recomputed wherever they are needed, and only the input x and the output z_hat are kept, as batch normalisation and ReLU
+keep theirs. A level needs its logarithm and its look-up once, forward; backward takes it from z_hat.
+"""
+
+import dataclasses
+
+import tensorflow as tf
+
+from keras_ttfs import temporal_kernel
+from keras_ttfs.temporal_kernel import EPSILON, compiled
+
+# XLA unrolls a sum over so few rows and vectorises it across the channels; longer ones it adds one number at a time.
+ROWS = 8
+# Numbers. XLA's innermost loop runs over a row; 16 channels alone would be too short for it.
+ROW_LENGTH = 2048
+
+
+@dataclasses.dataclass(frozen=True)
+class Normalization:
+    """What a batch normalisation did: `z = (x - mean) / sqrt(variance + epsilon) * gamma + beta`, channels last.
+
+    `mean` and `variance` `(channels,)` are those of x itself; `gamma` and `beta` are None where the layer has none.
+    """
+
+    x: tf.Tensor
+    mean: tf.Tensor
+    variance: tf.Tensor
+    gamma: tf.Tensor | None
+    beta: tf.Tensor | None
+    epsilon: float
+
+
+def attach(z, normalization):
+    """Lets whoever receives the tensor z know how it was made."""
+    z._keras_ttfs_normalization = normalization
+
+
+def normalization_of(z):
+    """The Normalization whose very output z is, or None."""
+    return getattr(z, "_keras_ttfs_normalization", None)
+
+
+def _columns(x):
+    """How many pixels make a row: as many of the last axis as ROW_LENGTH allows."""
+    pixels = x.shape[-2] if x.shape.rank > 2 else None
+    most = min(pixels or 1, max(1, ROW_LENGTH // x.shape[-1]))
+    return max(columns for columns in range(1, most + 1) if (pixels or 1) % columns == 0)
+
+
+def normalize_and_quantize(normalization, tau, t_d, time_window, *, dtype, rounding="ceil", relaxed=False):
+    """`temporal_kernel.quantize` of a batch normalisation's output z, from its input x.
+
+    Forward: the value of the two functions one after the other, bit for bit.
+
+    Backward: theirs, to rounding errors: with `dz = upstream * z_hat / z` inside the window, 0 outside, and
+    `x_hat = (x - mean) / sqrt(variance + epsilon)`
+
+        dgamma = sum(dz * x_hat)                dtau = -sum(upstream * z_hat * ln(z_hat)) / tau
+        dbeta  = sum(dz)                        dt_d =  sum(upstream * z_hat) / tau
+        dx     = gamma / sqrt(variance + epsilon) * (dz - dbeta / n - x_hat * dgamma / n)
+
+    where the sums run over the n rows of a channel, those of the kernel over all. ReLU's if relaxed.
+
+    Args:
+        normalization: a Normalization by the batch's own statistics, x float32 or bfloat16 `(..., channels)`.
+        tau, t_d, time_window, rounding, relaxed: as `temporal_kernel.quantize`, with `kernel_gradient="decoder"`.
+        dtype: of z and of the result: float32 or bfloat16.
+
+    Returns:
+        Decoded activations [1] of x's shape.
+
+    Reference: Eqs. 2-7.
+    """
+    mean, variance = tf.stop_gradient(normalization.mean), tf.stop_gradient(normalization.variance)
+    gamma = tf.ones_like(mean) if normalization.gamma is None else normalization.gamma
+    beta = tf.zeros_like(mean) if normalization.beta is None else normalization.beta
+    columns, channels = _columns(normalization.x), tf.size(mean)
+    rows = tf.stack([-1, columns * channels])
+
+    def per_row(*vectors):
+        return [tf.tile(vector, [columns]) for vector in vectors]
+
+    @tf.custom_gradient
+    def fused(x, gamma, beta, tau, t_d):
+        # The operations of tf.nn.batch_normalization, in its order.
+        inverse = tf.math.rsqrt(variance + normalization.epsilon)
+        scale = inverse * gamma
+        affine = *per_row(scale, beta - mean * scale), tf.constant(float("inf"), tf.float32)
+        shape, x = tf.shape(x), tf.reshape(x, rows)
+        step = _propose(x, *affine, tau, t_d, time_window, rounding, dtype)
+        tables = temporal_kernel._tables(tau, t_d, time_window, rounding)
+        z_hat = _decide(x, *affine, step, *tables, relaxed, time_window, dtype)
+
+        def gradient(upstream):
+            upstream = tf.reshape(upstream, rows)
+            # With infinity the slope z_hat / z of a relaxed z is 1 up to any size.
+            z_max = tf.where(relaxed, float("inf"), temporal_kernel.z_max(tau, t_d))
+            norm_sums, kernel_sums = _partial_sums(upstream, x, z_hat, *affine, *per_row(mean), z_max, dtype)
+            norm_sums = tf.reduce_sum(tf.reshape(norm_sums, tf.stack([-1, channels])), axis=0)
+            dbeta, dgamma = tf.math.real(norm_sums), tf.math.imag(norm_sums) * inverse
+            n = tf.cast(tf.size(x) // channels, tf.float32)
+            slope = -scale * inverse * dgamma / n
+            offset = -scale * dbeta / n - slope * mean
+            dx = _input_gradient(upstream, x, z_hat, *affine, z_max, *per_row(slope, offset), dtype)
+            kernel_sum = tf.reduce_sum(kernel_sums)
+            dtau = tf.where(relaxed, 0.0, -tf.math.imag(kernel_sum) / tau)
+            dt_d = tf.where(relaxed, 0.0, tf.math.real(kernel_sum) / tau)
+            return tf.reshape(dx, shape), dgamma, dbeta, dtau, dt_d
+
+        return tf.reshape(z_hat, shape), gradient
+
+    z_hat = fused(normalization.x, gamma, beta, tau, t_d)
+    z_hat.set_shape(normalization.x.shape)
+    return z_hat
+
+
+def _potential(x, scale, shift, infinity, dtype):
+    # The minimum, with a number that XLA does not know, keeps it from contracting product and sum into one rounding.
+    z = tf.minimum(tf.cast(x, tf.float32) * scale, infinity) + shift
+    return tf.cast(tf.cast(z, dtype), tf.float32)
+
+
+def _potential_gradient(upstream, x, z_hat, scale, shift, infinity, z_max, dtype):
+    z = _potential(x, scale, shift, infinity, dtype)
+    z_hat = tf.cast(z_hat, tf.float32)
+    inside = (z_hat > 0) & (z <= z_max)
+    return tf.where(inside, tf.cast(upstream, tf.float32) * (z_hat / z), 0.0)
+
+
+@compiled
+def _propose(x, scale, shift, infinity, tau, t_d, time_window, rounding, dtype):
+    z = _potential(x, scale, shift, infinity, dtype)
+    return temporal_kernel._proposed_step(z, tau, t_d, time_window, rounding, EPSILON)
+
+
+@compiled
+def _decide(x, scale, shift, infinity, step, table, carried, relaxed, time_window, dtype):
+    z = _potential(x, scale, shift, infinity, dtype)
+    return tf.cast(temporal_kernel._emitted(z, step, table, carried, relaxed, time_window, EPSILON), dtype)
+
+
+@compiled
+def _partial_sums(upstream, x, z_hat, scale, shift, infinity, mean, z_max, dtype):
+    dz = _potential_gradient(upstream, x, z_hat, scale, shift, infinity, z_max, dtype)
+    z_hat = tf.cast(z_hat, tf.float32)
+    weighted = tf.cast(upstream, tf.float32) * z_hat
+    log_level = tf.where(z_hat > 0, tf.math.log(z_hat), 0.0)
+    return _pairs(dz, dz * (tf.cast(x, tf.float32) - mean)), _pairs(weighted, weighted * log_level)
+
+
+def _pairs(one, other):
+    """Sums of two tensors over each ROWS rows of a channel, as the parts of a complex number: so XLA makes one loop."""
+    # Not one.shape: traces of several shapes may be made into one of unknown shape.
+    rows, columns = tf.unstack(tf.shape(one))
+    pairs = tf.pad(tf.complex(one, other), ((0, -rows % ROWS), (0, 0)))
+    return tf.reduce_sum(tf.reshape(pairs, (ROWS, -1, columns)), axis=0)
+
+
+@compiled
+def _input_gradient(upstream, x, z_hat, scale, shift, infinity, z_max, slope, offset, dtype):
+    dz = _potential_gradient(upstream, x, z_hat, scale, shift, infinity, z_max, dtype)
+    return tf.cast(scale * dz + slope * tf.cast(x, tf.float32) + offset, x.dtype)

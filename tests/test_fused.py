@@ -1,0 +1,173 @@
+"""Batch normalisation and activation in one function, against the two layers and against float64 closed forms."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_ttfs import TKBatchNorm, TTFSActivation, fused
+from tests import reference
+
+# Row counts with and without a remainder of the partial sums, one channel, and more channels than ROW_LENGTH.
+SHAPES = [(33, 5), (3, 7, 4), (2, 6, 5, 16), (5, 3, 2, 1), (2, 2, 3, 4, 3), (16, 3, 3000)]
+
+
+@pytest.fixture(params=["float32", "mixed_bfloat16"])
+def policy(request):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(request.param)
+    yield request.param
+    keras.config.set_dtype_policy(before)
+
+
+def layers(shape, norm=None, **kwargs):
+    """A batch normalisation with weights that clip some potentials and prune others, and an activation, both built."""
+    rng = np.random.default_rng(0)
+    norm, activation = TKBatchNorm(**(norm or {})), TTFSActivation(time_window=20, tau_0=6.0, t_d_0=1.3, **kwargs)
+    norm.build(shape)
+    activation.build(shape)
+    for weight, low, high in ((norm.gamma, 0.3, 1.2), (norm.beta, -0.2, 0.6)):
+        if weight is not None:
+            weight.assign(rng.uniform(low, high, weight.shape))
+    return norm, activation
+
+
+def trained(norm, activation, x, upstream, separate):
+    """`(z_hat, gradients of x and of all weights)` of a training step, with or without a tensor of z between the two."""
+
+    @tf.function
+    def step(x, upstream):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            z = norm(x, training=True)
+            z_hat = activation(tf.identity(z) if separate else z, training=True)
+        weights = [weight.value for weight in norm.trainable_variables + activation.trainable_variables]
+        return z_hat, tape.gradient(z_hat, [x, *weights], upstream)
+
+    return step(x, upstream)
+
+
+def sample(shape, dtype="float32"):
+    rng = np.random.default_rng(1)
+    return (tf.constant(rng.normal(0.4, 2.0, shape), dtype), tf.constant(rng.normal(size=shape), dtype))
+
+
+@pytest.mark.parametrize("relaxation", [0.0, 1.0])
+@pytest.mark.parametrize("rounding", ["ceil", "nearest"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_equals_the_two_layers(shape, rounding, relaxation, policy):
+    half = policy == "mixed_bfloat16"
+    x, upstream = sample(shape, "bfloat16" if half else "float32")
+    norm, activation = layers(shape, rounding=rounding, relaxation=relaxation)
+    (one, gradients), (other, wanted) = (trained(norm, activation, x, upstream, separate) for separate in (0, 1))
+    assert one.dtype == x.dtype
+    np.testing.assert_array_equal(np.float64(one), np.float64(other))
+    moving = [norm.moving_mean.numpy(), norm.moving_variance.numpy()]
+    plain = keras.layers.BatchNormalization()
+    for _ in range(2):
+        plain(x, training=True)
+    np.testing.assert_array_equal(moving, [plain.moving_mean, plain.moving_variance])
+    for ours, theirs in zip(gradients, wanted, strict=True):
+        ours, theirs = np.float64(ours), np.float64(theirs)
+        # The layers between round dz and z_hat to bfloat16, this function does not.
+        np.testing.assert_allclose(ours, theirs, atol=(2e-2 if half else 2e-5) * max(1.0, np.abs(theirs).max()))
+
+
+@pytest.mark.parametrize("rounding", ["ceil", "nearest"])
+def test_gradients_are_the_closed_forms(rounding):
+    shape, tau, t_d, time_window = (64, 4, 4, 6), 6.0, 1.3, 20
+    x, upstream = sample(shape)
+    norm, activation = layers(shape, rounding=rounding)
+    _, gradients = trained(norm, activation, x, upstream, separate=False)
+    x, upstream = (value.numpy().astype("float64").reshape(-1, 6) for value in (x, upstream))
+    gamma, beta = np.float64(norm.gamma), np.float64(norm.beta)
+    inverse = 1 / np.sqrt(x.var(0) + norm.epsilon)
+    x_hat = (x - x.mean(0)) * inverse
+    z = gamma * x_hat + beta
+    assert (z > np.exp(t_d / tau)).mean() > 0.05 and ((z > 0) & (z < 0.04)).any() and (z < 0).mean() > 0.05
+    dz, dtau, dt_d = (
+        upstream * partial for partial in reference.gradients(z, tau, t_d, time_window, rounding, "decoder")
+    )
+    dgamma, dbeta = (dz * x_hat).sum(0), dz.sum(0)
+    dx = gamma * inverse * (dz - dz.mean(0) - x_hat * (dz * x_hat).mean(0))
+    wanted = [dx.reshape(shape), dgamma, dbeta, dtau.sum(), dt_d.sum()]
+    for ours, exact in zip(gradients, wanted, strict=True):
+        np.testing.assert_allclose(ours, exact, rtol=1e-4, atol=2e-5 * np.abs(exact).max())
+
+
+@pytest.mark.parametrize("norm", [{"scale": False}, {"center": False}, {"scale": False, "center": False}])
+def test_without_scale_or_shift(norm):
+    x, upstream = sample((8, 3, 4))
+    made = layers((8, 3, 4), norm)
+    (one, gradients), (other, wanted) = (trained(*made, x, upstream, separate) for separate in (False, True))
+    np.testing.assert_array_equal(one, other)
+    for ours, theirs in zip(gradients, wanted, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_special_values_of_the_normalised_potential():
+    """Infinite and undefined potentials, from weights that are."""
+    x, upstream = sample((16, 4))
+    norm, activation = layers((16, 4))
+    norm.gamma.assign([np.inf, np.nan, 1e30, 0.0])
+    (one, _), (other, _) = (trained(norm, activation, x, upstream, separate) for separate in (False, True))
+    np.testing.assert_array_equal(one, other)
+    assert np.isnan(one[:, 1]).all() and np.isfinite(one[:, 2]).all()
+
+
+def test_potentials_that_others_use_too():
+    """A residual branch takes z itself beside the activation."""
+    x, upstream = sample((8, 6, 6, 4))
+    results = []
+    for separate in (False, True):
+        norm, activation = layers(x.shape)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            z = norm(x, training=True)
+            y = z + activation(tf.identity(z) if separate else z, training=True)
+        results.append(tape.gradient(y, [x, norm.gamma.value, norm.beta.value], upstream))
+    for ours, theirs in zip(*results):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+CASES = {
+    "training": (True, {}, {}, {}),
+    "inference": (False, {}, {}, {"training": False}),
+    "frozen": (False, {"trainable": False}, {}, {}),
+    "channels first": (False, {"axis": 1}, {}, {}),
+    "last axis by number": (True, {"axis": 3}, {}, {}),
+    "renormalised": (False, {"renorm": True}, {}, {}),
+    "synchronised": (False, {"synchronized": True}, {}, {}),
+    "full kernel gradient": (False, {}, {"kernel_gradient": "full"}, {}),
+    "float64": (False, {"dtype": "float64"}, {"dtype": "float64"}, {}),
+    "float16": (False, {"dtype": "mixed_float16"}, {"dtype": "mixed_float16"}, {}),
+    "another precision": (False, {"dtype": "mixed_bfloat16"}, {"dtype": "float32"}, {}),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_where_it_applies(case, monkeypatch):
+    applies, norm, activation, call = CASES[case]
+    calls = []
+    real = fused.normalize_and_quantize
+    monkeypatch.setattr(
+        fused, "normalize_and_quantize", lambda *args, **kwargs: calls.append(1) or real(*args, **kwargs)
+    )
+    x = np.random.default_rng(0).normal(size=(4, 3, 3, 2)).astype("float32")
+    z = TKBatchNorm(**norm)(x, **{"training": True, **call})
+    TTFSActivation(**activation)(z, **{"training": True, **call})
+    assert bool(calls) == applies
+
+
+def test_masked_batches_are_left_to_the_two_layers():
+    x = np.random.default_rng(0).normal(size=(4, 3, 2)).astype("float32")
+    z = TKBatchNorm()(x, training=True, mask=np.array([[True, True, False]] * 4))
+    assert fused.normalization_of(z) is None
+
+
+def test_layers_between_break_the_bond():
+    x, _ = sample((4, 8, 8, 2))
+    z = TKBatchNorm()(x, training=True)
+    assert fused.normalization_of(z) is not None
+    assert fused.normalization_of(keras.layers.MaxPooling2D()(z)) is None
+    assert fused.normalization_of(keras.layers.Dropout(0.5)(z, training=True)) is None
