@@ -1,10 +1,12 @@
-"""Times the spiking simulations against the ReLU twin: `python -m experiments.benchmark --output=benchmark.json`.
+"""Times training and simulation beside the ReLU twin: `python -m experiments.benchmark --parts=training --output=DIR`.
 
-Runs are interleaved in one process, so that whatever else the machine does falls on all alike; ratios are of medians.
+Whatever is compared runs interleaved in one process, so that whatever else the machine does falls on all alike; ratios are
+of medians. Every part writes one JSON file to the output directory, and a plot where there is something to see.
 """
 
 import multiprocessing
 import os
+import statistics
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -12,9 +14,252 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 from absl import app, flags
 
+PARTS = ("training", "sweep", "pipeline", "simulation")
+RELU, TTFS = "Keras ReLU", "TTFS"
+SWEEP = {
+    "time_window": (8, 16, 32, 64, 128),
+    "width": (0.125, 0.25, 0.5, 1.0),
+    "batch_size": (32, 64, 128, 256),
+    "depth": (2, 4, 8, 16),
+}
+
+
+def interleaved(ways, rounds, warm_up=2, label=""):
+    """`{name: [seconds of each round]}` of functions called in turn."""
+    seconds = {name: [] for name in ways}
+    for number in range(-warm_up, rounds):
+        for name, way in ways.items():
+            start = time.perf_counter()
+            way()
+            if number >= 0:
+                seconds[name].append(time.perf_counter() - start)
+    for name, values in seconds.items():
+        print(f"{label}{name:<24} {1e3 * statistics.median(values):9.1f} ms", flush=True)
+    return seconds
+
+
+def in_new_process(function, *arguments):
+    """What `function(*arguments)` returns in a process of its own, whose memory is its own too."""
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    process = context.Process(target=_put, args=(queue, function, arguments))
+    process.start()
+    while True:
+        try:
+            result = queue.get(timeout=1)
+            break
+        # queue.Empty and a dead child look alike from here.
+        except Exception:
+            if not process.is_alive() and queue.empty():
+                raise RuntimeError(f"{function.__name__} ended with exit code {process.exitcode}") from None
+    process.join()
+    return result
+
+
+def _put(queue, function, arguments):
+    queue.put(function(*arguments))
+
+
+def peak_memory():
+    """Of this process [MiB]. Not getrusage's: a child inherits its parent's there. Linux only; elsewhere NaN."""
+    return _memory("VmHWM")
+
+
+def _memory(field):
+    try:
+        with open("/proc/self/status") as status:
+            return next(int(line.split()[1]) for line in status if line.startswith(field)) / 1024
+    except OSError:
+        return float("nan")
+
+
+def plain_keras(model):
+    """A ReLU twin without anything of this library: keras.Model, keras.layers.BatchNormalization, Keras' own step."""
+    import keras
+
+    from keras_ttfs import TKBatchNorm
+
+    def swap(layer):
+        kind = keras.layers.BatchNormalization if type(layer) is TKBatchNorm else type(layer)
+        return kind.from_config(layer.get_config())
+
+    return keras.models.clone_model(keras.Model(model.inputs, model.outputs), clone_function=swap)
+
+
+def _stack(depth, activation, width, time_window):
+    """`depth` 3x3 convolutions of 64 channels at 32x32."""
+    import keras
+
+    from keras_ttfs import TKBatchNorm, TTFSActivation, TTFSModel
+
+    inputs = x = keras.Input((32, 32, 3))
+    for _ in range(depth):
+        x = keras.layers.Conv2D(max(1, round(64 * width)), 3, padding="same", use_bias=False)(x)
+        x = TKBatchNorm(gamma_initializer=keras.initializers.Constant(0.3))(x)
+        x = TTFSActivation(time_window)(x) if activation == "ttfs" else keras.layers.ReLU()(x)
+    return TTFSModel(inputs, keras.layers.Dense(10)(keras.layers.GlobalAveragePooling2D()(x)))
+
+
+def training_step(name, *, width, batch_size, time_window=32, depth=None):
+    """A function that does one training step of VGG-16 (or of `depth` convolutions) on a batch of random images."""
+    import keras
+    import tensorflow as tf
+
+    from keras_ttfs import applications
+
+    activation = "relu" if name == RELU else "ttfs"
+    if depth is None:
+        model = applications.vgg16(width=width, activation=activation, time_window=time_window, gamma_0=0.3)
+    else:
+        model = _stack(depth, activation, width, time_window)
+    if name == RELU:
+        model = plain_keras(model)
+    optimizer = keras.optimizers.SGD(0.01, momentum=0.9, nesterov=True)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer, loss, metrics=["accuracy"], jit_compile=False)
+    model.make_train_function()
+    batch = tf.random.uniform((batch_size, 32, 32, 3)), tf.random.uniform((batch_size,), maxval=10, dtype=tf.int32)
+    return lambda data=None: float(model.train_function(iter([batch]) if data is None else data)["loss"])
+
+
+def _training_run(width, batch_size, policy, rounds):
+    import keras
+
+    from experiments import benchmark_torch
+
+    keras.config.set_dtype_policy(policy)
+    ways = {name: training_step(name, width=width, batch_size=batch_size) for name in (RELU, TTFS)}
+    seconds = interleaved(ways, rounds)
+    torch = benchmark_torch.steps(width, batch_size, policy == "mixed_bfloat16")
+    # PyTorch's waiting threads would disturb the first measurement: TensorFlow has the machine to itself there.
+    if torch:
+        ways = {TTFS: ways[TTFS], **torch}
+        seconds["beside PyTorch"] = interleaved(ways, max(3, rounds // 3), warm_up=1, label="beside PyTorch: ")
+    return seconds
+
+
+def _step_memory(name, width, batch_size, policy):
+    import keras
+    import tensorflow as tf
+
+    keras.config.set_dtype_policy(policy)
+    tf.reduce_sum(tf.random.uniform((1000, 1000)))
+    before = _memory("VmRSS")
+    step = training_step(name, width=width, batch_size=batch_size)
+    for _ in range(4):
+        step()
+    return peak_memory() - before
+
+
+def training(options):
+    """Runs of interleaved training steps, each in a new process, and the peak memory that steps add to a process."""
+    arguments = options.width, options.batch_size, options.dtype_policy
+    runs = [in_new_process(_training_run, *arguments, options.rounds) for _ in range(options.runs)]
+    memory = {name: round(in_new_process(_step_memory, name, *arguments), 1) for name in (RELU, TTFS)}
+    median = [{name: statistics.median(run[name]) for name in (RELU, TTFS)} for run in runs]
+    result = {
+        "width": options.width,
+        "batch_size": options.batch_size,
+        "dtype_policy": options.dtype_policy,
+        "images_per_second": [{name: options.batch_size / value for name, value in run.items()} for run in median],
+        "throughput_to_relu": [run[RELU] / run[TTFS] for run in median],
+        "step_memory_mebibytes": memory,
+        "memory_to_relu": memory[TTFS] / memory[RELU],
+        "seconds_per_step": runs,
+    }
+    if "beside PyTorch" in runs[0]:
+        beside = [{name: statistics.median(values) for name, values in run["beside PyTorch"].items()} for run in runs]
+        result["torch_images_per_second"] = [
+            {name: options.batch_size / value for name, value in run.items()} for run in beside
+        ]
+        result["throughput_to_torch"] = [
+            {name: run[name] / run[TTFS] for name in run if name != TTFS} for run in beside
+        ]
+    print("TTFS / ReLU throughput:", ", ".join(f"{ratio:.3f}" for ratio in result["throughput_to_relu"]))
+    print(f"step memory [MiB]: {memory}, ratio {result['memory_to_relu']:.3f}")
+    for ratios in result.get("throughput_to_torch", []):
+        print("TTFS against", {name: f"{ratio:.2f}x" for name, ratio in ratios.items()})
+    return result
+
+
+def _sweep_run(what, width, batch_size, policy, rounds):
+    import keras
+
+    keras.config.set_dtype_policy(policy)
+    base = {"width": width, "batch_size": batch_size}
+    ways = {}
+    for value in SWEEP[what]:
+        for name in (RELU, TTFS):
+            if what == "time_window" and name == RELU:
+                continue
+            ways[f"{name}, {what} = {value}"] = training_step(name, **{**base, what: value})
+    return interleaved(ways, rounds)
+
+
+def sweep(options):
+    """Seconds per training step over T, width, batch size and depth, one process each, everything in it interleaved."""
+    arguments = options.width, options.batch_size, options.dtype_policy, options.rounds
+    seconds = {what: in_new_process(_sweep_run, what, *arguments) for what in SWEEP}
+    median = {what: {name: statistics.median(v) for name, v in runs.items()} for what, runs in seconds.items()}
+    windows = median["time_window"].values()
+    print(f"T from 8 to 128: slowest / fastest step {max(windows) / min(windows):.3f}")
+    return {
+        "width": options.width,
+        "batch_size": options.batch_size,
+        "dtype_policy": options.dtype_policy,
+        "slowest_to_fastest_time_window": max(windows) / min(windows),
+        "median_seconds_per_step": median,
+        "seconds_per_step": seconds,
+    }
+
+
+def _pipeline_run(width, batch_size, policy, rounds):
+    import keras
+    import numpy as np
+
+    from experiments import data
+
+    keras.config.set_dtype_policy(policy)
+    # The cost of a batch does not depend on what the images show.
+    rng = np.random.default_rng(0)
+    split = data.Split(
+        rng.integers(0, 256, (50000, 32, 32, 3)).astype("uint8"), rng.integers(0, 10, 50000).astype("int32")
+    )
+    images = data.Data(split, split, None, classes=10, description="random", flip=True, padding=4)
+    batches = iter(data.training_batches(images, batch_size, 1000, 0))
+    step = training_step(TTFS, width=width, batch_size=batch_size)
+    many = 50
+    ways = {
+        "pipeline alone": lambda: [next(batches) for _ in range(many)],
+        "steps alone": lambda: [step() for _ in range(many // 5)],
+        "steps on the pipeline": lambda: [step(batches) for _ in range(many // 5)],
+    }
+    seconds = interleaved(ways, rounds, warm_up=1)
+    counts = {"pipeline alone": many}
+    return {name: [value / counts.get(name, many // 5) for value in values] for name, values in seconds.items()}
+
+
+def pipeline(options):
+    """Seconds per batch: of the input pipeline, of a training step on a constant batch, and of both sharing the cores."""
+    seconds = in_new_process(
+        _pipeline_run, options.width, options.batch_size, options.dtype_policy, max(3, options.rounds // 3)
+    )
+    median = {name: statistics.median(values) for name, values in seconds.items()}
+    ratio = median["steps alone"] / median["pipeline alone"]
+    print(f"the pipeline is {ratio:.1f}x as fast as the training step")
+    return {
+        "width": options.width,
+        "batch_size": options.batch_size,
+        "dtype_policy": options.dtype_policy,
+        "pipeline_to_step": ratio,
+        "steps_on_the_pipeline_to_steps": median["steps on the pipeline"] / median["steps alone"],
+        "median_seconds_per_batch": median,
+        "seconds_per_batch": seconds,
+    }
+
 
 def _networks(width, time_window, images=64):
-    """VGG-16 as ReLU model and as SpikingNetwork. Batch statistics of random images make the activity a real one."""
+    """VGG-16 as ReLU model, as TTFS model and as SpikingNetwork. Batch statistics of random images make them active."""
     import keras
     import numpy as np
 
@@ -28,118 +273,102 @@ def _networks(width, time_window, images=64):
     images = np.random.default_rng(0).uniform(size=(images, 32, 32, 3)).astype("float32")
     for model in (relu, ttfs):
         model(images, training=True)
-    return relu, SpikingNetwork.from_model(ttfs)
+    return relu, ttfs, SpikingNetwork.from_model(ttfs)
 
 
-def simulations(width, time_window, images, clock_images, batch_size, rounds):
-    """Seconds per image of `predict`, the event simulation (keeping spike times, and counts only) and the clock simulation.
-
-    Interleaved; the first round warms up.
-    """
+def _simulation_run(width, time_window, images, clock_images, batch_size, rounds):
     import numpy as np
 
-    relu, network = _networks(width, time_window)
+    relu, ttfs, network = _networks(width, time_window)
     x = np.random.default_rng(1).uniform(size=(images, 32, 32, 3)).astype("float32")
     ways = {
-        "predict": (images, lambda: relu.predict(x, batch_size=batch_size, verbose=0)),
-        "event": (images, lambda: network.run(x, batch_size=batch_size, verbose=0)),
-        "event_counts": (images, lambda: network.run(x, batch_size=batch_size, spike_times=False, verbose=0)),
-        "clock": (clock_images, lambda: network.run(x[:clock_images], mode="clock", batch_size=batch_size, verbose=0)),
+        "predict": lambda: relu.predict(x, batch_size=batch_size, verbose=0),
+        "predict_ttfs": lambda: ttfs.predict(x, batch_size=batch_size, verbose=0),
+        "event": lambda: network.run(x, batch_size=batch_size, verbose=0),
+        "event_counts": lambda: network.run(x, batch_size=batch_size, spike_times=False, verbose=0),
+        "clock": lambda: network.run(x[:clock_images], mode="clock", batch_size=batch_size, verbose=0),
     }
-    seconds = {name: [] for name in ways}
-    for number in range(rounds + 1):
-        for name, (count, way) in ways.items():
-            start = time.perf_counter()
-            way()
-            took = (time.perf_counter() - start) / count
-            if number:
-                seconds[name].append(took)
-            print(
-                f"{'warm-up' if not number else f'round {number}'} {name:<12} {1e3 * took:9.2f} ms per image",
-                flush=True,
-            )
-    return seconds
+    seconds = interleaved(ways, rounds, warm_up=1)
+    counts = {"clock": clock_images}
+    return {name: [value / counts.get(name, images) for value in values] for name, values in seconds.items()}
 
 
-def _peak(width, time_window, batch_size, queue):
+def _clock_memory(width, time_window, batch_size):
     import numpy as np
 
-    _, network = _networks(width, time_window, images=4)
+    _, _, network = _networks(width, time_window, images=4)
     x = np.random.default_rng(1).uniform(size=(batch_size, 32, 32, 3)).astype("float32")
     network.run(x, mode="clock", batch_size=batch_size, verbose=0)
-    queue.put(_peak_memory())
+    return peak_memory()
 
 
-def _peak_memory():
-    """Of this process [MiB]. Not getrusage's: a child inherits its parent's there. Linux only; elsewhere NaN."""
-    try:
-        with open("/proc/self/status") as status:
-            return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024
-    except OSError:
-        return float("nan")
-
-
-def clock_memory(width, time_window, batch_size):
-    """Peak memory of a process that does a clock simulation of one batch [MiB], TensorFlow included."""
-    context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    process = context.Process(target=_peak, args=(width, time_window, batch_size, queue))
-    process.start()
-    peak = queue.get()
-    process.join()
-    return peak
+def simulation(options):
+    """Seconds per image of `predict` and of the simulations; peak memory of a process that runs one clock batch."""
+    size = options.batch_size
+    images, clock_images, rounds = options.images, options.clock_images, options.rounds
+    seconds = in_new_process(_simulation_run, options.width, options.time_window, images, clock_images, size, rounds)
+    median = {name: statistics.median(values) for name, values in seconds.items()}
+    memory = [
+        {
+            "time_window": window,
+            "batch_size": batch,
+            "mebibytes": round(in_new_process(_clock_memory, options.width, window, batch), 1),
+        }
+        for window in (options.time_window // 4, options.time_window)
+        for batch in (size, 4 * size)
+    ]
+    for row in memory:
+        print(f"clock, T = {row['time_window']:<4} batch {row['batch_size']:<4} {row['mebibytes']:8.0f} MiB")
+    return {
+        "width": options.width,
+        "time_window": options.time_window,
+        "batch_size": size,
+        "images": images,
+        "clock_images": clock_images,
+        "median_to_predict": {name: median[name] / median["predict"] for name in median},
+        "fastest_to_predict": {name: min(values) / min(seconds["predict"]) for name, values in seconds.items()},
+        "clock_memory": memory,
+        "seconds_per_image": seconds,
+    }
 
 
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Expected flags only. Received: {argv[1:]}")
-    import statistics
-
+    from experiments import plots
     from experiments.files import write_json
     from experiments.train import provenance
 
     options = flags.FLAGS
-    if os.path.exists(options.output) and not options.overwrite:
-        raise SystemExit(f"FileExistsError: Expected a new --output. Received: {options.output}. Pass --overwrite.")
-    arguments = options.width, options.time_window
-    seconds = simulations(*arguments, options.images, options.clock_images, options.batch_size, options.rounds)
-    median = {name: statistics.median(values) for name, values in seconds.items()}
-    result = {
-        "width": options.width,
-        "time_window": options.time_window,
-        "batch_size": options.batch_size,
-        "images": options.images,
-        "clock_images": options.clock_images,
-        "seconds_per_image": seconds,
-        "median_to_predict": {name: median[name] / median["predict"] for name in median},
-        "fastest_to_predict": {name: min(values) / min(seconds["predict"]) for name, values in seconds.items()},
-        "clock_memory": [
-            {
-                "time_window": window,
-                "batch_size": batch,
-                "mebibytes": round(clock_memory(options.width, window, batch), 1),
-            }
-            for window in (options.time_window // 4, options.time_window)
-            for batch in (options.batch_size, 4 * options.batch_size)
-        ],
-        **provenance(),
-    }
-    write_json(options.output, result)
-    for name in ("event", "event_counts", "clock"):
-        ratios = result["median_to_predict"][name], result["fastest_to_predict"][name]
-        print(f"{name} / predict: {ratios[0]:.2f} of the medians, {ratios[1]:.2f} of the fastest rounds")
-    for row in result["clock_memory"]:
-        print(f"clock, T = {row['time_window']:<4} batch {row['batch_size']:<4} {row['mebibytes']:8.0f} MiB")
+    origin = provenance()
+    paths = {part: os.path.join(options.output, f"{_file_name(part, options)}.json") for part in options.parts}
+    there = [path for path in paths.values() if os.path.exists(path)]
+    if there and not options.overwrite:
+        raise SystemExit(f"FileExistsError: Expected new result files. Received: {', '.join(there)}. Pass --overwrite.")
+    os.makedirs(options.output, exist_ok=True)
+    for part, path in paths.items():
+        print(
+            f"{part}: VGG-16, width {options.width:g}, batch {options.batch_size}, {options.dtype_policy}", flush=True
+        )
+        write_json(path, {**globals()[part](options), **origin})
+    plots.benchmark(options.output)
+
+
+def _file_name(part, options):
+    return f"training_{options.dtype_policy}_{options.width:g}" if part == "training" else part
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("output", None, "Result file (JSON).")
+    flags.DEFINE_string("output", None, "Directory of the result files.")
+    flags.DEFINE_multi_enum("parts", ["training"], PARTS, "What to measure; repeat the flag for several.")
     flags.DEFINE_float("width", 1.0, "Factor on VGG-16's hidden channel counts [1].", lower_bound=0.01)
-    flags.DEFINE_integer("time_window", 32, "T, steps of one phase [steps].", lower_bound=4)
-    flags.DEFINE_integer("images", 1000, "Images that predict and the event simulation take [images].", lower_bound=1)
-    flags.DEFINE_integer("clock_images", 100, "Images that the clock simulation takes [images].", lower_bound=1)
-    flags.DEFINE_integer("batch_size", 100, "Images at a time [images].", lower_bound=4)
-    flags.DEFINE_integer("rounds", 5, "Times that each is measured, after one warm-up.", lower_bound=1)
-    flags.DEFINE_boolean("overwrite", False, "Replace the result file.")
+    flags.DEFINE_enum("dtype_policy", "float32", ["float32", "mixed_bfloat16"], "Precision of training steps.")
+    flags.DEFINE_integer("time_window", 32, "simulation: T, steps of one phase [steps].", lower_bound=4)
+    flags.DEFINE_integer("images", 1000, "simulation: for predict and event [images].", lower_bound=1)
+    flags.DEFINE_integer("clock_images", 100, "simulation: for the clock simulation [images].", lower_bound=1)
+    flags.DEFINE_integer("batch_size", 128, "Images at a time [images].", lower_bound=4)
+    flags.DEFINE_integer("rounds", 15, "Times that each is measured, after the warm-up.", lower_bound=1)
+    flags.DEFINE_integer("runs", 3, "training: processes, each with networks of its own.", lower_bound=1)
+    flags.DEFINE_boolean("overwrite", False, "Replace result files.")
     flags.mark_flag_as_required("output")
     app.run(main)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from experiments.files import replaced
+from experiments.files import read_json, replaced
 
 
 def _figure(columns=1, **kwargs):
@@ -94,3 +94,53 @@ def activation(path):
     axes[1].set(xlabel="step t of the window", ylabel="membrane potential")
     axes[1].legend()
     _save(figure, path)
+
+
+def benchmark(folder):
+    """What `experiments.benchmark` measured: throughput beside the twins, and the cost of a step over four sizes."""
+    import glob
+    import os
+    import statistics
+
+    training = [read_json(path) for path in sorted(glob.glob(os.path.join(folder, "training_*.json")))]
+    if training:
+        figure, axes = _figure(len(training), squeeze=False)
+        for axis, result in zip(axes[0], training):
+            rows = result["images_per_second"]
+            bars = {name: statistics.median(row[name] for row in rows) for name in rows[0]}
+            for row in result.get("torch_images_per_second", [{}])[:1]:
+                others = [name for name in row if name not in bars]
+                bars |= {
+                    name: statistics.median(row[name] for row in result["torch_images_per_second"]) for name in others
+                }
+            names = [name.replace(", ", ",\n") for name in bars]
+            axis.barh(names, list(bars.values()), color=["C1" if name == "TTFS" else "0.7" for name in bars])
+            axis.invert_yaxis()
+            axis.set(title=f"width {result['width']:g}, {result['dtype_policy']}", xlabel="images per second, training")
+            axis.bar_label(axis.containers[0], fmt="%.0f", padding=2)
+            axis.margins(x=0.15)
+        _save(figure, os.path.join(folder, "training.png"))
+    path = os.path.join(folder, "sweep.json")
+    if os.path.exists(path):
+        result = read_json(path)
+        sweeps = result["median_seconds_per_step"]
+        figure, axes = _figure(len(sweeps))
+        for axis, (what, runs) in zip(axes, sweeps.items()):
+            for kind in ("Keras ReLU", "TTFS"):
+                points = [(float(name.split("= ")[1]), 1e3 * v) for name, v in runs.items() if name.startswith(kind)]
+                if points:
+                    axis.plot(*zip(*points), "o-", ms=4, color="C1" if kind == "TTFS" else "0.5", label=kind)
+            axis.set(xlabel=_SIZES[what], xscale="log")
+            axis.set_ylim(bottom=0)
+            axis.grid(alpha=0.3)
+        axes[0].set(ylabel="ms per training step")
+        axes[-1].legend()
+        _save(figure, os.path.join(folder, "sweep.png"))
+
+
+_SIZES = {
+    "time_window": "T [steps]",
+    "width": "width of VGG-16",
+    "batch_size": "batch size [images]",
+    "depth": "depth [convolutions of 64 channels]",
+}

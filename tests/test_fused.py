@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_ttfs import TKBatchNorm, TTFSActivation, fused
+from keras_ttfs import TKBatchNorm, TTFSActivation, TTFSModel, fused
 from tests import reference
 
 # Row counts with and without a remainder of the partial sums, one channel, and more channels than ROW_LENGTH.
@@ -171,3 +171,21 @@ def test_layers_between_break_the_bond():
     assert fused.normalization_of(z) is not None
     assert fused.normalization_of(keras.layers.MaxPooling2D()(z)) is None
     assert fused.normalization_of(keras.layers.Dropout(0.5)(z, training=True)) is None
+
+
+def test_the_whole_step_compiled_by_xla_learns_the_same():
+    """As on a GPU, where Keras compiles the step by default. One layer: a deeper one would pass on a last bit as a step."""
+    x = np.random.default_rng(0).uniform(size=(24, 12)).astype("float32")
+    learnt = []
+    for jit_compile in (False, True):
+        keras.utils.set_random_seed(0)
+        hidden = [keras.layers.Dense(16), TKBatchNorm(), TTFSActivation(tau_0=7.0)]
+        model = TTFSModel(inputs := keras.Input((12,)), keras.layers.Dense(3)(keras.Sequential(hidden)(inputs)))
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(keras.optimizers.SGD(0.1), loss, jit_compile=jit_compile)
+        before = [np.array(weight) for weight in model.trainable_weights]
+        model.train_on_batch(x, np.arange(24) % 3)
+        learnt.append([np.array(new) - old for new, old in zip(model.trainable_weights, before)])
+    for plain, compiled in zip(*learnt, strict=True):
+        assert np.any(plain != 0)
+        np.testing.assert_allclose(compiled, plain, rtol=1e-3, atol=1e-6)

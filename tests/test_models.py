@@ -313,3 +313,20 @@ def test_encoder_layer_counts_as_spikes_in_a_pair_network():
     values = keras.Model(inputs, [coded, hidden])(x)
     assert logs["input_spikes"] == pytest.approx(np.count_nonzero(values[0]) / 48)
     assert logs["spikes"] == pytest.approx(np.count_nonzero(values[1]) / 48)
+
+
+def test_an_exported_model_predicts_the_same_without_this_library(tmp_path):
+    model = small()
+    model(X, training=True)
+    model.export(str(tmp_path / "model"), verbose=False)
+    np.save(tmp_path / "x.npy", X)
+    script = (
+        "import sys, numpy as np, tensorflow as tf\n"
+        "model = tf.saved_model.load(sys.argv[1])\n"
+        "np.save(sys.argv[3], model.serve(np.load(sys.argv[2])))\n"
+        "assert 'keras_ttfs' not in sys.modules\n"
+    )
+    arguments = [sys.executable, "-c", script, tmp_path / "model", tmp_path / "x.npy", tmp_path / "y.npy"]
+    done = subprocess.run([str(a) for a in arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), model(X, training=False))

@@ -1,0 +1,67 @@
+"""The same VGG-16 in PyTorch, as ReLU network and as SpikingJelly's integrate-and-fire network, for the benchmark.
+
+Neither package is a dependency: `steps` returns what is installed.
+"""
+
+import contextlib
+
+
+def steps(width, batch_size, half, time_steps=4):
+    """`{name: function that does one training step}`, empty without PyTorch."""
+    try:
+        import torch
+    except ImportError:
+        return {}
+    torch.set_num_threads(torch.get_num_threads())
+    images = torch.rand(batch_size, 3, 32, 32)
+    labels = torch.randint(10, (batch_size,))
+    channels_last = images.to(memory_format=torch.channels_last)
+    relu = _vgg16(torch.nn, torch.nn.ReLU, width).to(memory_format=torch.channels_last)
+    found = {"PyTorch ReLU": _step(torch, relu, lambda: relu(channels_last), labels, half)}
+    with contextlib.suppress(ImportError):
+        from spikingjelly.activation_based import functional, layer, neuron, surrogate
+
+        spiking = _vgg16(layer, lambda: neuron.IFNode(surrogate_function=surrogate.ATan(), detach_reset=True), width)
+        functional.set_step_mode(spiking, "m")
+
+        def rates():
+            functional.reset_net(spiking)
+            return spiking(images.expand(time_steps, -1, -1, -1, -1)).mean(0)
+
+        found[f"SpikingJelly IF, T = {time_steps}"] = _step(torch, spiking, rates, labels, half)
+    return found
+
+
+def _vgg16(kinds, activation, width):
+    import torch
+
+    from keras_ttfs.applications import VGG16_BLOCKS, VGG16_DENSE
+
+    layers, channels = [], 3
+    for block in VGG16_BLOCKS:
+        for filters in block:
+            filters = max(1, round(width * filters))
+            layers += [kinds.Conv2d(channels, filters, 3, padding=1, bias=False), kinds.BatchNorm2d(filters)]
+            layers.append(activation())
+            channels = filters
+        layers.append(kinds.MaxPool2d(2))
+    layers.append(kinds.Flatten())
+    for units in VGG16_DENSE:
+        units = max(1, round(width * units))
+        layers += [kinds.Linear(channels, units, bias=False), kinds.BatchNorm1d(units), activation()]
+        channels = units
+    return torch.nn.Sequential(*layers, kinds.Linear(channels, 10))
+
+
+def _step(torch, network, logits, labels, half):
+    optimizer = torch.optim.SGD(network.parameters(), 0.01, momentum=0.9, nesterov=True)
+
+    def step():
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            loss = torch.nn.functional.cross_entropy(logits(), labels)
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return step
