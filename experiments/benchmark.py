@@ -4,6 +4,7 @@ Whatever is compared runs interleaved in one process, so that whatever else the 
 of medians. Every part writes one JSON file to the output directory, and a plot where there is something to see.
 """
 
+import gc
 import multiprocessing
 import os
 import statistics
@@ -16,6 +17,7 @@ from absl import app, flags
 
 PARTS = ("training", "sweep", "pipeline", "simulation")
 RELU, TTFS = "Keras ReLU", "TTFS"
+TORCH_ROUNDS = 3
 SWEEP = {
     "time_window": (8, 16, 32, 64, 128),
     "width": (0.125, 0.25, 0.5, 1.0),
@@ -114,6 +116,7 @@ def training_step(name, *, width, batch_size, time_window=32, depth=None):
         model = _stack(depth, activation, width, time_window)
     if name == RELU:
         model = plain_keras(model)
+        gc.collect()
     optimizer = keras.optimizers.SGD(0.01, momentum=0.9, nesterov=True)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer, loss, metrics=["accuracy"], jit_compile=False)
@@ -134,28 +137,38 @@ def _training_run(width, batch_size, policy, rounds):
     # PyTorch's waiting threads would disturb the first measurement: TensorFlow has the machine to itself there.
     if torch:
         ways = {TTFS: ways[TTFS], **torch}
-        seconds["beside PyTorch"] = interleaved(ways, max(3, rounds // 3), warm_up=1, label="beside PyTorch: ")
+        seconds["beside PyTorch"] = interleaved(ways, TORCH_ROUNDS, warm_up=1, label="beside PyTorch: ")
     return seconds
 
 
 def _step_memory(name, width, batch_size, policy):
+    """Peak of TensorFlow's allocator over some steps, weights included, and of the process [MiB]."""
     import keras
     import tensorflow as tf
 
     keras.config.set_dtype_policy(policy)
-    tf.reduce_sum(tf.random.uniform((1000, 1000)))
-    before = _memory("VmRSS")
     step = training_step(name, width=width, batch_size=batch_size)
-    for _ in range(4):
+    for _ in range(3):
         step()
-    return peak_memory() - before
+    gc.collect()
+    device = "GPU:0" if tf.config.list_physical_devices("GPU") else "CPU:0"
+    tf.config.experimental.reset_memory_stats(device)
+    for _ in range(10):
+        step()
+    return {"tensors": tf.config.experimental.get_memory_info(device)["peak"] / 2**20, "process": peak_memory()}
 
 
 def training(options):
     """Runs of interleaved training steps, each in a new process, and the peak memory that steps add to a process."""
     arguments = options.width, options.batch_size, options.dtype_policy
     runs = [in_new_process(_training_run, *arguments, options.rounds) for _ in range(options.runs)]
-    memory = {name: round(in_new_process(_step_memory, name, *arguments), 1) for name in (RELU, TTFS)}
+    peaks = {
+        name: [in_new_process(_step_memory, name, *arguments) for _ in range(options.runs)] for name in (RELU, TTFS)
+    }
+    memory = {
+        kind: {name: round(statistics.median(peak[kind] for peak in rows), 1) for name, rows in peaks.items()}
+        for kind in ("tensors", "process")
+    }
     median = [{name: statistics.median(run[name]) for name in (RELU, TTFS)} for run in runs]
     result = {
         "width": options.width,
@@ -163,8 +176,9 @@ def training(options):
         "dtype_policy": options.dtype_policy,
         "images_per_second": [{name: options.batch_size / value for name, value in run.items()} for run in median],
         "throughput_to_relu": [run[RELU] / run[TTFS] for run in median],
-        "step_memory_mebibytes": memory,
-        "memory_to_relu": memory[TTFS] / memory[RELU],
+        "peak_memory_mebibytes": memory,
+        # TensorFlow counts no tensors below 256 KiB on a CPU.
+        "memory_to_relu": {kind: values[TTFS] / values[RELU] for kind, values in memory.items() if values[RELU]},
         "seconds_per_step": runs,
     }
     if "beside PyTorch" in runs[0]:
@@ -176,7 +190,7 @@ def training(options):
             {name: run[name] / run[TTFS] for name in run if name != TTFS} for run in beside
         ]
     print("TTFS / ReLU throughput:", ", ".join(f"{ratio:.3f}" for ratio in result["throughput_to_relu"]))
-    print(f"step memory [MiB]: {memory}, ratio {result['memory_to_relu']:.3f}")
+    print("TTFS / ReLU peak memory:", {kind: f"{ratio:.3f}" for kind, ratio in result["memory_to_relu"].items()})
     for ratios in result.get("throughput_to_torch", []):
         print("TTFS against", {name: f"{ratio:.2f}x" for name, ratio in ratios.items()})
     return result

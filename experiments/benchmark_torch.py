@@ -12,16 +12,15 @@ def steps(width, batch_size, half, time_steps=4):
         import torch
     except ImportError:
         return {}
-    torch.set_num_threads(torch.get_num_threads())
     images = torch.rand(batch_size, 3, 32, 32)
     labels = torch.randint(10, (batch_size,))
     channels_last = images.to(memory_format=torch.channels_last)
     relu = _vgg16(torch.nn, torch.nn.ReLU, width).to(memory_format=torch.channels_last)
     found = {"PyTorch ReLU": _step(torch, relu, lambda: relu(channels_last), labels, half)}
     with contextlib.suppress(ImportError):
-        from spikingjelly.activation_based import functional, layer, neuron, surrogate
+        from spikingjelly.activation_based import functional, layer, neuron
 
-        spiking = _vgg16(layer, lambda: neuron.IFNode(surrogate_function=surrogate.ATan(), detach_reset=True), width)
+        spiking = _vgg16(layer, neuron.IFNode, width)
         functional.set_step_mode(spiking, "m")
 
         def rates():
