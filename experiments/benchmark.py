@@ -22,7 +22,7 @@ SWEEP = {
     "time_window": (8, 16, 32, 64, 128),
     "width": (0.125, 0.25, 0.5, 1.0),
     "batch_size": (32, 64, 128, 256),
-    "depth": (2, 4, 8, 16),
+    "depth": (2, 4, 8),
 }
 
 
@@ -153,7 +153,8 @@ def _step_memory(name, width, batch_size, policy):
     gc.collect()
     device = "GPU:0" if tf.config.list_physical_devices("GPU") else "CPU:0"
     tf.config.experimental.reset_memory_stats(device)
-    for _ in range(10):
+    # The executor's order, and with it the peak, differs from step to step.
+    for _ in range(20):
         step()
     return {"tensors": tf.config.experimental.get_memory_info(device)["peak"] / 2**20, "process": peak_memory()}
 
@@ -162,13 +163,8 @@ def training(options):
     """Runs of interleaved training steps, each in a new process, and the peak memory that steps add to a process."""
     arguments = options.width, options.batch_size, options.dtype_policy
     runs = [in_new_process(_training_run, *arguments, options.rounds) for _ in range(options.runs)]
-    peaks = {
-        name: [in_new_process(_step_memory, name, *arguments) for _ in range(options.runs)] for name in (RELU, TTFS)
-    }
-    memory = {
-        kind: {name: round(statistics.median(peak[kind] for peak in rows), 1) for name, rows in peaks.items()}
-        for kind in ("tensors", "process")
-    }
+    peaks = {name: in_new_process(_step_memory, name, *arguments) for name in (RELU, TTFS)}
+    memory = {kind: {name: round(peaks[name][kind], 1) for name in peaks} for kind in ("tensors", "process")}
     median = [{name: statistics.median(run[name]) for name in (RELU, TTFS)} for run in runs]
     result = {
         "width": options.width,
