@@ -160,7 +160,9 @@ def _step_memory(name, width, batch_size, policy):
 
 
 def training(options):
-    """Runs of interleaved training steps, each in a new process, and the peak memory that steps add to a process."""
+    """Interleaved training steps, each run in a new process, and the peak memory of each network's steps."""
+    from experiments import benchmark_torch
+
     arguments = options.width, options.batch_size, options.dtype_policy
     runs = [in_new_process(_training_run, *arguments, options.rounds) for _ in range(options.runs)]
     peaks = {name: in_new_process(_step_memory, name, *arguments) for name in (RELU, TTFS)}
@@ -182,6 +184,7 @@ def training(options):
         result["torch_images_per_second"] = [
             {name: options.batch_size / value for name, value in run.items()} for run in beside
         ]
+        result["torch_versions"] = benchmark_torch.versions()
         result["throughput_to_torch"] = [
             {name: run[name] / run[TTFS] for name in run if name != TTFS} for run in beside
         ]

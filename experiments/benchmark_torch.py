@@ -4,6 +4,16 @@ Neither package is a dependency: `steps` returns what is installed.
 """
 
 import contextlib
+import importlib.metadata
+
+
+def versions():
+    """`{package: version}` of those that are installed."""
+    found = {}
+    for package in ("torch", "spikingjelly"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
 
 
 def steps(width, batch_size, half, time_steps=4):
