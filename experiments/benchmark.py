@@ -44,7 +44,7 @@ def in_new_process(function, *arguments):
     """What `function(*arguments)` returns in a process of its own, whose memory is its own too."""
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
-    process = context.Process(target=_put, args=(queue, function, arguments))
+    process = context.Process(target=_put, args=(queue, function, arguments), daemon=True)
     process.start()
     while True:
         try:
