@@ -77,21 +77,87 @@ def conversion_section(group):
     return parts
 
 
-def speed_section():
+def training_section():
+    """Training steps beside the ReLU twin, PyTorch and SpikingJelly."""
+    results = [read_json(path) for path in sorted((RESULTS / "benchmark").glob("training_*.json"))]
+    rows = [
+        [
+            "width",
+            "precision",
+            "Keras ReLU",
+            "TTFS",
+            "TTFS / ReLU, each run",
+            "peak of tensors, TTFS / ReLU",
+            "of process",
+        ]
+    ]
+    rivals = [["width", "precision", "PyTorch ReLU", "SpikingJelly IF, T = 4", "TTFS", "TTFS / SpikingJelly, each run"]]
+    for result in sorted(results, key=lambda result: (-result["width"], result["dtype_policy"])):
+        head = [f"{result['width']:g}", result["dtype_policy"]]
+        speed = _medians(result["images_per_second"])
+        memory = [f"{result['memory_to_relu'][kind]:.2f}" for kind in ("tensors", "process")]
+        ratios = _listed(result["throughput_to_relu"])
+        rows.append([*head, *(f"{speed[name]:,.0f}" for name in ("Keras ReLU", "TTFS")), ratios, *memory])
+        if "torch_images_per_second" in result:
+            speed = _medians(result["torch_images_per_second"])
+            columns = ("PyTorch ReLU", "SpikingJelly IF, T = 4", "TTFS")
+            ratios = _listed([run["SpikingJelly IF, T = 4"] for run in result["throughput_to_torch"]])
+            rivals.append([*head, *(f"{speed[name]:,.0f}" for name in columns), ratios])
+    first = results[0]
+    versions = f"TensorFlow {first['versions']['tensorflow']}, Keras {first['versions']['keras']}"
+    parts = [
+        f"**Training VGG-16**, images per second, batches of {first['batch_size']}, random images, {first['device']}, "
+        f"{versions}. Interleaved in one process, medians of {len(first['throughput_to_relu'])} processes. The twin is plain "
+        f"Keras: its BatchNormalization, its ReLU, its training step.\n\n{_markdown(rows)}"
+    ]
+    if len(rivals) > 1:
+        parts.append(
+            f"Interleaved in the same processes with PyTorch {first['torch_versions']['torch']} and SpikingJelly "
+            f"{first['torch_versions']['spikingjelly']} (`IFNode()`, back-propagation through time):\n\n{_markdown(rivals)}"
+        )
+    return parts
+
+
+def _medians(runs):
+    return {name: statistics.median(run[name] for run in runs) for name in runs[0]}
+
+
+def _listed(ratios):
+    return ", ".join(f"{ratio:.2f}" for ratio in ratios)
+
+
+def size_section():
+    """What the time of a step depends on, and what the input pipeline takes of it."""
+    sweep, pipeline = (read_json(RESULTS / "benchmark" / f"{name}.json") for name in ("sweep", "pipeline"))
+    windows = {name.split("= ")[1]: value for name, value in sweep["median_seconds_per_step"]["time_window"].items()}
+    times = ", ".join(f"{window}: {1e3 * value:,.0f}" for window, value in windows.items())
+    batch = {name: 1e3 * value for name, value in pipeline["median_seconds_per_batch"].items()}
+    return (
+        f"ms per training step at width {sweep['width']:g} for T = {times} (slowest / fastest "
+        f"{sweep['slowest_to_fastest_time_window']:.3f}). The input pipeline (crop, flip, scale) takes "
+        f"{batch['pipeline alone']:.1f} ms for a batch of {pipeline['batch_size']}, a step at width {pipeline['width']:g} "
+        f"{batch['steps alone']:.0f} ms on a constant batch and {batch['steps on the pipeline']:.0f} ms fed by the "
+        "pipeline.\n\n"
+        "![Training step over T, width, batch size and depth](experiments/results/benchmark/sweep.png)"
+    )
+
+
+def simulation_section():
     """What the simulations cost beside the ReLU twin's `predict`."""
     result = read_json(RESULTS / "benchmark" / "simulation.json")
     rows = [["", "ms per image, median", "to `predict`: medians", "fastest rounds"]]
     names = {
         "predict": "ReLU twin, `predict`",
+        "predict_ttfs": "TTFS model, `predict`",
         "event": "`event`, all spike times kept",
         "event_counts": "`event`, spikes counted",
         "clock": "`clock`",
     }
-    for key, name in names.items():
+    for key in result["seconds_per_image"]:
+        name = names[key]
         ratios = [result[f"{which}_to_predict"][key] for which in ("median", "fastest")]
-        rows.append(
-            [name, f"{1e3 * statistics.median(result['seconds_per_image'][key]):.1f}", *(f"{r:.2f}" for r in ratios)]
-        )
+        milliseconds = 1e3 * statistics.median(result["seconds_per_image"][key])
+        rows.append([name, f"{milliseconds:.1f}", *(f"{r:.2f}" for r in ratios)])
     memory = ", ".join(
         f"T = {row['time_window']} and batch {row['batch_size']}: {row['mebibytes']:,.0f}"
         for row in result["clock_memory"]
@@ -125,7 +191,7 @@ def section():
             f"(training took {minutes} minutes).\n\n{table(results, [_simulation(group, row) for row in rows])}"
         )
         parts += conversion_section(group)
-    return "\n\n".join([*parts, speed_section()])
+    return "\n\n".join([*parts, *training_section(), size_section(), simulation_section()])
 
 
 def updated(text):

@@ -259,7 +259,7 @@ def maximum_precision_error(tau, t_d):
 
 
 def quantize(z, tau, t_d, time_window, *, rounding="ceil", kernel_gradient="decoder", relaxed=False, epsilon=EPSILON):
-    """`decode(encode(z))` in one pass over memory: the same values and gradients, bit for bit.
+    """`decode(encode(z))` with only z and the result kept in memory: the same values and gradients, bit for bit.
 
     Forward: the level of the first spike, 0 where the neuron stays silent; see `encode` and `decode`. `relu(z)` if relaxed.
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from experiments import benchmark, report
 from experiments import data as data_module
-from experiments import report
 from experiments.config import Config
 from experiments.files import read_json
 from experiments.train import LearningRate, StopOnNonFinite, prepare_workdir
@@ -112,6 +112,39 @@ def test_simulation_of_the_finished_run(finished):
     assert again.returncode == 1
     assert "FileExistsError: Expected an output_dir without a simulation" in again.stderr
     assert (folder / "simulation.json").read_bytes() == before
+
+
+def test_benchmark_of_training_steps(tmp_path):
+    flags = ["--runs=1", "--rounds=2", "--width=0.05", "--batch_size=8", f"--output={tmp_path}"]
+    arguments = [sys.executable, "-m", "experiments.benchmark", *flags]
+    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    path = tmp_path / "training_float32_0.05.json"
+    result = read_json(path)
+    seconds = result["seconds_per_step"][0]
+    assert [len(seconds[name]) for name in ("Keras ReLU", "TTFS")] == [2, 2]
+    ratio = np.median(seconds["Keras ReLU"]) / np.median(seconds["TTFS"])
+    assert result["throughput_to_relu"] == [pytest.approx(ratio, rel=1e-12)]
+    assert (tmp_path / "training.png").exists()
+    before = path.read_bytes()
+    again = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True)
+    assert again.returncode == 1
+    assert "FileExistsError: Expected new result files" in again.stderr
+    assert path.read_bytes() == before
+
+
+def test_benchmark_tells_of_a_process_that_dies():
+    with pytest.raises(RuntimeError, match="_exit ended with exit code 3"):
+        benchmark.in_new_process(os._exit, 3)
+
+
+def test_the_twin_of_the_benchmark_is_plain_keras():
+    from keras_ttfs import applications
+
+    model = applications.vgg6(activation="relu")
+    twin = benchmark.plain_keras(model)
+    assert not any(type(layer).__module__.startswith("keras_ttfs") for layer in twin._flatten_layers())
+    assert [weight.shape for weight in twin.weights] == [weight.shape for weight in model.weights]
 
 
 def test_conversion_of_a_relu_run(tmp_path):
