@@ -131,7 +131,10 @@ def benchmark(folder):
                 if points:
                     axis.plot(*zip(*points), "o-", ms=4, color="C1" if kind == "TTFS" else "0.5", label=kind)
             axis.set(xlabel=_SIZES[what], xscale="log")
-            axis.set_ylim(bottom=0)
+            sizes = sorted({float(name.split("= ")[1]) for name in runs})
+            axis.set_xticks(sizes, [f"{size:g}" for size in sizes])
+            axis.minorticks_off()
+            axis.set_ylim(0, 1.1 * 1e3 * max(runs.values()))
             axis.grid(alpha=0.3)
         axes[0].set(ylabel="ms per training step")
         axes[-1].legend()
