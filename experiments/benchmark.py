@@ -214,13 +214,20 @@ def sweep(options):
     arguments = options.width, options.batch_size, options.dtype_policy, options.rounds
     seconds = {what: in_new_process(_sweep_run, what, *arguments) for what in SWEEP}
     median = {what: {name: statistics.median(v) for name, v in runs.items()} for what, runs in seconds.items()}
-    windows = median["time_window"].values()
-    print(f"T from 8 to 128: slowest / fastest step {max(windows) / min(windows):.3f}")
+    # Each round by itself: the machine's speed drifts by more than T could change anything.
+    windows = seconds["time_window"]
+    rounds = [statistics.mean(values) for values in zip(*windows.values())]
+    relative = {
+        name: statistics.median(value / mean for value, mean in zip(values, rounds)) for name, values in windows.items()
+    }
+    spread = max(relative.values()) / min(relative.values())
+    print(f"T from 8 to 128: slowest / fastest step {spread:.3f}")
     return {
         "width": options.width,
         "batch_size": options.batch_size,
         "dtype_policy": options.dtype_policy,
-        "slowest_to_fastest_time_window": max(windows) / min(windows),
+        "time_window_to_mean_of_its_round": relative,
+        "slowest_to_fastest_time_window": spread,
         "median_seconds_per_step": median,
         "seconds_per_step": seconds,
     }

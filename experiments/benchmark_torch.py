@@ -5,6 +5,10 @@ Neither package is a dependency: `steps` returns what is installed.
 
 import contextlib
 import importlib.metadata
+import os
+
+# Else PyTorch's idle threads spin, and slow down what runs in turn with it.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 def versions():

@@ -133,8 +133,8 @@ def size_section():
     times = ", ".join(f"{window}: {1e3 * value:,.0f}" for window, value in windows.items())
     batch = {name: 1e3 * value for name, value in pipeline["median_seconds_per_batch"].items()}
     return (
-        f"ms per training step at width {sweep['width']:g} for T = {times} (slowest / fastest "
-        f"{sweep['slowest_to_fastest_time_window']:.3f}). The input pipeline (crop, flip, scale) takes "
+        f"ms per training step at width {sweep['width']:g} for T = {times} (slowest / fastest, "
+        f"round by round, {sweep['slowest_to_fastest_time_window']:.3f}). The input pipeline (crop, flip, scale) takes "
         f"{batch['pipeline alone']:.1f} ms for a batch of {pipeline['batch_size']}, a step at width {pipeline['width']:g} "
         f"{batch['steps alone']:.0f} ms on a constant batch and {batch['steps on the pipeline']:.0f} ms fed by the "
         "pipeline.\n\n"
