@@ -14,7 +14,7 @@ EXPERIMENTS = [
     "scikit-learn>=1.5",
     "matplotlib>=3.9",
 ]
-TEST = ["pytest>=8.2", "hypothesis>=6.100", "ruff>=0.6"]
+TEST = ["pytest>=8.2", "hypothesis>=6.100", "ruff>=0.6", "nbclient>=0.10", "ipykernel>=6.29"]
 NOTEBOOKS = ["jupyter>=1.0", "matplotlib>=3.9", "scikit-learn>=1.5"]
 TENSORBOARD = ["tensorboard>=2.20"]
 
@@ -26,7 +26,7 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     packages=find_packages(include=["keras_ttfs", "keras_ttfs.*", "experiments", "experiments.*"]),
-    package_data={"experiments": ["flagfiles/*.flags"]},
+    package_data={"experiments": ["flagfiles/*.flags", "flagfiles/table1/*.flags"]},
     python_requires=">=3.11",
     install_requires=["tensorflow>=2.21", "keras>=3.15", "numpy>=2.0"],
     extras_require={

@@ -5,7 +5,6 @@ of medians. Every part writes one JSON file to the output directory, and a plot 
 """
 
 import gc
-import multiprocessing
 import os
 import statistics
 import time
@@ -14,6 +13,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 from absl import app, flags
+
+from experiments.processes import in_new_process
 
 PARTS = ("training", "sweep", "pipeline", "simulation")
 RELU, TTFS = "Keras ReLU", "TTFS"
@@ -38,28 +39,6 @@ def interleaved(ways, rounds, warm_up=2, label=""):
     for name, values in seconds.items():
         print(f"{label}{name:<24} {1e3 * statistics.median(values):9.1f} ms", flush=True)
     return seconds
-
-
-def in_new_process(function, *arguments):
-    """What `function(*arguments)` returns in a process of its own, whose memory is its own too."""
-    context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    process = context.Process(target=_put, args=(queue, function, arguments), daemon=True)
-    process.start()
-    while True:
-        try:
-            result = queue.get(timeout=1)
-            break
-        # queue.Empty and a dead child look alike from here.
-        except Exception:
-            if not process.is_alive() and queue.empty():
-                raise RuntimeError(f"{function.__name__} ended with exit code {process.exitcode}") from None
-    process.join()
-    return result
-
-
-def _put(queue, function, arguments):
-    queue.put(function(*arguments))
 
 
 def peak_memory():

@@ -25,6 +25,7 @@ HELP = {
     "kernel_gradient": "Gradient of tau and t_d: the decoder's (Eq. 6), or through encoder and decoder.",
     "lambda_tr": "Weight of the temporal-kernel regularisation REG_TR [1/steps^2].",
     "lambda_tb": "Weight of the pruning probability P_TB [1].",
+    "relaxation": "Stochastic relaxation until target_epoch.",
     "target_epoch": "e_tar of the stochastic relaxation [epochs]; 0: no relaxation.",
     "gamma_0": "Initial scale of batch normalisation [1].",
     "bn_momentum": "Momentum of the moving statistics of batch normalisation [1].",
@@ -48,17 +49,18 @@ HELP = {
 DEFINE = {str: flags.DEFINE_string, int: flags.DEFINE_integer, float: flags.DEFINE_float, bool: flags.DEFINE_boolean}
 
 
-def define_config_flags():
-    """One flag for each field of Config."""
+def define_config_flags(values=flags.FLAGS):
+    """One flag for each field of Config, in the absl FlagValues `values`."""
     for field in dataclasses.fields(Config):
-        if field.name in CHOICES:
-            flags.DEFINE_enum(field.name, field.default, CHOICES[field.name], HELP[field.name])
+        name, default = field.name, field.default
+        if name in CHOICES:
+            flags.DEFINE_enum(name, default, CHOICES[name], HELP[name], flag_values=values)
         else:
-            DEFINE[type(field.default)](field.name, field.default, HELP[field.name])
+            DEFINE[type(default)](name, default, HELP[name], flag_values=values)
 
 
-def config_from_flags():
-    return Config(**{field.name: getattr(flags.FLAGS, field.name) for field in dataclasses.fields(Config)})
+def config_from_flags(values=flags.FLAGS):
+    return Config(**{field.name: values[field.name].value for field in dataclasses.fields(Config)})
 
 
 def main(argv):

@@ -37,6 +37,7 @@ class Config:
     kernel_gradient: str = "decoder"
     lambda_tr: float = 1e-5
     lambda_tb: float = 1e-5
+    relaxation: bool = True
     target_epoch: int = 0
     gamma_0: float = 1.0
     bn_momentum: float = 0.99
@@ -73,3 +74,9 @@ class Config:
 
     def as_dict(self):
         return dataclasses.asdict(self)
+
+
+def differences(there, wanted):
+    """Where two configs, as dicts, differ, in words; an empty text where they do not."""
+    names = sorted(name for name in there.keys() | wanted.keys() if there.get(name) != wanted.get(name))
+    return ", ".join(f"{name}: {there.get(name)!r} there, {wanted.get(name)!r} asked" for name in names)

@@ -21,9 +21,9 @@ def replaced(path):
             os.remove(temporary)
 
 
-def write_json(path, value):
+def write_json(path, value, indent=1):
     with replaced(path) as temporary, open(temporary, "w") as file:
-        json.dump(value, file, indent=1)
+        json.dump(value, file, indent=indent)
         file.write("\n")
 
 

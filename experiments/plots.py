@@ -1,17 +1,17 @@
-"""The pictures of one training run. matplotlib is imported when a picture is drawn."""
+"""The pictures of training runs and of the benchmark. matplotlib is imported when a picture is drawn."""
 
 import numpy as np
 
 from experiments.files import read_json, replaced
 
 
-def _figure(columns=1, **kwargs):
+def _figure(columns=1, rows=1, *, width=5.2, height=3.6, **kwargs):
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    return plt.subplots(1, columns, figsize=(5.2 * columns, 3.6), layout="constrained", **kwargs)
+    return plt.subplots(rows, columns, figsize=(width * columns, height * rows), layout="constrained", **kwargs)
 
 
 def _save(figure, path):

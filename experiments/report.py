@@ -1,4 +1,4 @@
-"""Writes the results table of README.md from the committed result files: `python -m experiments.report [--check]`.
+"""Writes the tables of the READMEs from the committed result files: `python -m experiments.report [--check]`.
 
 Everything between the markers is replaced; `--check` changes nothing and fails where README differs.
 """
@@ -23,6 +23,18 @@ GROUPS = {
     "digits": ("digits",),
     "cifar10_small": ("relu", "sm1", "sm2", "sm_sr", "sm_sr_tr_tb"),
 }
+
+# Table 1: our name, the paper's accuracy [%] and spikes [10^4].
+TABLE1_ROWS = {
+    "relu": ("ReLU twin", None, None),
+    "sm_1": ("SM (z_max_0 = 1)", None, None),
+    "sm_2": ("SM (z_max_0 = 2)", 87.43, 7.23),
+    "sm_sr": ("SM+SR", 91.05, 7.31),
+    "sm_sr_tr": ("SM+SR+TR", 91.83, 7.31),
+    "sm_sr_tr_tb_1e-5": ("SM+SR+TR+TB, 1e-5", 91.90, 6.74),
+    "sm_sr_tr_tb_1e-4": ("SM+SR+TR+TB, 1e-4", 91.49, 4.90),
+}
+REFERENCE = "sm_sr_tr"
 
 
 def cells(result, link=None):
@@ -52,6 +64,100 @@ def table(results, links=None):
 def _markdown(rows):
     lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def table1(results):
+    """Table 1 as Markdown of `{row: [result of each seed]}`: mean and standard deviation, the paper's numbers beside them.
+
+    Changes are those of the means against SM+SR+TR: spikes in per cent, accuracy in points.
+    """
+    lines = [[
+        "row", "accuracy [%]", "spikes [10^4]", "spikes per neuron [%]", "change in spikes [%]", "in accuracy", "seeds",
+        "paper: accuracy [%]", "spikes [10^4]", "change in spikes [%]", "in accuracy",
+    ]]  # fmt: skip
+    reference = results.get(REFERENCE)
+    for row, (name, paper_accuracy, paper_spikes) in TABLE1_ROWS.items():
+        if row not in results:
+            continue
+        runs = results[row]
+        accuracy = [100 * run["accuracy"] for run in runs]
+        spikes = [run["spikes"] / 1e4 for run in runs if "spikes" in run]
+        ratios = [100 * run["spikes_per_neuron"] for run in runs if "spikes" in run]
+        changes = ["-", "-"]
+        if reference and row != REFERENCE:
+            changes[1] = f"{statistics.mean(accuracy) - _mean(reference, 'accuracy', 100):+.2f}"
+            if spikes:
+                changes[0] = f"{100 * (statistics.mean(spikes) / _mean(reference, 'spikes', 1e-4) - 1):+.1f}"
+        ours = [_with_deviation(accuracy, 2), _with_deviation(spikes, 3), _with_deviation(ratios, 1), *changes]
+        lines.append([name, *ours, str(len(runs)), *_paper_cells(row, paper_accuracy, paper_spikes)])
+    return _markdown(lines)
+
+
+def _paper_cells(row, accuracy, spikes):
+    if accuracy is None:
+        return ["-"] * 4
+    _, reference_accuracy, reference_spikes = TABLE1_ROWS[REFERENCE]
+    changes = [f"{100 * (spikes / reference_spikes - 1):+.1f}", f"{accuracy - reference_accuracy:+.2f}"]
+    return [f"{accuracy:.2f}", f"{spikes:.2f}", *(changes if row != REFERENCE else ["-", "-"])]
+
+
+def _mean(runs, field, factor):
+    return factor * statistics.mean(run[field] for run in runs)
+
+
+def _with_deviation(values, digits):
+    if not values:
+        return "-"
+    deviation = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.{digits}f}{deviation}"
+
+
+def table1_section(group="table1_small"):
+    """Table 1 of the committed runs, an empty list where there are none."""
+    results = {}
+    for row in TABLE1_ROWS:
+        for path in sorted((RESULTS / group).glob(f"{row}.seed*.json")):
+            if not path.name.endswith(".distributions.json"):
+                results.setdefault(row, []).append(read_json(path))
+    if not results:
+        return []
+    runs = [run for row in results.values() for run in row]
+    first = runs[0]
+    config = first["config"]
+    seeds = ", ".join(str(seed) for seed in sorted({run["config"]["seed"] for run in runs}))
+    epochs = ", ".join(str(epochs) for epochs in sorted({run["epochs"] for run in runs}))
+    return [
+        f"**Table 1 at reduced scale**: {first['data']}, {config['model']} at width {config['width']:g}, T = "
+        f"{config['time_window']}, {epochs} epochs, {config['dtype_policy']}, {first['test_images']:,} test images, "
+        f"{first['device']}; seeds {seeds}, mean ± standard deviation. The paper's columns: full width, 2,000 epochs, the "
+        f"original images.\n\n{table1(results)}"
+    ]
+
+
+def sweep_section(group="sweeps_small"):
+    """The sweeps' table for experiments/README.md."""
+    paths = sorted((RESULTS / group).glob("*.json"))
+    results = {path.name.removesuffix(".json"): read_json(path) for path in paths if "distributions" not in path.name}
+    if not results:
+        return "No sweeps are committed yet."
+    first = next(iter(results.values()))
+    config = first["config"]
+    return (
+        f"{first['data']}, {config['model']} at width {config['width']:g}, T = {config['time_window']}, "
+        f"{config['dtype_policy']}, {first['test_images']:,} test images, {first['device']}. ONE seed each: differences "
+        f"under about a point mean little.\n\n{sweep_table(results)}"
+    )
+
+
+def sweep_table(results):
+    """Markdown of `{row,flag=value: result}`."""
+    lines = [["row and flag", "accuracy [%]", "spikes [10^4]", "spikes per neuron [%]", "epochs", "seed"]]
+    for name, result in results.items():
+        row, point = name.split(",", 1)
+        spikes = (f"{result['spikes'] / 1e4:.3f}", f"{100 * result['spikes_per_neuron']:.1f}")
+        ends = (str(result["epochs"]), str(result["config"]["seed"]))
+        lines.append([f"{TABLE1_ROWS[row][0]}, {point}", f"{100 * result['accuracy']:.2f}", *spikes, *ends])
+    return _markdown(lines)
 
 
 def conversion_section(group):
@@ -191,30 +297,36 @@ def section():
             f"(training took {minutes} minutes).\n\n{table(results, [_simulation(group, row) for row in rows])}"
         )
         parts += conversion_section(group)
-    return "\n\n".join([*parts, *training_section(), size_section(), simulation_section()])
+    return "\n\n".join([*parts, *table1_section(), *training_section(), size_section(), simulation_section()])
 
 
-def updated(text):
-    """README's text with the results section made anew."""
+DOCUMENTS = {"README.md": section, "experiments/README.md": sweep_section}
+
+
+def updated(text, content):
+    """A document's text with what stands between the markers made anew."""
     before, rest = text.split(BEGIN)
     _, after = rest.split(END)
-    return f"{before}{BEGIN}\n{section()}\n{END}{after}"
+    return f"{before}{BEGIN}\n{content}\n{END}{after}"
 
 
 def main(argv):
     del argv
-    readme = ROOT / "README.md"
-    text = readme.read_text()
-    wanted = updated(text)
+    for name, content in DOCUMENTS.items():
+        path = ROOT / name
+        text = path.read_text()
+        wanted = updated(text, content())
+        if wanted == text:
+            continue
+        if flags.FLAGS.check:
+            sys.exit(f"{name} differs from the committed results: run python -m experiments.report")
+        with replaced(str(path)) as temporary:
+            pathlib.Path(temporary).write_text(wanted)
     if flags.FLAGS.check:
-        if wanted != text:
-            sys.exit("README.md differs from the committed results: run python -m experiments.report")
         return
-    with replaced(str(readme)) as temporary:
-        pathlib.Path(temporary).write_text(wanted)
     plots.activation(str(RESULTS / "activation.png"))
 
 
 if __name__ == "__main__":
-    flags.DEFINE_boolean("check", False, "Only compare; exit with 1 where README differs.")
+    flags.DEFINE_boolean("check", False, "Only compare; exit with 1 where a README differs.")
     app.run(main)

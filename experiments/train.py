@@ -1,7 +1,7 @@
 """Trains one configuration in a work directory that survives being killed. No flags in here.
 
 A work directory holds config.json, checkpoint/ while the run is under way, and in the end history.csv, kernels.csv,
-model.keras, the plots and, last of all, result.json: a run is finished when that file is there.
+distributions.json, model.keras, the plots and, last of all, result.json: a run is finished when that file is there.
 """
 
 import datetime
@@ -20,6 +20,7 @@ import tensorflow as tf
 import keras_ttfs
 from experiments import data as data_module
 from experiments import plots
+from experiments.config import differences
 from experiments.files import PARTIAL, read_json, replaced, write_json
 from keras_ttfs.callbacks import write_csv
 
@@ -45,7 +46,7 @@ def train(config, workdir, *, data_dir=None, download=False, overwrite=False, te
     checkpoint = Checkpoint(workdir, config)
     checkpoint.restore(model)
     fit_callbacks = [LearningRate(config, steps), StopOnNonFinite()]
-    if config.target_epoch:
+    if config.relaxation and config.target_epoch:
         fit_callbacks.append(keras_ttfs.RelaxationSchedule(config.target_epoch))
     kernels = keras_ttfs.TemporalKernelHistory(
         data_module.scale(data.validation.images[:KERNEL_SAMPLES]).numpy(), rows=checkpoint.state["kernels"]
@@ -69,7 +70,8 @@ def train(config, workdir, *, data_dir=None, download=False, overwrite=False, te
         )
     checkpoint.load_kept(model)
     result = evaluate(config, model, data, checkpoint.state)
-    _write(workdir, model, result, checkpoint.state)
+    images = data_module.scale(data.test().images[:KERNEL_SAMPLES])
+    _write(workdir, model, result, checkpoint.state, distributions(model, images))
     return result
 
 
@@ -79,11 +81,8 @@ def prepare_workdir(config, workdir, overwrite=False):
     if overwrite and os.path.exists(path):
         shutil.rmtree(workdir)
     if os.path.exists(path):
-        there = read_json(path)
-        wanted = config.as_dict()
-        if there != wanted:
-            names = sorted(name for name in there.keys() | wanted.keys() if there.get(name) != wanted.get(name))
-            changes = ", ".join(f"{name}: {there.get(name)!r} there, {wanted.get(name)!r} asked" for name in names)
+        changes = differences(read_json(path), config.as_dict())
+        if changes:
             raise FileExistsError(
                 f"Expected a workdir that is new or holds this run. Received: {workdir} with another run ({changes}). "
                 "Choose another --workdir, or replace the run with --overwrite."
@@ -333,7 +332,37 @@ def _git_revision():
         return None
 
 
-def _write(workdir, model, result, state):
+def distributions(model, images):
+    """Of each encoder: the histogram of its pre-activations z over images, beta, and the range of its kernel (Fig. 7)."""
+    edges = np.linspace(-3.0, 5.0, 201)
+    layers = []
+
+    def observe(encoder, z):
+        # Overflow goes into the outermost bins.
+        inside = np.clip(np.asarray(tf.cast(z, tf.float32)), edges[0], edges[-1])
+        norm = norms.get(encoder.name)
+        layers.append(
+            {
+                "layer": encoder.name,
+                "counts": np.histogram(inside, edges)[0].tolist(),
+                "beta": float(tf.reduce_mean(norm.beta)) if norm is not None else None,
+                "z_min": float(encoder.z_min),
+                "z_max": float(encoder.z_max),
+            }
+        )
+
+    norms = {encoder.name: norm for norm, encoder in model.batch_norm_pairs()}
+    for encoder in model.encoders:
+        encoder.observer = observe
+    try:
+        model(images, training=False)
+    finally:
+        for encoder in model.encoders:
+            encoder.observer = None
+    return {"samples": len(images), "edges": [float(edges[0]), float(edges[-1])], "layers": layers}
+
+
+def _write(workdir, model, result, state, distribution):
     # The optimizer's state is in the model; the loss is recompiled by name so that loading needs keras_ttfs alone.
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(model.optimizer, loss, metrics=["accuracy"])
@@ -345,5 +374,6 @@ def _write(workdir, model, result, state):
     if model.encoders:
         plots.spikes_by_layer(result["layers"], os.path.join(workdir, "spikes_by_layer.png"))
         plots.kernels(state["kernels"], os.path.join(workdir, "kernels.png"))
+        write_json(os.path.join(workdir, "distributions.json"), distribution, indent=None)
     write_json(os.path.join(workdir, "result.json"), result)
     shutil.rmtree(os.path.join(workdir, "checkpoint"))

@@ -1,0 +1,310 @@
+"""The paper's figures from result files: `python -m experiments.figures --runs=DIR --sweeps=DIR --output=DIR`.
+
+The directories are those that `experiments.table1` and `experiments.sweeps` collect. A figure whose files are not there is
+left out, and said so.
+"""
+
+import csv
+import os
+import pathlib
+
+from absl import app, flags
+
+from experiments.files import read_json
+from experiments.plots import _figure, _save
+
+# Rows whose training is compared over epochs, as in the paper's figures.
+CONFIGURATIONS = {
+    "sm_1": "SM (1)",
+    "sm_2": "SM (2)",
+    "sm_sr": "SM+SR",
+    "sm_sr_tr": "SM+SR+TR",
+    "sm_sr_tr_tb_1e-5": "SM+SR+TR+TB (1e-5)",
+    "sm_sr_tr_tb_1e-4": "SM+SR+TR+TB (1e-4)",
+}
+COLORS = dict(zip(CONFIGURATIONS, ("C7", "C0", "C1", "C2", "C3", "C4")))
+SHOWN_LAYERS = ("conv4_1_activation", "dense1_activation")
+
+
+def read_rows(path):
+    """The dicts of a CSV file, numbers as floats."""
+    with open(path, newline="") as file:
+        return [{name: _number(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+def _number(text):
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def load_runs(folder, seed=0):
+    """`{row: {"result", "history", "kernels", "distributions"}}` of one seed."""
+    runs = {}
+    for row in CONFIGURATIONS:
+        base = os.path.join(folder, f"{row}.seed{seed}")
+        if os.path.exists(f"{base}.json"):
+            runs[row] = {
+                "result": read_json(f"{base}.json"),
+                "history": read_rows(f"{base}.history.csv"),
+                "kernels": read_rows(f"{base}.kernels.csv"),
+                "distributions": read_json(f"{base}.distributions.json"),
+            }
+    return runs
+
+
+def load_sweeps(folder):
+    """`{"row,flag=value": result}`."""
+    return {path.name.removesuffix(".json"): read_json(path) for path in _results(folder)}
+
+
+def _results(folder):
+    return sorted(p for p in pathlib.Path(folder).glob("*.json") if not p.name.endswith(".distributions.json"))
+
+
+def _by_epoch(run, value):
+    """Epochs, and for each the list over layers of `value(row of kernels.csv)`."""
+    epochs = sorted({row["epoch"] for row in run["kernels"]})
+    return [e + 1 for e in epochs], [[value(row) for row in run["kernels"] if row["epoch"] == e] for e in epochs]
+
+
+def _means(axis, runs, value, **labels):
+    """Mean over layers against epochs, a line per configuration."""
+    for row, run in runs.items():
+        epochs, values = _by_epoch(run, value)
+        axis.plot(epochs, [sum(v) / len(v) for v in values], color=COLORS[row], label=CONFIGURATIONS[row])
+    axis.set(xlabel="epoch", **labels)
+    axis.grid(alpha=0.3)
+
+
+def _over_training(runs, path, left, right):
+    """Two panels of means over layers: `(value, ylabel)` each."""
+    figure, axes = _figure(2)
+    for axis, (value, label) in zip(axes, (left, right)):
+        _means(axis, runs, value, ylabel=label)
+    axes[1].legend(fontsize=7)
+    _save(figure, path)
+
+
+def _column(name):
+    return lambda row: row[name]
+
+
+def figure_2(runs, sweeps, path):
+    """Sum of the three kernel errors, and the range of representation, over training."""
+    errors = ("maximum_error", "minimum_error", "precision_error")
+    _over_training(
+        runs,
+        path,
+        (lambda row: sum(row[name] for name in errors), "kernel error, mean over layers [1]"),
+        (lambda row: row["z_max"] - row["z_min"], r"$\hat z_M - \hat z_m$, mean over layers [1]"),
+    )
+
+
+def figure_3(runs, sweeps, path):
+    """Accuracy against spikes for initial largest levels and time constants."""
+    figure, axes = _figure(2)
+    _scatter(axes[0], sweeps, "z_max_0", r"$\hat z_{M,0}$")
+    _scatter(axes[1], sweeps, "tau_0", r"$\tau_0$")
+    _save(figure, path)
+
+
+def figure_8(runs, sweeps, path):
+    """Accuracy against spikes for weights of the two regularisation terms."""
+    figure, axes = _figure(2)
+    _scatter(axes[0], sweeps, "lambda_tr", r"$\lambda_{TR}$")
+    _scatter(axes[1], sweeps, "lambda_tb", r"$\lambda_{TB}$")
+    _save(figure, path)
+
+
+def _scatter(axis, sweeps, flag, label):
+    """One point per value of a flag, the base run's value included, labelled."""
+    rows = {name.split(",")[0] for name in sweeps if f",{flag}=" in name}
+    points = [
+        result for name, result in sweeps.items() if name.split(",")[0] in rows and (flag in name or "base" in name)
+    ]
+    if not points:
+        raise FileNotFoundError(f"no runs of the sweep over {flag}")
+    points.sort(key=lambda result: result["config"][flag])
+    spikes = [result["spikes"] / 1e4 for result in points]
+    accuracy = [100 * result["accuracy"] for result in points]
+    axis.plot(spikes, accuracy, color="0.8", zorder=0)
+    axis.scatter(spikes, accuracy, c=range(len(points)), cmap="viridis")
+    for x, y, result in zip(spikes, accuracy, points):
+        axis.annotate(f"{result['config'][flag]:g}", (x, y), textcoords="offset points", xytext=(5, 3), fontsize=8)
+    axis.set(xlabel="spikes per image [10^4]", ylabel="test accuracy [%]", title=label)
+    axis.margins(0.12)
+    axis.grid(alpha=0.3)
+
+
+def figure_5(runs, sweeps, path):
+    """tau of every layer over training, with and without regularisation."""
+    _bands(path, {row: runs[row] for row in ("sm_sr", "sm_sr_tr")}, {"tau": r"$\tau$ [steps]"})
+
+
+def figure_14(runs, sweeps, path):
+    """Distributions of tau, t_d, beta and gamma over training by the initial largest level."""
+    _bands(path, {row: runs[row] for row in ("sm_1", "sm_2", "sm_sr")}, _PARAMETERS)
+
+
+def figure_15(runs, sweeps, path):
+    """Distributions of tau, t_d, beta and gamma over training by method."""
+    _bands(path, {row: runs[row] for row in list(CONFIGURATIONS)[2:]}, _PARAMETERS)
+
+
+_PARAMETERS = {"tau": r"$\tau$ [steps]", "t_d": r"$t_d$ [steps]", "beta": r"$\beta$ [1]", "gamma": r"$\gamma$ [1]"}
+
+
+def _bands(path, runs, parameters):
+    """A row of panels per parameter, one per configuration: extremes, and quartiles or standard deviation, over epochs."""
+    figure, axes = _figure(len(runs), len(parameters), squeeze=False, sharex=True, sharey="row")
+    for line, (name, label) in zip(axes, parameters.items()):
+        for axis, (row, run) in zip(line, runs.items()):
+            kernel = name in ("tau", "t_d")
+            own = {**run, "kernels": [r for r in run["kernels"] if kernel or isinstance(r["gamma_mean"], float)]}
+            for low, high, alpha in _edges(own, name, kernel):
+                axis.fill_between(_by_epoch(own, _column("tau"))[0], low, high, color=COLORS[row], alpha=alpha, lw=0)
+            epochs, values = _by_epoch(own, _column(name if kernel else f"{name}_mean"))
+            axis.plot(epochs, [sum(v) / len(v) for v in values], color=COLORS[row])
+            axis.grid(alpha=0.3)
+            if line is axes[0]:
+                axis.set_title(CONFIGURATIONS[row])
+            if line is axes[-1]:
+                axis.set_xlabel("epoch")
+        line[0].set_ylabel(label)
+    _save(figure, path)
+
+
+def _edges(run, name, kernel):
+    import numpy as np
+
+    if kernel:
+        values = np.array(_by_epoch(run, _column(name))[1])
+        yield values.min(1), values.max(1), 0.2
+        yield *np.quantile(values, (0.25, 0.75), axis=1), 0.35
+        return
+    columns = {key: np.array(_by_epoch(run, _column(f"{name}_{key}"))[1]) for key in ("min", "max", "mean", "std")}
+    yield columns["min"].min(1), columns["max"].max(1), 0.2
+    deviation = np.sqrt((columns["std"] ** 2 + columns["mean"] ** 2).mean(1) - columns["mean"].mean(1) ** 2)
+    yield columns["mean"].mean(1) - deviation, columns["mean"].mean(1) + deviation, 0.35
+
+
+def figure_7(runs, sweeps, path):
+    """Pre-activations of CONV4-1 and FC1 after training."""
+    _distributions(runs, path, SHOWN_LAYERS)
+
+
+def figure_17(runs, sweeps, path):
+    """Pre-activations of the other layers after training."""
+    layers = [layer["layer"] for layer in next(iter(runs.values()))["distributions"]["layers"]]
+    _distributions(runs, path, [name for name in layers if name not in SHOWN_LAYERS])
+
+
+def _distributions(runs, path, layers):
+    import numpy as np
+
+    figure, axes = _figure(len(runs), len(layers), squeeze=False, sharex="row", height=1.6, width=2.9)
+    for column, (row, run) in zip(axes.T, runs.items()):
+        found = run["distributions"]
+        centers = np.linspace(*found["edges"], len(found["layers"][0]["counts"]) + 1)
+        centers = (centers[1:] + centers[:-1]) / 2
+        by_name = {layer["layer"]: layer for layer in found["layers"]}
+        for axis, name in zip(column, layers):
+            layer = by_name[name]
+            counts = np.array(layer["counts"], float)
+            axis.fill_between(centers, counts / counts.sum(), step="mid", color="C0", alpha=0.5, lw=0)
+            for place, color in ((layer["beta"], "k"), (layer["z_min"], "r"), (layer["z_max"], "purple")):
+                if place is not None:
+                    axis.axvline(place, color=color, lw=1)
+            axis.set_ylim(0, 1.15 * np.sort(counts)[-2] / counts.sum())
+            axis.tick_params(labelsize=6)
+            if column is axes.T[0]:
+                axis.set_ylabel(name.removesuffix("_activation"), fontsize=8)
+        column[0].set_title(CONFIGURATIONS[row], fontsize=8)
+        column[-1].set_xlabel("z [1]", fontsize=8)
+    _save(figure, path)
+
+
+def figure_10(runs, sweeps, path):
+    """The three errors of a value z for several kernels."""
+    import numpy as np
+
+    from keras_ttfs import temporal_kernel
+
+    figure, axes = _figure(2, sharey=True)
+    z = np.linspace(0.001, 2.6, 4000)
+    for axis, kernels, fixed in (
+        (axes[0], [(5.0, 0.0), (10.0, 0.0), (20.0, 0.0)], r"$t_d = 0$"),
+        (axes[1], [(10.0, 0.0), (10.0, 4.0), (10.0, 6.93)], r"$\tau = 10$"),
+    ):
+        for tau, t_d in kernels:
+            error = sum(
+                np.asarray(getattr(temporal_kernel, name)(z, tau, t_d, 32))
+                for name in ("maximum_error", "minimum_error", "precision_error")
+            )
+            axis.plot(z, error, lw=1, label=rf"$\tau$ = {tau:g}, $t_d$ = {t_d:g}")
+        axis.set(xlabel="z [1]", title=f"T = 32, {fixed}", xscale="log")
+        axis.legend()
+        axis.grid(alpha=0.3)
+    axes[0].set(ylabel="error [1]", yscale="log", ylim=(1e-4, None))
+    _save(figure, path)
+
+
+def figure_11(runs, sweeps, path):
+    """Error by the largest level, and the largest level, over training."""
+    right = (_column("z_max"), r"$\hat z_M$, mean over layers [1]")
+    _over_training(runs, path, (_column("maximum_error"), "maximum error, mean over layers [1]"), right)
+
+
+def figure_12(runs, sweeps, path):
+    """Error by the smallest level, and the smallest level, over training."""
+    right = (_column("z_min"), r"$\hat z_m$, mean over layers [1]")
+    _over_training(runs, path, (_column("minimum_error"), "minimum error, mean over layers [1]"), right)
+
+
+def figure_13(runs, sweeps, path):
+    """Precision error, and the largest precision error (Eq. 13), over training."""
+    right = (_column("maximum_precision_error"), "largest precision error, mean over layers [1]")
+    _over_training(runs, path, (_column("precision_error"), "precision error, mean over layers [1]"), right)
+
+
+def figure_16(runs, sweeps, path):
+    """Training and validation loss."""
+    figure, axes = _figure(2)
+    for axis, name, label in ((axes[0], "loss", "training loss"), (axes[1], "val_loss", "validation loss")):
+        for row, run in runs.items():
+            history = run["history"]
+            epochs = [line["epoch"] + 1 for line in history]
+            axis.plot(epochs, [line[name] for line in history], color=COLORS[row], label=CONFIGURATIONS[row])
+        axis.set(xlabel="epoch", ylabel=label)
+        axis.grid(alpha=0.3)
+    axes[1].legend(fontsize=7)
+    _save(figure, path)
+
+
+FIGURES = {number: globals()[f"figure_{number}"] for number in (2, 3, 5, 7, 8, *range(10, 18))}
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f"Expected flags only. Received: {argv[1:]}")
+    options = flags.FLAGS
+    runs, sweeps = load_runs(options.runs, options.seed), load_sweeps(options.sweeps)
+    if not runs:
+        raise SystemExit(f"FileNotFoundError: Expected runs of seed {options.seed}. Received: --runs={options.runs}")
+    os.makedirs(options.output, exist_ok=True)
+    for number, draw in FIGURES.items():
+        try:
+            draw(runs, sweeps, os.path.join(options.output, f"figure_{number}.png"))
+            print(f"figure {number}: {draw.__doc__}")
+        except (KeyError, FileNotFoundError) as error:
+            print(f"figure {number}: left out, {error} is not there")
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("runs", "experiments/results/table1_small", "Directory that experiments.table1 collected to.")
+    flags.DEFINE_string("sweeps", "experiments/results/sweeps_small", "Directory that experiments.sweeps collected to.")
+    flags.DEFINE_integer("seed", 0, "Seed of the runs that are drawn.")
+    flags.DEFINE_string("output", "experiments/results/figures", "Directory of the pictures.")
+    app.run(main)

@@ -1,0 +1,70 @@
+"""One setting after the other: `python -m experiments.sweeps --workdir=runs/sweeps [--sweeps=lambda_tb,tau_0]`.
+
+Each point is a row of Table 1 with one flag changed; flags of `experiments.cifar` change all of them. Resumes as
+`experiments.table1` does.
+"""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+from absl import app, flags
+
+from experiments import report, runs, table1
+
+# Sweep: (row of Table 1, flag, values).
+SWEEPS = {
+    # Fig. 3.
+    "z_max_0": ("sm_2", "z_max_0", (1.0, 1.5, 2.0, 3.0, 4.0)),
+    "tau_0": ("sm_2", "tau_0", (5.0, 8.0, 10.0, 15.0, 20.0)),
+    # Fig. 8.
+    "lambda_tr": ("sm_sr_tr", "lambda_tr", (0.0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)),
+    "lambda_tb": ("sm_sr_tr_tb_1e-5", "lambda_tb", (0.0, 1e-5, 1e-4, 3e-4, 1e-3, 3e-3)),
+    # What small.flags was chosen from.
+    "learning_rate": ("sm_sr_tr", "learning_rate", (0.03, 0.1, 0.3)),
+    "schedule": ("sm_sr_tr", "schedule", ("constant", "triangular", "cosine")),
+    "gamma_0": ("sm_sr_tr", "gamma_0", (0.2, 0.3, 0.5, 1.0)),
+    "target_epoch": ("sm_sr_tr", "target_epoch", (0, 2, 4)),
+    "label_smoothing": ("sm_sr_tr", "label_smoothing", (0.0, 0.1, 0.2)),
+    "l2": ("sm_sr_tr", "l2", (0.0, 2.5e-4, 1e-3)),
+}
+
+
+def configs(sweeps, overrides):
+    """`{row,flag=value: Config}`; the point that several sweeps share is one run, `row,base`."""
+    wanted = {}
+    for sweep in sweeps:
+        row, flag, values = SWEEPS[sweep]
+        base = table1.row_config(row, overrides)
+        for value in values:
+            own = getattr(base, flag) == value
+            shown = f"{value:g}" if isinstance(value, float) else value
+            name = f"{row},base" if own else f"{row},{flag}={shown}"
+            wanted[name] = table1.row_config(row, {**overrides, flag: value})
+    return wanted
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f"Expected flags only. Received: {argv[1:]}")
+    options = flags.FLAGS
+    unknown = set(options.sweeps) - SWEEPS.keys()
+    if unknown:
+        raise app.UsageError(f"Expected sweeps of {', '.join(SWEEPS)}. Received: {', '.join(sorted(unknown))}")
+    try:
+        wanted = configs(options.sweeps, table1.overrides_from_flags())
+        results, failures = runs.run_all(
+            wanted, options.workdir, data_dir=options.data_dir, download=options.download, collect=options.collect
+        )
+    except (OSError, ImportError, ValueError) as error:
+        raise SystemExit(f"{type(error).__name__}: {error}") from error
+    print(f"\n{report.sweep_table(results)}\n\nFiles: {os.path.abspath(options.workdir)}")
+    if failures:
+        raise SystemExit("Failed: " + "; ".join(f"{name}: {message}" for name, message in failures.items()))
+
+
+if __name__ == "__main__":
+    table1.define_run_flags()
+    flags.DEFINE_list("sweeps", ["z_max_0", "tau_0", "lambda_tr", "lambda_tb"], f"Which: {', '.join(SWEEPS)}.")
+    app.run(main)

@@ -1,0 +1,214 @@
+"""Table 1: its flagfiles, the runs of many rows, the table and the figures."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from absl import flags
+
+from experiments import cifar, figures, processes, report, runs, sweeps, table1
+from experiments.config import Config
+from experiments.files import read_json, write_json
+
+ROOT = pathlib.Path(__file__).parent.parent
+DIGITS = ("--dataset=digits", "--model=vgg6", "--width=0.25", "--batch_size=128", "--epochs=4", "--gamma_0=0.3")
+ROWS = "relu,sm_sr"
+
+
+def command(workdir, *more):
+    program = [sys.executable, "-m", "experiments.table1", f"--workdir={workdir}", f"--rows={ROWS}", "--seeds=0,1"]
+    return [*program, "--target_epoch=2", *DIGITS, *more]
+
+
+def run(arguments):
+    return subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True)
+
+
+def small():
+    """What small.flags changes."""
+    values = flags.FlagValues()
+    cifar.define_config_flags(values)
+    values(["test", f"--flagfile={table1.FLAGFILES / 'small.flags'}"])
+    return {name: values[name].value for name in Config().as_dict() if values[name].present}
+
+
+def test_every_row_has_its_flagfile():
+    there = {path.stem for path in table1.FLAGFILES.glob("*.flags")}
+    assert there == {*report.TABLE1_ROWS, "base", "small"}
+
+
+def test_rows_are_the_papers_recipe():
+    for row in report.TABLE1_ROWS:
+        config = table1.row_config(row)
+        assert (config.batch_size, config.epochs, config.optimizer, config.learning_rate) == (512, 2000, "adam", 1e-3)
+        assert (config.time_window, config.tau_0, config.gamma_0, config.l2) == (32, 10.0, 1.0, 5e-4)
+        assert (config.dataset, config.model, config.width) == ("cifar10", "vgg16", 1.0)
+
+
+@pytest.mark.parametrize("scale", ["paper", "small"])
+def test_rows_differ_as_table_1_says(scale):
+    overrides = small() if scale == "small" else {}
+    configs = {row: table1.row_config(row, overrides) for row in report.TABLE1_ROWS}
+    fields = ("activation", "z_max_0", "relaxation", "lambda_tr", "lambda_tb")
+    assert {row: tuple(getattr(config, name) for name in fields) for row, config in configs.items()} == {
+        "relu": ("relu", 1.0, True, 0.0, 0.0),
+        "sm_1": ("ttfs", 1.0, False, 0.0, 0.0),
+        "sm_2": ("ttfs", 2.0, False, 0.0, 0.0),
+        "sm_sr": ("ttfs", 1.0, True, 0.0, 0.0),
+        "sm_sr_tr": ("ttfs", 1.0, True, 1e-5, 0.0),
+        "sm_sr_tr_tb_1e-5": ("ttfs", 1.0, True, 1e-5, 1e-5),
+        "sm_sr_tr_tb_1e-4": ("ttfs", 1.0, True, 1e-5, 1e-4),
+    }
+    names = (*fields, "row")
+    rest = {tuple((k, v) for k, v in config.as_dict().items() if k not in names) for config in configs.values()}
+    assert len(rest) == 1
+
+
+def test_a_flagfile_from_the_command_line_gives_the_same_row():
+    values = flags.FlagValues()
+    cifar.define_config_flags(values)
+    folder = "experiments/flagfiles/table1"
+    here = os.getcwd()
+    os.chdir(ROOT)
+    try:
+        values(["cifar", f"--flagfile={folder}/sm_sr_tr.flags", f"--flagfile={folder}/small.flags"])
+    finally:
+        os.chdir(here)
+    assert cifar.config_from_flags(values) == table1.row_config("sm_sr_tr", small())
+
+
+def test_sweeps_change_one_flag_and_share_their_base():
+    configs = sweeps.configs(["lambda_tr", "gamma_0", "schedule"], small())
+    base = configs["sm_sr_tr,base"]
+    assert base == table1.row_config("sm_sr_tr", small())
+    assert configs["sm_sr_tr,lambda_tr=1e-06"].lambda_tr == 1e-6
+    for name, config in configs.items():
+        changed = [key for key, value in config.as_dict().items() if value != base.as_dict()[key]]
+        assert changed == ([] if name.endswith("base") else [name.split(",")[1].split("=")[0]])
+
+
+def test_every_sweep_gives_valid_configs():
+    assert len(sweeps.configs(sweeps.SWEEPS, small())) > len(sweeps.SWEEPS)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("table1") / "whole"
+    done = run(command(workdir, f"--collect={workdir}.small"))
+    assert done.returncode == 0, done.stderr
+    return workdir, done
+
+
+def test_table_and_progress(finished):
+    workdir, done = finished
+    text = (workdir / "table1.md").read_text()
+    assert text.strip() in done.stdout
+    assert "[1/4] relu/seed0" in done.stdout and "[4/4] sm_sr/seed1, about" in done.stdout
+    accuracies = [read_json(workdir / f"sm_sr/seed{seed}/result.json")["accuracy"] for seed in (0, 1)]
+    assert f"{100 * sum(accuracies) / 2:.2f} ±" in text
+
+
+def test_killed_table_ends_with_the_same_table(finished, tmp_path):
+    whole, _ = finished
+    workdir = tmp_path / "killed"
+    # In the first run, and in the third.
+    for state in ("relu/seed0/checkpoint/state.json", "relu/seed1/checkpoint/state.json"):
+        process = subprocess.Popen(command(workdir), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while not (workdir / state).exists() and process.poll() is None:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not (workdir / "table1.md").exists()
+        assert _processes_of(workdir) == []
+    done = run(command(workdir))
+    assert done.returncode == 0, done.stderr
+    assert "2 of 4 runs are finished" in done.stdout
+    assert (workdir / "table1.md").read_text() == (whole / "table1.md").read_text()
+    again = run(command(workdir))
+    assert "4 of 4 runs are finished" in again.stdout and "[1/" not in again.stdout
+
+
+def _processes_of(workdir):
+    """Processes that still hold a file of the runs open or were started for them, some time after the kill."""
+    time.sleep(2)
+    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
+    time.sleep(3)
+    return [path for path in workdir.rglob("*") if before.get(path) != path.stat().st_mtime_ns]
+
+
+def test_other_runs_in_the_workdir_are_refused_at_once(finished):
+    workdir, _ = finished
+    done = run(command(workdir, "--tau_0=5"))
+    assert done.returncode != 0
+    assert "tau_0: 10.0 there, 5.0 asked" in done.stderr and "[1/" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [("--rows=sm_3", "Received: sm_3"), ("--seed=3", "Expected --rows and --seeds"), ("--epochs=0", "epochs > 0")],
+)
+def test_flag_errors(tmp_path, flag, message):
+    done = run([sys.executable, "-m", "experiments.table1", f"--workdir={tmp_path}", flag])
+    assert done.returncode != 0 and message in done.stderr + done.stdout
+
+
+def test_figures_of_the_small_files(finished, tmp_path):
+    workdir, _ = finished
+    done = run(
+        [
+            sys.executable, "-m", "experiments.figures", f"--runs={workdir}.small", f"--sweeps={tmp_path}",
+            f"--output={tmp_path}",
+        ]
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    drawn = {int(path.stem.split("_")[1]) for path in tmp_path.glob("figure_*.png")}
+    # The others need VGG-16's layers, other rows, or the sweeps.
+    assert drawn == {2, 10, 11, 12, 13, 16, 17}
+    assert all(f"figure {number}: left out" in done.stdout for number in (3, 5, 7, 8, 14))
+
+
+def test_table_of_known_results():
+    def result(accuracy, spikes=None):
+        return {"accuracy": accuracy} | ({"spikes": spikes, "spikes_per_neuron": spikes / 1e5} if spikes else {})
+
+    lines = report.table1(
+        {
+            "relu": [result(0.9)],
+            "sm_sr_tr": [result(0.80, 20000), result(0.82, 22000)],
+            "sm_sr_tr_tb_1e-4": [result(0.80, 14700)],
+        }
+    ).splitlines()
+    assert lines[2] == "| ReLU twin | 90.00 | - | - | - | +9.00 | 1 | - | - | - | - |"
+    assert lines[3].startswith("| SM+SR+TR | 81.00 ± 1.41 | 2.100 ± 0.141 | 21.0 ± 1.4 | - | - | 2 | 91.83 | 7.31 |")
+    assert lines[4] == "| SM+SR+TR+TB, 1e-4 | 80.00 | 1.470 | 14.7 | -30.0 | -1.00 | 1 | 91.49 | 4.90 | -33.0 | -0.34 |"
+
+
+def test_failed_runs_are_told_and_the_others_go_on(tmp_path, monkeypatch):
+    def train(config, folder, data_dir, download):
+        if config.seed == 1:
+            raise FloatingPointError("Expected a finite loss.")
+        os.makedirs(folder)
+        write_json(os.path.join(folder, "result.json"), {"config": config.as_dict()})
+
+    monkeypatch.setattr(runs, "_train", train)
+    monkeypatch.setattr(runs, "in_new_process", lambda function, *arguments: runs._train(*arguments))
+    results, failures = runs.run_all({f"seed{seed}": Config(seed=seed) for seed in (1, 2)}, str(tmp_path))
+    assert list(results) == ["seed2"] and failures == {"seed1": "FloatingPointError: Expected a finite loss."}
+
+
+def test_a_process_gives_its_result_or_its_exception():
+    assert processes.in_new_process(divmod, 7, 2) == (3, 1)
+    with pytest.raises(ValueError, match="invalid literal"):
+        processes.in_new_process(int, "seven")
+    with pytest.raises(RuntimeError, match="_exit ended with exit code 3"):
+        processes.in_new_process(os._exit, 3)
+
+
+def test_numbers_of_small_files(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("layer,tau\nfc1,9.5\n")
+    assert figures.read_rows(path) == [{"layer": "fc1", "tau": 9.5}]
