@@ -7,7 +7,7 @@ from keras_ttfs.layers import TemporalKernelDecode, TKBatchNorm, TTFSActivation,
 from keras_ttfs.metrics import MeanSpikes, spike_rate, spikes_per_neuron
 from keras_ttfs.models import TTFSModel
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 
 __all__ = [
     "MeanSpikes",
