@@ -205,6 +205,7 @@ def _distributions(runs, path, layers):
     import numpy as np
 
     figure, axes = _figure(len(runs), len(layers), squeeze=False, sharex="row", height=1.6, width=2.9)
+    ends = {}
     for column, (row, run) in zip(axes.T, runs.items()):
         found = run["distributions"]
         centers = np.linspace(*found["edges"], len(found["layers"][0]["counts"]) + 1)
@@ -218,6 +219,10 @@ def _distributions(runs, path, layers):
                 if place is not None:
                     axis.axvline(place, color=color, lw=1)
             axis.set_ylim(0, 1.15 * np.sort(counts)[-2] / counts.sum())
+            shares = counts.cumsum() / counts.sum()
+            bulk = centers[np.searchsorted(shares, (0.001, 0.999))]
+            ends.setdefault(name, []).extend([*bulk, layer["z_max"], 0.0])
+            axis.set_xlim(min(ends[name]) - 0.1, max(ends[name]) + 0.1)
             axis.tick_params(labelsize=6)
             if column is axes.T[0]:
                 axis.set_ylabel(name.removesuffix("_activation"), fontsize=8)
@@ -233,7 +238,7 @@ def figure_10(runs, sweeps, path):
     from keras_ttfs import temporal_kernel
 
     figure, axes = _figure(2, sharey=True)
-    z = np.linspace(0.001, 2.6, 4000)
+    z = np.geomspace(0.001, 2.6, 8000)
     for axis, kernels, fixed in (
         (axes[0], [(5.0, 0.0), (10.0, 0.0), (20.0, 0.0)], r"$t_d = 0$"),
         (axes[1], [(10.0, 0.0), (10.0, 4.0), (10.0, 6.93)], r"$\tau = 10$"),

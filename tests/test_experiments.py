@@ -40,6 +40,7 @@ def test_run_leaves_every_file_and_prints_a_row(finished):
     workdir, output = finished
     assert sorted(os.listdir(workdir)) == [
         "config.json",
+        "distributions.json",
         "history.csv",
         "kernels.csv",
         "kernels.png",
@@ -57,6 +58,10 @@ def test_run_leaves_every_file_and_prints_a_row(finished):
     hidden = [layer["spikes"] for layer in result["layers"][1:]]
     assert result["spikes"] == pytest.approx(sum(hidden))
     assert report.table([result]) in output
+    distributions = read_json(workdir / "distributions.json")
+    for ours, layer in zip(distributions["layers"], result["layers"], strict=True):
+        assert ours["layer"] == layer["layer"]
+        assert sum(ours["counts"]) == distributions["samples"] * layer["neurons"]
 
 
 def test_saved_model_scores_as_the_result_says(finished):
