@@ -17,11 +17,13 @@ def run_all(configs, workdir, *, data_dir=None, download=False, collect=None):
     """Trains what is not finished yet of `{name: Config}`, each in `workdir/name`, in a process of its own.
 
     Returns `(results, failures)`: `{name: result}` of the finished runs, `{name: message}` of those that failed. Small
-    files of finished runs are copied to the directory `collect`, where given. Raises FileExistsError, before anything is
-    trained, where a directory holds a run with another config.
+    files of a finished run are copied to the directory `collect` at once, where given. Raises FileExistsError, before
+    anything is trained, where a directory holds a run with another config.
     """
     missing = [name for name, config in configs.items() if not _finished(config, os.path.join(workdir, name))]
     failures, begun = {}, time.monotonic()
+    for name in configs.keys() - missing if collect else ():
+        copy_small_files(os.path.join(workdir, name), collect, name.replace(os.sep, "."))
     print(f"{len(configs) - len(missing)} of {len(configs)} runs are finished in {workdir}", flush=True)
     for number, name in enumerate(missing):
         left = (time.monotonic() - begun) / number * (len(missing) - number) if number else None
@@ -29,13 +31,12 @@ def run_all(configs, workdir, *, data_dir=None, download=False, collect=None):
         print(f"\n[{number + 1}/{len(missing)}] {name}{estimate}", flush=True)
         try:
             in_new_process(_train, configs[name], os.path.join(workdir, name), data_dir, download)
+            if collect:
+                copy_small_files(os.path.join(workdir, name), collect, name.replace(os.sep, "."))
         except (FloatingPointError, RuntimeError) as error:
             failures[name] = f"{type(error).__name__}: {error}"
             print(f"{name}: {failures[name]}", flush=True)
     names = [name for name in configs if name not in failures]
-    if collect is not None:
-        for name in names:
-            copy_small_files(os.path.join(workdir, name), collect, name.replace(os.sep, "."))
     return {name: read_json(os.path.join(workdir, name, "result.json")) for name in names}, failures
 
 

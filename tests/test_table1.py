@@ -124,9 +124,12 @@ def test_killed_table_ends_with_the_same_table(finished, tmp_path):
         process.wait()
         assert not (workdir / "table1.md").exists()
         assert not _still_changes(workdir)
-    done = run(command(workdir))
+    done = run(command(workdir, f"--collect={workdir}.small"))
     assert done.returncode == 0, done.stderr
     assert "2 of 4 runs are finished" in done.stdout
+    assert {path.name for path in workdir.with_name("killed.small").glob("*.history.csv")} == {
+        f"{row}.seed{seed}.history.csv" for row in ("relu", "sm_sr") for seed in (0, 1)
+    }
     assert (workdir / "table1.md").read_text() == (whole / "table1.md").read_text()
     again = run(command(workdir))
     assert "4 of 4 runs are finished" in again.stdout and "[1/" not in again.stdout
