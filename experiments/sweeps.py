@@ -22,11 +22,12 @@ SWEEPS = {
     "lambda_tr": ("sm_sr_tr", "lambda_tr", (0.0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)),
     "lambda_tb": ("sm_sr_tr_tb_1e-5", "lambda_tb", (0.0, 1e-5, 1e-4, 3e-4, 1e-3, 3e-3)),
     # What small.flags was chosen from.
-    "learning_rate": ("sm_sr_tr", "learning_rate", (0.03, 0.1, 0.3)),
+    "learning_rate": ("sm_sr_tr", "learning_rate", (0.03, 0.1, 0.2)),
     "schedule": ("sm_sr_tr", "schedule", ("constant", "triangular", "cosine")),
+    "batch_size": ("sm_sr_tr", "batch_size", (64, 128)),
     "gamma_0": ("sm_sr_tr", "gamma_0", (0.2, 0.3, 0.5, 1.0)),
-    "target_epoch": ("sm_sr_tr", "target_epoch", (0, 2, 4)),
-    "label_smoothing": ("sm_sr_tr", "label_smoothing", (0.0, 0.1, 0.2)),
+    "target_epoch": ("sm_sr_tr", "target_epoch", (0, 1, 2)),
+    "label_smoothing": ("sm_sr_tr", "label_smoothing", (0.0, 0.1)),
     "l2": ("sm_sr_tr", "l2", (0.0, 2.5e-4, 1e-3)),
 }
 
