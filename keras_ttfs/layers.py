@@ -111,12 +111,6 @@ class TTFSEncode(keras.layers.Layer):
         """Largest level [1], at the present tau and t_d."""
         return temporal_kernel.z_max(self.tau, self.t_d)
 
-    def penalty(self):
-        """REG_TR of this kernel [steps^2]."""
-        return regularizers.temporal_kernel_penalty(
-            tf.convert_to_tensor(self.tau), tf.convert_to_tensor(self.t_d), self.tau_0, self.t_d_0
-        )
-
     def call(self, inputs, training=False):
         self._notice(inputs)
         tau, t_d = tf.convert_to_tensor(self.tau), tf.convert_to_tensor(self.t_d)
@@ -338,9 +332,13 @@ class TKBatchNorm(keras.layers.BatchNormalization):
             self._batch_moments = moments
         return moments
 
-    def pruning_probability(self, z_min):
-        """P_TB per channel, shape `(channels,)`, for an encoder's smallest level `z_min` (taken as a constant)."""
+    def affine(self):
+        """`(gamma, beta)` as tensors `(channels,)`: 1 and 0 where the layer has none."""
         moving = tf.convert_to_tensor(self.moving_mean)
         gamma = tf.ones_like(moving) if self.gamma is None else tf.convert_to_tensor(self.gamma)
         beta = tf.zeros_like(moving) if self.beta is None else tf.convert_to_tensor(self.beta)
-        return regularizers.pruning_probability(gamma, beta, tf.stop_gradient(z_min))
+        return gamma, beta
+
+    def pruning_probability(self, z_min):
+        """P_TB per channel, shape `(channels,)`, for an encoder's smallest level `z_min` (taken as a constant)."""
+        return regularizers.pruning_probability(*self.affine(), tf.stop_gradient(z_min))

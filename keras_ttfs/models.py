@@ -3,9 +3,10 @@
 import math
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from keras_ttfs import metrics
+from keras_ttfs import metrics, regularizers
 from keras_ttfs.layers import TKBatchNorm, TTFSEncode, _check_number
 
 # Keras does not export the class that keras.Model(inputs, outputs) returns.
@@ -74,9 +75,18 @@ class TTFSModel(keras.Model):
 
     def penalties(self):
         """`(REG_TR, P_TB)` of the model's present weights, two scalars."""
-        reg_tr = tf.add_n([encoder.penalty() for encoder in self.encoders] or [tf.constant(0.0)])
-        p_tb = [tf.reduce_sum(norm.pruning_probability(encoder.z_min)) for norm, encoder in self.batch_norm_pairs()]
-        return reg_tr, tf.add_n(p_tb or [tf.constant(0.0)])
+        # All layers' numbers in one vector: hundreds of small operations would cost as much as a convolution.
+        encoders, pairs = self.encoders, self.batch_norm_pairs()
+        reg_tr = p_tb = tf.constant(0.0)
+        if encoders:
+            tau, t_d = (tf.stack([tf.convert_to_tensor(getattr(e, name)) for e in encoders]) for name in ("tau", "t_d"))
+            tau_0, t_d_0 = (np.array([getattr(e, name) for e in encoders]) for name in ("tau_0", "t_d_0"))
+            reg_tr = tf.reduce_sum(regularizers.temporal_kernel_penalty(tau, t_d, tau_0, t_d_0))
+        if pairs:
+            gamma, beta = (tf.concat(vectors, axis=0) for vectors in zip(*(norm.affine() for norm, _ in pairs)))
+            z_min = tf.repeat([encoder.z_min for _, encoder in pairs], [tf.size(norm.moving_mean) for norm, _ in pairs])
+            p_tb = tf.reduce_sum(regularizers.pruning_probability(gamma, beta, tf.stop_gradient(z_min)))
+        return reg_tr, p_tb
 
     def _step_loss(self, x, y, y_pred, sample_weight, training):
         """Eq. 9, the one place. Updates the trackers of the loss and of its two terms."""

@@ -8,7 +8,8 @@ from keras_ttfs.temporal_kernel import as_dtype
 def temporal_kernel_penalty(tau, t_d, tau_0, t_d_0):
     """REG_TR of one temporal kernel: `(tau - tau_0)**2 + (t_d - t_d_0)**2` [steps^2].
 
-    The loss adds `lambda_tr` times the sum over all kernels. All arguments are scalars [steps]; differentiable.
+    The loss adds `lambda_tr` times the sum over all kernels. All arguments are scalars [steps], or vectors of
+    all kernels' numbers; differentiable.
 
     Reference: section 4 and Eq. 9.
     """
@@ -27,7 +28,7 @@ def pruning_probability(gamma, beta, z_min):
 
     Args:
         gamma, beta: float tensors `(channels,)`: scale and shift of the batch normalisation [1].
-        z_min: float, scalar: smallest level of the encoder that follows [1].
+        z_min: float, scalar or `(channels,)`: smallest level of the encoder that follows [1].
 
     Returns:
         Tensor `(channels,)`.
