@@ -96,6 +96,25 @@ def activation(path):
     _save(figure, path)
 
 
+def codings(results, path):
+    """Accuracy over time steps, and over spikes, of every coding that `experiments.table2` simulated."""
+    figure, axes = _figure(2, sharey=True)
+    for number, result in enumerate(results):
+        steps, accuracy, spikes = np.array(result["curve"]).T
+        style = {"color": f"C{number}", "label": result["label"], "lw": 1.3}
+        axes[0].plot(steps, 100 * accuracy, **style)
+        axes[0].plot(steps[-1], 100 * accuracy[-1], "o", ms=4, color=style["color"])
+        fired = spikes > 0
+        axes[1].plot(spikes[fired], 100 * accuracy[fired], **style)
+        axes[1].plot(spikes[-1], 100 * accuracy[-1], "o", ms=4, color=style["color"])
+    axes[0].set(xlabel="time step", ylabel="accuracy [%]")
+    axes[1].set(xlabel="spikes per image so far", xscale="log")
+    for axis in axes:
+        axis.grid(alpha=0.3)
+    axes[1].legend(fontsize=7, loc="lower right")
+    _save(figure, path)
+
+
 def benchmark(folder):
     """What `experiments.benchmark` measured: throughput beside the twins, and the cost of a step over four sizes."""
     import glob

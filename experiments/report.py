@@ -36,6 +36,27 @@ TABLE1_ROWS = {
 }
 REFERENCE = "sm_sr_tr"
 
+# Table 2, conversions: our name, coding.
+TABLE2_ROWS = {
+    "rate": ("RMP-SNN", "rate"),
+    "phase": ("weighted spikes", "phase"),
+    "burst": ("burst spikes", "burst"),
+    "tsc": ("TSC", "TSC"),
+    "t2fsnn": ("T2FSNN", "TTFS"),
+    "t2fsnn_early": ("T2FSNN, early firing", "TTFS"),
+}
+# The paper's Table 2 on CIFAR-10: method, training, coding, accuracy [%], time steps, S [10^6].
+PAPER_TABLE2 = (
+    ("Han et al. 2020, RMP-SNN", "conversion", "rate", 93.39, 512, 2.612),
+    ("Kim et al. 2018, weighted spikes", "conversion", "phase", 91.21, 1500, 35.196),
+    ("Park et al. 2019, burst spikes", "conversion", "burst", 91.41, 1125, 6.920),
+    ("Han & Roy 2020, TSC", "conversion", "TSC", 93.57, 512, 0.193),
+    ("Park et al. 2020, T2FSNN", "conversion", "TTFS", 91.43, 680, 0.069),
+    ("Park & Yoon, lambda_TB = 1e-5", "direct", "TTFS", 91.90, 544, 0.067),
+    ("Park & Yoon, lambda_TB = 1e-4", "direct", "TTFS", 91.49, 544, 0.049),
+)
+PAPER_NEURONS = 280586
+
 
 def cells(result, link=None):
     """One result as the texts of COLUMNS; the row's name links to its simulation."""
@@ -158,6 +179,71 @@ def sweep_table(results):
         ends = (str(result["epochs"]), str(result["config"]["seed"]))
         lines.append([f"{TABLE1_ROWS[row][0]}, {point}", f"{100 * result['accuracy']:.2f}", *spikes, *ends])
     return _markdown(lines)
+
+
+def table2(results):
+    """Table 2 as Markdown of the results of `experiments.table2`, energies normalised to our TSC, if that was measured."""
+    tsc = next(((r["spikes"], r["time_steps"]) for r in results if r["row"] == "tsc"), None)
+    lines = [[*_TABLE2_COLUMNS[:4], "of its model [%]", *_TABLE2_COLUMNS[4:]]]
+    for result in results:
+        training = "conversion" if result["row"] in TABLE2_ROWS else "direct"
+        coding = TABLE2_ROWS.get(result["row"], ("", "TTFS"))[1]
+        numbers = _table2_cells(result["spikes"], result["time_steps"], result["neurons"], tsc)
+        accuracies = (f"{100 * result[name]:.2f}" for name in ("accuracy", "model_accuracy"))
+        lines.append([result["label"], training, coding, *accuracies, *numbers])
+    return _markdown(lines)
+
+
+def paper_table2():
+    """The paper's Table 2 on CIFAR-10, its derived columns computed from its S and L."""
+    from keras_ttfs import energy
+
+    lines = [list(_TABLE2_COLUMNS)]
+    for method, training, coding, accuracy, steps, spikes in PAPER_TABLE2:
+        numbers = _table2_cells(1e6 * spikes, steps, PAPER_NEURONS, energy.TSC_CIFAR10)
+        lines.append([method, training, coding, f"{accuracy:.2f}", *numbers])
+    return _markdown(lines)
+
+
+_TABLE2_COLUMNS = (
+    "method", "training", "coding", "accuracy [%]", "time steps", "spikes [10^4]", "spike rate [%]",
+    "spikes per neuron [%]", "energy TN", "energy SN",
+)  # fmt: skip
+
+
+def _table2_cells(spikes, steps, neurons, reference):
+    from keras_ttfs import energy, spike_rate, spikes_per_neuron
+
+    cells = [
+        f"{steps:,}",
+        f"{spikes / 1e4:,.2f}",
+        f"{100 * spike_rate(spikes, neurons, steps):.2f}",
+        f"{100 * spikes_per_neuron(spikes, neurons):,.2f}",
+    ]
+    if reference is None:
+        return [*cells, "-", "-"]
+    return cells + [
+        f"{energy.normalized_energy(spikes, steps, platform, reference):.2f}" for platform in ("truenorth", "spinnaker")
+    ]
+
+
+def table2_section(group="table2_small"):
+    """Table 2 of the committed results and the paper's, an empty list where there are none."""
+    order = {row: number for number, row in enumerate(TABLE2_ROWS)}
+    results = [read_json(path) for path in sorted((RESULTS / group).glob("*.json"))]
+    results.sort(key=lambda result: order.get(result["row"], len(order)))
+    if not results:
+        return []
+    first = results[0]
+    minutes = sum(result["seconds"] for result in results) / 60
+    return [
+        f"**Table 2 on one network**: {first['settings']['data']}, ReLU twin and TTFS models of Table 1 at reduced scale, "
+        f"{first['neurons']:,} neurons, first {first['settings']['test_images']:,} test images, float32, "
+        f"{first['device']}, {minutes:.0f} minutes. Energies are normalised to our TSC row.\n\n{table2(results)}\n\n"
+        f"![Accuracy over time steps and over spikes](experiments/results/{group}/codings.png)",
+        f"The paper's Table 2 (CIFAR-10, VGG-16 at full width); its last four columns computed from its spikes and "
+        f"steps:\n\n{paper_table2()}",
+    ]
 
 
 def conversion_section(group):
@@ -297,7 +383,9 @@ def section():
             f"(training took {minutes} minutes).\n\n{table(results, [_simulation(group, row) for row in rows])}"
         )
         parts += conversion_section(group)
-    return "\n\n".join([*parts, *table1_section(), *training_section(), size_section(), simulation_section()])
+    return "\n\n".join(
+        [*parts, *table1_section(), *table2_section(), *training_section(), size_section(), simulation_section()]
+    )
 
 
 DOCUMENTS = {"README.md": section, "experiments/README.md": sweep_section}

@@ -17,34 +17,47 @@ def run_all(configs, workdir, *, data_dir=None, download=False, collect=None):
     """Trains what is not finished yet of `{name: Config}`, each in `workdir/name`, in a process of its own.
 
     Returns `(results, failures)`: `{name: result}` of the finished runs, `{name: message}` of those that failed. Small
-    files of a finished run are copied to the directory `collect` at once, where given. Raises FileExistsError, before
-    anything is trained, where a directory holds a run with another config.
+    files of a finished run are copied to the directory `collect` at once, where given; a run whose files are there is
+    finished, wherever it was trained. Raises FileExistsError, before anything is trained, where a directory holds a run
+    with another config.
     """
-    missing = [name for name, config in configs.items() if not _finished(config, os.path.join(workdir, name))]
+    results = {name: _finished(name, config, workdir, collect) for name, config in configs.items()}
+    missing = [name for name, result in results.items() if result is None]
     failures, begun = {}, time.monotonic()
-    for name in configs.keys() - missing if collect else ():
-        copy_small_files(os.path.join(workdir, name), collect, name.replace(os.sep, "."))
-    print(f"{len(configs) - len(missing)} of {len(configs)} runs are finished in {workdir}", flush=True)
+    places = f"{workdir} and {collect}" if collect else workdir
+    print(f"{len(configs) - len(missing)} of {len(configs)} runs are finished in {places}", flush=True)
     for number, name in enumerate(missing):
         left = (time.monotonic() - begun) / number * (len(missing) - number) if number else None
         estimate = f", about {left / 60:.0f} minutes left" if left is not None else ""
         print(f"\n[{number + 1}/{len(missing)}] {name}{estimate}", flush=True)
         try:
             in_new_process(_train, configs[name], os.path.join(workdir, name), data_dir, download)
-            if collect:
-                copy_small_files(os.path.join(workdir, name), collect, name.replace(os.sep, "."))
+            results[name] = _finished(name, configs[name], workdir, collect)
         except (FloatingPointError, RuntimeError) as error:
             failures[name] = f"{type(error).__name__}: {error}"
             print(f"{name}: {failures[name]}", flush=True)
-    names = [name for name in configs if name not in failures]
-    return {name: read_json(os.path.join(workdir, name, "result.json")) for name in names}, failures
+    return {name: result for name, result in results.items() if result is not None}, failures
 
 
-def _finished(config, folder):
-    path = os.path.join(folder, "config.json")
-    if os.path.exists(path) and (changes := differences(read_json(path), config.as_dict())):
-        raise FileExistsError(f"Expected {folder} to hold the run that is asked for. Received: {changes}.")
-    return os.path.exists(os.path.join(folder, "result.json"))
+def _finished(name, config, workdir, collect):
+    """The result of a run, None where it is not finished; what `collect` lacks of it is copied there."""
+    folder, collected = os.path.join(workdir, name), name.replace(os.sep, ".")
+    claimed = os.path.join(folder, "config.json")
+    if os.path.exists(claimed):
+        _check_same(read_json(claimed), config, folder)
+    if collect and os.path.exists(os.path.join(folder, "result.json")):
+        copy_small_files(folder, collect, collected)
+    for path in (os.path.join(folder, "result.json"), os.path.join(collect or "", f"{collected}.json")):
+        if os.path.exists(path):
+            result = read_json(path)
+            _check_same(result["config"], config, path)
+            return result
+    return None
+
+
+def _check_same(there, config, place):
+    if changes := differences(there, config.as_dict()):
+        raise FileExistsError(f"Expected {place} to hold the run that is asked for. Received: {changes}.")
 
 
 def _train(config, folder, data_dir, download):

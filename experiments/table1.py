@@ -49,7 +49,9 @@ def define_run_flags():
     flags.DEFINE_string("workdir", None, "Directory of the runs; resumes what it holds.")
     flags.DEFINE_string("data_dir", None, "Directory of tensorflow-datasets; its own default if not given.")
     flags.DEFINE_boolean("download", False, "Download and prepare the data set if it is not there.")
-    flags.DEFINE_string("collect", None, "Directory to copy the small files of finished runs to.")
+    flags.DEFINE_string(
+        "collect", None, "Directory to copy the small files of finished runs to; what is there is not trained again."
+    )
     flags.mark_flag_as_required("workdir")
 
 

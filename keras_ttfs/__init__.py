@@ -6,8 +6,9 @@ from keras_ttfs.conversion import coding_report, convert
 from keras_ttfs.layers import TemporalKernelDecode, TKBatchNorm, TTFSActivation, TTFSEncode
 from keras_ttfs.metrics import MeanSpikes, spike_rate, spikes_per_neuron
 from keras_ttfs.models import TTFSModel
+from keras_ttfs.snn.codings.t2fsnn import convert_t2fsnn
 
-__version__ = "0.4.0"
+__version__ = "0.5.0"
 
 __all__ = [
     "MeanSpikes",
@@ -21,6 +22,7 @@ __all__ = [
     "applications",
     "coding_report",
     "convert",
+    "convert_t2fsnn",
     "energy",
     "regularizers",
     "snn",

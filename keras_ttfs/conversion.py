@@ -105,12 +105,7 @@ def convert(
     if input_coding not in ("ttfs", "analog"):
         raise ValueError(f"Expected input_coding to be 'ttfs' or 'analog'. Received: input_coding={input_coding!r}")
     if data is not None:
-        data = np.asarray(data)
-        if not len(data) or (input_coding == "ttfs" and not (data.min() >= 0)):
-            raise ValueError(
-                f"Expected data of intensities in [0, 1] for input_coding='ttfs'. Received: shape {data.shape}"
-                + (f", smallest {data.min()}" if len(data) else "")
-            )
+        data = checked_data(data, input_coding)
     tau_0 = time_window / STEPS_PER_TAU if tau_0 is None else tau_0
     kernel = {"time_window": time_window, "tau_0": tau_0, "z_max_0": z_max_0, "rounding": rounding}
     model = _Rebuilder(keras_model, kernel, input_coding).model(model_options)
@@ -122,6 +117,21 @@ def convert(
     for row in report:
         row.scale = scales.get(row.layer, 1.0)
     return model, report
+
+
+def checked_data(data, input_coding="ttfs"):
+    """`data` as an array, if an encoder of `input_coding` can take it.
+
+    Raises:
+        ValueError: "Expected data of intensities in [0, 1] ... Received: ...".
+    """
+    data = np.asarray(data)
+    if not len(data) or (input_coding == "ttfs" and not (data.min() >= 0)):
+        raise ValueError(
+            f"Expected data of intensities in [0, 1] for input_coding='ttfs'. Received: shape {data.shape}"
+            + (f", smallest {data.min()}" if len(data) else "")
+        )
+    return data
 
 
 def coding_report(model, x, *, batch_size=100):
@@ -211,13 +221,13 @@ class _Rebuilder:
     def _visit(self, layer, *args, **kwargs):
         if isinstance(layer, keras.layers.InputLayer):
             return args[0]
-        if _is_relu(layer):
+        if graph.is_relu(layer):
             return self._activation(layer.name, layer.dtype_policy)(args[0])
         if isinstance(layer, keras.layers.Activation) and graph.activation_of(layer) not in (None, "softmax"):
-            raise _not_relu(layer)
+            raise graph.not_relu(layer)
         own = graph.activation_of(layer) if isinstance(layer, graph.WEIGHTED) else None
         if own not in (None, "relu", "softmax"):
-            raise _not_relu(layer)
+            raise graph.not_relu(layer)
         y = self._copy(layer, own)(*args)
         return self._activation(f"{layer.name}_activation", layer.dtype_policy)(y) if own == "relu" else y
 
@@ -248,19 +258,6 @@ def _copy_weights(layer, copy):
         copy.set_weights(layer.get_weights())
 
 
-def _is_relu(layer):
-    if isinstance(layer, keras.layers.ReLU):
-        if layer.max_value is not None or layer.negative_slope or layer.threshold:
-            raise _not_relu(layer)
-        return True
-    return isinstance(layer, keras.layers.Activation) and graph.activation_of(layer) == "relu"
-
-
-def _not_relu(layer):
-    activation = graph.activation_of(layer) or "ReLU with max_value, negative_slope or threshold"
-    return ValueError(f"Expected ReLU activations. Received: layer {layer.name!r} with activation {activation!r}")
-
-
 class _Unit:
     """The unit of a signal in the converted model: what 1 stands for in the source model. Signals may share one."""
 
@@ -281,7 +278,7 @@ class _Unit:
 def _calibrate(model, data, batch_size):
     """Chooses the units, folds them into the weights of `model`; returns `{layer: scale of its pre-activations}`."""
     encoders, scaled = _units(model)
-    activations = _sampled_activations(model, data, batch_size)
+    activations = sampled_activations(model, data, batch_size)
     for _, _, unit, _ in encoders:
         unit = unit.root()
         if unit.value is None:
@@ -296,6 +293,24 @@ def _calibrate(model, data, batch_size):
     for layer, before, after in scaled:
         _fold(layer, before.root().value or 1.0, after.root().value or 1.0)
     return {name: before.root().value for name, _, before, _ in encoders}
+
+
+def normalize(model, scales):
+    """Measures every layer's activations in units of its own, by folding the units into the weights.
+
+    Args:
+        model: Functional or Sequential TTFS model; changed in place.
+        scales: `{encoder: activation that becomes 1}` [1]. Layers that meet in Add or Concatenate share the largest of
+            theirs; the input's is 1.
+    """
+    encoders, scaled = _units(model)
+    for _, _, before, after in encoders:
+        before.join(after)
+    for _, _, unit, _ in encoders:
+        if unit.root().value is None:
+            unit.root().value = max(scales[name] for name, _, other, _ in encoders if other.root() is unit.root())
+    for layer, before, after in scaled:
+        _fold(layer, before.root().value or 1.0, after.root().value or 1.0)
 
 
 def _units(model):
@@ -338,7 +353,7 @@ def _tie(encoders):
                     changed = True
 
 
-def _sampled_activations(model, data, batch_size):
+def sampled_activations(model, data, batch_size):
     """`{encoder: positive pre-activations}` of the model with ReLU in the place of every encoder, a sample of them."""
     found = {}
     batches = -(-len(data) // batch_size)

@@ -220,6 +220,7 @@ class Simulator:
         end = max(population.start + population.window for population in self.populations)
         events = 0
         for now in range(end):
+            arriving = []  # A spike arrives before the next step.
             for population in self.populations:
                 t = now - population.start
                 if not 0 <= t < population.window:
@@ -232,6 +233,7 @@ class Simulator:
                         if not wire.used:
                             wire.used = True
                             events += wire.ways
-                            for potential, target, weight in wire.targets:
-                                potential[target] += weight * population.kernel(t)
+                            arriving += [(*target, population.kernel(t)) for target in wire.targets]
+            for potential, target, weight, carried in arriving:
+                potential[target] += weight * carried
         return [population.times for population in self.populations], output.potential, events, end

@@ -2,24 +2,26 @@ import pytest
 
 from keras_ttfs import energy, spike_rate, spikes_per_neuron
 
-# Table 2: spikes [10^6] as printed, time steps, TrueNorth, SpiNNaker.
+# Table 2: spikes [10^6] as printed, time steps, TrueNorth, SpiNNaker, spike rate [%], spikes per neuron [%].
 CIFAR10 = [
-    ("2.612", 512, "6.01", "9.01"),
-    ("35.196", 1500, "75", "118"),
-    ("6.920", 1125, "16", "24"),
-    ("0.193", 512, "1.00", "1.00"),
-    ("0.069", 680, "0.94", "0.71"),
-    ("0.067", 544, "0.78", "0.60"),
-    ("0.049", 544, "0.74", "0.54"),
+    ("2.612", 512, "6.01", "9.01", "1.82", "930.91"),
+    ("35.196", 1500, "75", "118", "8.36", "12544"),
+    ("6.920", 1125, "16", "24", "2.19", "2466"),
+    ("0.193", 512, "1.00", "1.00", "0.13", "68.86"),
+    ("0.069", 680, "0.94", "0.71", "0.04", "24.59"),
+    ("0.067", 544, "0.78", "0.60", "0.04", "23.88"),
+    ("0.049", 544, "0.74", "0.54", "0.03", "17.46"),
 ]
 CIFAR100 = [
-    ("2.048", 512, "5.42", "8.07"),
-    ("258", 8950, "619", "979"),
-    ("25", 3100, "63", "97"),
-    ("0.170", 512, "1.00", "1.00"),
-    ("0.084", 680, "0.99", "0.79"),
-    ("0.078", 544, "0.82", "0.68"),
+    ("2.048", 512, "5.42", "8.07", "1.43", "729.77"),
+    ("258", 8950, "619", "979", "10.29", "92095"),
+    ("25", 3100, "63", "97", "2.88", "8936"),
+    ("0.170", 512, "1.00", "1.00", "0.12", "60.57"),
+    ("0.084", 680, "0.99", "0.79", "0.04", "29.94"),
+    ("0.078", 544, "0.82", "0.68", "0.05", "27.80"),
 ]
+NEURONS = {energy.TSC_CIFAR10: 280586, energy.TSC_CIFAR100: 280676}
+ROWS = [(row, energy.TSC_CIFAR10) for row in CIFAR10] + [(row, energy.TSC_CIFAR100) for row in CIFAR100]
 
 
 def half_unit(printed):
@@ -27,10 +29,7 @@ def half_unit(printed):
 
 
 @pytest.mark.parametrize("platform", ["truenorth", "spinnaker"])
-@pytest.mark.parametrize(
-    ("row", "reference"),
-    [(row, energy.TSC_CIFAR10) for row in CIFAR10] + [(row, energy.TSC_CIFAR100) for row in CIFAR100],
-)
+@pytest.mark.parametrize(("row", "reference"), ROWS)
 def test_every_energy_cell_of_table_2(row, reference, platform):
     spikes, time_steps, *printed = row
     cell = printed[platform == "spinnaker"]
@@ -47,9 +46,14 @@ def test_unknown_platform():
         energy.normalized_energy(1.0, 1, "loihi")
 
 
-def test_ratios_of_table_2():
-    assert 100 * spikes_per_neuron(67_000, 280_586) == pytest.approx(23.88, abs=0.005)
-    assert 100 * spike_rate(67_000, 280_586, 544) == pytest.approx(0.04, abs=0.005)
+@pytest.mark.parametrize(("row", "reference"), ROWS)
+def test_every_spike_rate_and_spikes_per_neuron_of_table_2(row, reference):
+    spikes, time_steps, _, _, *printed = row
+    total, neurons = float(spikes) * 1e6, NEURONS[reference]
+    ours = spike_rate(total, neurons, time_steps), spikes_per_neuron(total, neurons)
+    for value, cell in zip(ours, printed):
+        slack = half_unit(cell) + 100 * value * half_unit(spikes) / float(spikes)
+        assert abs(100 * value - float(cell)) <= slack * (1 + 1e-9)
 
 
 @pytest.fixture(scope="module")

@@ -174,3 +174,33 @@ def test_agrees_spike_for_spike_with_a_literal_simulation(seed, analog, blocks):
         np.testing.assert_allclose(result.logits[0], potentials, rtol=1e-10, atol=1e-12)
         assert result.decision_step == end
         assert result.synaptic_operations == events
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_early_firing_agrees_with_a_literal_simulation(seed):
+    keras.config.set_dtype_policy("float64")
+    both = build(seed, False, ("conv", "residual", "conv"))
+    model = both.end()
+    early = min(population.window for population in both.simulator.populations) - 1
+    if not early:
+        pytest.skip("a window of one step cannot overlap")
+    network = SpikingNetwork.from_model(model, early_firing=early)
+    for population in both.simulator.populations[1:]:
+        population.start = both.simulator.ready(population.current) - early
+    times, potentials, _, end = both.simulator.run(both.literal)
+    result = network.run(both.x[None], mode="clock", dtype="float64", verbose=0)
+    for expected, (name, found) in zip(times, result.spike_times.items()):
+        np.testing.assert_array_equal(found[0].ravel(), expected, err_msg=name)
+    np.testing.assert_allclose(result.logits[0], potentials, rtol=1e-10, atol=1e-12)
+    assert result.decision_step == end < SpikingNetwork.from_model(model).decision_step
+    with pytest.raises(ValueError, match="Expected mode='clock' for early firing. Received: mode='event'"):
+        network.run(both.x[None], verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("early", "message"), [(-1, "an integer >= 0"), (True, "an integer >= 0"), (8, "< 8, the short")]
+)
+def test_early_firing_must_fit_the_windows(early, message):
+    model = keras.Sequential([keras.Input((4,)), TTFSActivation(8), L.Dense(2)])
+    with pytest.raises(ValueError, match=f"Expected early_firing (to be )?{message}"):
+        SpikingNetwork.from_model(model, early_firing=early)

@@ -25,8 +25,10 @@ RANK = {
     "models": 3,
     "callbacks": 3,
 }
-RANK |= {"applications": 4, "snn.graph": 4, "snn.network": 5, "snn.equivalence": 6, "snn.plots": 0, "snn": 7}
-RANK |= {"conversion": 8, "keras_ttfs": 9}
+RANK |= {"applications": 4, "snn.graph": 4, "snn.network": 5, "snn.equivalence": 6, "snn.plots": 0}
+RANK |= {"snn.codings.coding": 0, "snn.codings": 2, "snn.coded": 6, "snn": 7, "conversion": 8, "snn.codings.t2fsnn": 9}
+RANK |= {f"snn.codings.{name}": 1 for name in ("rate", "phase", "burst", "temporal_switch")}
+RANK |= {"keras_ttfs": 10}
 FORBIDDEN = {"absl", "tensorflow_datasets", "matplotlib", "sklearn", "experiments"}
 # The pictures of a simulation import matplotlib, an extra, when they are drawn.
 ALLOWED = {"snn.plots": {"matplotlib"}}

@@ -203,6 +203,19 @@ def test_failed_runs_are_told_and_the_others_go_on(tmp_path, monkeypatch):
     assert list(results) == ["seed2"] and failures == {"seed1": "FloatingPointError: Expected a finite loss."}
 
 
+def test_a_collected_run_is_not_trained_again(tmp_path, monkeypatch):
+    result = {"config": Config(seed=1).as_dict()}
+    write_json(str(tmp_path / "row.seed1.json"), result)
+    monkeypatch.setattr(runs, "in_new_process", lambda *arguments: pytest.fail("trained again"))
+    collect = str(tmp_path)
+    assert runs.run_all({"row/seed1": Config(seed=1)}, f"{tmp_path}/new", collect=collect) == (
+        {"row/seed1": result},
+        {},
+    )
+    with pytest.raises(FileExistsError, match="seed: 1 there, 2 asked"):
+        runs.run_all({"row/seed1": Config(seed=2)}, f"{tmp_path}/new", collect=collect)
+
+
 def test_a_process_gives_its_result_or_its_exception():
     assert processes.in_new_process(divmod, 7, 2) == (3, 1)
     with pytest.raises(ValueError, match="invalid literal"):

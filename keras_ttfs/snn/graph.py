@@ -95,6 +95,10 @@ class Step:
         """The function of the inputs' values, computed in `dtype`."""
         raise NotImplementedError
 
+    def linear(self, dtype):
+        """As `made` without bias: what spikes add to a potential."""
+        return self.made(dtype)
+
     def paths(self):
         """As `made("float64")`, with every weight 1 and no bias: counts the ways from a spike to a neuron."""
         return self.made("float64")
@@ -104,24 +108,36 @@ class Input(Step):
     """The model's input: an analog current until neurons encode it."""
 
 
-class Neurons(Step):
-    """A population of integrate-and-fire neurons with one temporal kernel.
+class Population(Step):
+    """A population of integrate-and-fire neurons. Where it has a window of its own, that begins at the step `start`."""
+
+    spiking = True
+
+    def __init__(self, name, inputs, shape, time_window=None):
+        super().__init__(name, inputs, shape)
+        self.size = int(np.prod(shape))
+        self.time_window = time_window
+        self.start = None
+
+    @property
+    def end(self):
+        """Global step after the last of the fire phase."""
+        return self.start + self.time_window
+
+
+class Neurons(Population):
+    """A population with one temporal kernel.
 
     A neuron integrates while its inputs fire. From the global step `start` on it fires at the first local step t with
     `u >= thresholds[t]` (and u > 0), once; then it is refractory.
     """
 
-    spiking = True
-
     def __init__(self, name, inputs, shape, encoder):
-        super().__init__(name, inputs, shape)
+        super().__init__(name, inputs, shape, encoder.time_window)
         self.tau = float(np.asarray(encoder.tau))
         self.t_d = float(np.asarray(encoder.t_d))
-        self.time_window = encoder.time_window
         self.rounding = encoder.rounding
         self.policy = encoder.dtype_policy.name
-        self.size = int(np.prod(shape))
-        self.start = None
         # Its spike time when it stays silent; the type of all its spike times.
         self.silent = tf.constant(self.time_window, tf.int16 if self.time_window <= tf.int16.max else tf.int32)
 
@@ -130,11 +146,6 @@ class Neurons(Step):
 
     def levels(self, dtype):
         return temporal_kernel.levels(self.tau, self.t_d, self.time_window, dtype=dtype)
-
-    @property
-    def end(self):
-        """Global step after the last of the fire phase."""
-        return self.start + self.time_window
 
 
 class Route(Step):
@@ -218,6 +229,10 @@ class Synapse(Step):
 
         return potential
 
+    def linear(self, dtype):
+        weights, _ = self.folded(dtype)
+        return self._summing_layer(dtype, weights) or (lambda value: value * weights[0])
+
     def paths(self):
         layer = self._summing_layer("float64", [np.ones(kernel.shape) for kernel in self.kernels])
         return layer or (lambda value: value)
@@ -261,20 +276,27 @@ class Encoded:
         self.neurons = neurons
 
 
-def read(model):
+def read(model, relu=False, early_firing=0):
     """`(steps, output)` of a model: steps in the order of computation, the first of them the input.
+
+    Args:
+        relu: bool: whether populations stand for ReLU (as a layer, as `Activation("relu")` or as a layer's `activation`),
+            with no window yet, instead of for TTFSActivation and TTFSEncode.
+        early_firing: as `schedule`.
 
     Raises:
         ValueError: "Expected ... Received: ..." naming the layer and what is supported.
     """
-    reader = _Reader(model)
+    reader = _Reader(model, relu)
     steps, output = _folded(reader.steps, reader.output)
-    _schedule(steps)
+    if not relu:
+        schedule(steps, early_firing)
     return steps, output
 
 
 class _Reader:
-    def __init__(self, model):
+    def __init__(self, model, relu):
+        self.relu = relu
         self.steps = []
         self.names = set()
         self.softmax = None
@@ -330,19 +352,23 @@ class _Reader:
     def _add_layer(self, layer, inputs):
         kind = type(layer)
         shapes = [(None, *step.shape) for step in inputs]
-        if kind in (TTFSActivation, TTFSEncode):
+        if self.relu and is_relu(layer):
+            return self._add(Population(layer.name, inputs, inputs[0].shape))
+        if kind in (TTFSActivation, TTFSEncode) and not self.relu:
             neurons = self._add(Neurons(layer.name, inputs, inputs[0].shape, layer))
             return neurons if kind is TTFSActivation else (Encoded(neurons),) * 3
         if kind not in WEIGHTED + NORMS + SUMS + ROUTES:
-            raise _unsupported(layer)
-        _check_options(layer, inputs)
+            raise _unsupported(layer, self.relu)
+        own = activation_of(layer) if kind in WEIGHTED else None
+        _check_options(layer, inputs, own, self.relu)
         shape = tuple(layer.compute_output_shape(shapes if len(shapes) > 1 else shapes[0])[1:])
         if kind in NORMS:
             return self._add(Synapse(layer.name, inputs, shape, norm=layer))
         if kind in WEIGHTED:
-            if activation_of(layer) == "softmax":
+            if own == "softmax":
                 self.softmax = layer.name
-            return self._add(Synapse(layer.name, inputs, shape, layer))
+            synapse = self._add(Synapse(layer.name, inputs, shape, layer))
+            return self._add(Population(f"{layer.name}_activation", (synapse,), shape)) if own == "relu" else synapse
         return self._add((Route if kind in ROUTES else Sum)(layer.name, inputs, shape, layer))
 
 
@@ -359,26 +385,49 @@ def _decoded(layer, inputs):
     return neurons
 
 
-def _unsupported(layer):
+def is_relu(layer):
+    """Whether a layer is nothing but a ReLU.
+
+    Raises:
+        ValueError: "Expected ReLU activations. Received: ..." for a ReLU with other options than Keras' defaults.
+    """
+    if isinstance(layer, keras.layers.ReLU):
+        if layer.max_value is not None or layer.negative_slope or layer.threshold:
+            raise not_relu(layer)
+        return True
+    return isinstance(layer, keras.layers.Activation) and activation_of(layer) == "relu"
+
+
+def not_relu(layer):
+    activation = activation_of(layer) or "ReLU with max_value, negative_slope or threshold"
+    return ValueError(f"Expected ReLU activations. Received: layer {layer.name!r} with activation {activation!r}")
+
+
+CONVERT = " keras_ttfs.convert turns a ReLU model into a TTFS model."
+
+
+def _unsupported(layer, relu):
     advice = ""
     if not isinstance(layer, keras.layers.Layer):
         advice = (
             " Write keras.layers.Add or keras.layers.Concatenate instead of an operator or a function of keras.ops."
         )
+    elif relu and isinstance(layer, TTFSEncode):
+        advice = " Its spikes are those of SpikingNetwork.from_model."
     elif isinstance(layer, keras.layers.ReLU) or activation_of(layer) == "relu":
-        advice = " keras_ttfs.convert turns a ReLU model into a TTFS model."
+        advice = CONVERT
+    supported = SUPPORTED.replace("TTFSActivation, TTFSEncode, TemporalKernelDecode", "ReLU") if relu else SUPPORTED
     return ValueError(
-        f"Expected layers of {SUPPORTED}. Received: layer {layer.name!r} ({type(layer).__name__}).{advice}"
+        f"Expected layers of {supported}. Received: layer {layer.name!r} ({type(layer).__name__}).{advice}"
     )
 
 
-def _check_options(layer, inputs):
-    """Options of supported layers that have no meaning in spikes."""
-    if isinstance(layer, WEIGHTED) and activation_of(layer) not in (None, "softmax"):
-        advice = " keras_ttfs.convert turns a ReLU model into a TTFS model." if activation_of(layer) == "relu" else ""
+def _check_options(layer, inputs, own, relu):
+    """Options of supported layers that have no meaning in spikes; `own` is the name of a layer's own activation."""
+    if own not in (None, "softmax") and not (relu and own == "relu"):
         raise ValueError(
-            f"Expected no activation but TTFSActivation. Received: layer {layer.name!r} with activation "
-            f"{activation_of(layer)!r}.{advice}"
+            f"Expected no activation but {'ReLU' if relu else 'TTFSActivation'}. Received: layer {layer.name!r} with "
+            f"activation {own!r}.{CONVERT if own == 'relu' else ''}"
         )
     if getattr(layer, "data_format", "channels_last") != "channels_last":
         raise ValueError(f"Expected data_format='channels_last'. Received: layer {layer.name!r} with another")
@@ -386,7 +435,7 @@ def _check_options(layer, inputs):
         raise ValueError(f"Expected axis=-1. Received: layer {layer.name!r} with axis={layer.axis}")
     if isinstance(layer, keras.layers.MaxPooling2D) and not inputs[0].spiking:
         raise ValueError(
-            "Expected max pooling of spikes (behind a TTFSActivation; before it, it gives the same values). "
+            "Expected max pooling of spikes (behind the activation; before it, it gives the same values). "
             f"Received: layer {layer.name!r}, which pools {inputs[0].name!r}"
         )
 
@@ -409,18 +458,20 @@ def _folded(steps, output):
     return kept, replaced.get(output, output)
 
 
-def _schedule(steps):
-    """Sets the start of every population: when all populations that feed it have fired.
+def schedule(steps, early_firing=0):
+    """Sets the start of every population: when all populations that feed it have fired, or `early_firing` steps before.
 
     An analog input takes one window of its own, as an encoded one does.
     """
-    window = max((step.time_window for step in steps if isinstance(step, Neurons)), default=1)
-    ready, analog = {}, set()
+    window = max((step.time_window for step in steps if isinstance(step, Population)), default=1)
+    ready, analog, of_spikes = {}, set(), set()
     for step in steps:
         ready[step] = max((ready[source] for source in step.inputs), default=0)
         of_input = isinstance(step, Input) or any(source in analog for source in step.inputs)
-        if isinstance(step, Neurons):
-            step.start = ready[step]
+        if isinstance(step, Population) or of_spikes.intersection(step.inputs):
+            of_spikes.add(step)
+        if isinstance(step, Population):
+            step.start = ready[step] - (early_firing if of_spikes.intersection(step.inputs) else 0)
             ready[step] = step.end
         elif of_input and isinstance(step, (Input, Route)):
             analog.add(step)

@@ -66,6 +66,23 @@ def shows_progress(verbose):
     return sys.stdout.isatty() if verbose == "auto" else bool(verbose)
 
 
+def check_batch_size(batch_size):
+    if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
+        raise ValueError(f"Expected batch_size to be an integer >= 1 [samples]. Received: batch_size={batch_size!r}")
+
+
+def check_inputs(x, shape, dtype):
+    """`x` as an array of `dtype`, if it is a finite one of samples of `shape`."""
+    if dtype not in DTYPES:
+        raise ValueError(f"Expected dtype to be one of {DTYPES}. Received: dtype={dtype!r}")
+    x = np.asarray(x, dtype)
+    if x.shape[1:] != shape or not len(x):
+        raise ValueError(f"Expected inputs of shape (samples, {str(shape)[1:]}. Received: shape {x.shape}")
+    if not np.isfinite(x).all():
+        raise ValueError("Expected finite inputs. Received: NaN or infinite ones")
+    return x
+
+
 class SpikingNetwork:
     """Integrate-and-fire neurons that fire the spikes which a trained model's activations stand for.
 
@@ -86,8 +103,9 @@ class SpikingNetwork:
     Reference: Eqs. 1-3, Fig. 9.
     """
 
-    def __init__(self, steps, output):
+    def __init__(self, steps, output, early_firing=0):
         self.steps = steps
+        self.early_firing = early_firing
         self.output = output
         self.populations = [step for step in steps if isinstance(step, Neurons)]
         if not self.populations:
@@ -95,11 +113,11 @@ class SpikingNetwork:
                 "Expected a model with TTFSActivation or TTFSEncode layers. Received: none before its output"
             )
         self.decision_step = max(neurons.end for neurons in self.populations)
-        self.time_steps = self.decision_step + max(neurons.time_window for neurons in self.populations)
+        self.time_steps = self.decision_step + max(neurons.time_window for neurons in self.populations) - early_firing
         self._made = {}
 
     @classmethod
-    def from_model(cls, model):
+    def from_model(cls, model, early_firing=0):
         """The spiking network of a Functional or Sequential model, with the weights that it has now.
 
         Batch normalisation is folded into the synapses. A softmax at the output is left out: `logits` are before it.
@@ -108,11 +126,20 @@ class SpikingNetwork:
             model: of Conv2D, DepthwiseConv2D, SeparableConv2D, Dense, BatchNormalization, TKBatchNorm, TTFSActivation,
                 TTFSEncode with TemporalKernelDecode, MaxPooling2D, AveragePooling2D, GlobalAveragePooling2D, Flatten,
                 Reshape, ZeroPadding2D, Dropout, Identity, Add and Concatenate, nested models included.
+            early_firing: int >= 0, less than every window: by how much a fire phase begins before its inputs have all
+                fired [steps]. The answer comes sooner; a neuron that later inputs would have kept silent, or made fire
+                sooner, errs. A spike arrives before the next step. Only the clock simulates it.
 
         Raises:
             ValueError: "Expected ... Received: ..." naming the layer that cannot be turned into spikes.
         """
-        return cls(*graph.read(model))
+        if isinstance(early_firing, bool) or not isinstance(early_firing, int) or early_firing < 0:
+            raise ValueError(f"Expected early_firing to be an integer >= 0 [steps]. Received: {early_firing!r}")
+        network = cls(*graph.read(model, early_firing=early_firing), early_firing)
+        shortest = min(neurons.time_window for neurons in network.populations)
+        if early_firing >= shortest:
+            raise ValueError(f"Expected early_firing < {shortest}, the shortest window. Received: {early_firing}")
+        return network
 
     @property
     def neurons(self):
@@ -244,19 +271,10 @@ class SpikingNetwork:
     def _checked(self, x, mode, dtype, batch_size, record):
         if mode not in MODES:
             raise ValueError(f"Expected mode to be one of {MODES}. Received: mode={mode!r}")
-        if dtype not in DTYPES:
-            raise ValueError(f"Expected dtype to be one of {DTYPES}. Received: dtype={dtype!r}")
-        if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
-            raise ValueError(
-                f"Expected batch_size to be an integer >= 1 [samples]. Received: batch_size={batch_size!r}"
-            )
-        x = np.asarray(x, dtype)
-        if x.shape[1:] != self.steps[0].shape or not len(x):
-            raise ValueError(
-                f"Expected inputs of shape (samples, {str(self.steps[0].shape)[1:]}. Received: shape {x.shape}"
-            )
-        if not np.isfinite(x).all():
-            raise ValueError("Expected finite inputs. Received: NaN or infinite ones")
+        if self.early_firing and mode != "clock":
+            raise ValueError(f"Expected mode='clock' for early firing. Received: mode={mode!r}")
+        check_batch_size(batch_size)
+        x = check_inputs(x, self.steps[0].shape, dtype)
         if record and mode != "clock":
             raise ValueError(f"Expected mode='clock' to record membrane potentials. Received: mode={mode!r}")
         sizes = {step.name: int(np.prod(step.shape)) for step in self.populations + [self.output]}

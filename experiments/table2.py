@@ -1,0 +1,187 @@
+"""Table 2 on one network: `python -m experiments.table2 --model=RELU.keras --ttfs=TTFS.keras --workdir=runs/table2`.
+
+Every coding simulates the same trained network (a ReLU model, converted; TTFS models as they were trained). What is
+finished is not simulated again.
+"""
+
+import os
+import pathlib
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+from absl import app, flags
+
+from experiments import report
+from experiments.config import CHOICES, differences
+from experiments.files import read_json, replaced, write_json
+
+
+def simulate_conversion(row, model, calibration, images, labels, batch_size):
+    """A converted coding: `(result, accuracy by step, spikes by step)`."""
+    from keras_ttfs.snn import CodedNetwork, codings
+
+    kinds = {
+        "rate": codings.RateCoding,
+        "phase": codings.PhaseCoding,
+        "burst": codings.BurstCoding,
+        "tsc": codings.TemporalSwitchCoding,
+    }
+    network = CodedNetwork.from_model(model, kinds[row](), calibration)
+    result = network.run(images, batch_size=batch_size, verbose=1)
+    correct = (result.predictions == labels[:, None]).mean(0)
+    return network, result.time_steps, correct, result.spikes_per_step
+
+
+def simulate_ttfs(model, images, labels, batch_size, early_firing=0):
+    """A TTFS model, step by step; as `simulate_conversion`."""
+    import numpy as np
+
+    from keras_ttfs.snn import SpikingNetwork, plots
+
+    network = SpikingNetwork.from_model(model, early_firing=early_firing)
+    output = network.output.name
+    result = network.run(
+        images, mode="clock", batch_size=batch_size, record={output: range(network.output.shape[0])}, verbose=1
+    )
+    steps = network.decision_step
+    correct = (result.membranes[output].argmax(1) == labels[:, None]).mean(0)
+    spikes = np.zeros(steps)
+    for name, counts in plots.count_spike_times(result).items():
+        if name not in result.input_layers:
+            start, window = result.phases[name]
+            spikes[start : start + window] += counts[:window]
+    # A step's potentials are those that its spikes are compared with: the last ones arrive after it.
+    correct = np.append(correct[1:], (result.logits.argmax(-1) == labels).mean())
+    return network, network.time_steps, correct, spikes / len(images)
+
+
+def simulate(row, path, data, batch_size, time_window):
+    """The result of one row, a dict; `path` is that of the ReLU twin, or of the TTFS model of a trained row."""
+    import keras_ttfs
+
+    calibration, images, labels = data
+    begun = time.monotonic()
+    model = float32(path)
+    if row.startswith("ttfs"):
+        outcome = simulate_ttfs(model, images, labels, batch_size)
+    elif row.startswith("t2fsnn"):
+        early = time_window // 2 if row == "t2fsnn_early" else 0
+        converted = keras_ttfs.convert_t2fsnn(model, calibration, time_window=time_window)
+        outcome = simulate_ttfs(converted, images, labels, batch_size, early)
+    else:
+        outcome = simulate_conversion(row, model, calibration, images, labels, batch_size)
+    network, time_steps, accuracy, spikes = outcome
+    surrogate = model.predict(images, batch_size=batch_size, verbose=0).argmax(-1)
+    return {
+        "row": row,
+        "label": label(row, path),
+        "accuracy": float(accuracy[-1]),
+        # Of the model that the spikes stand for: the ReLU twin, or the TTFS model itself.
+        "model_accuracy": float((surrogate == labels).mean()),
+        "time_steps": time_steps,
+        "spikes": float(spikes.sum()),
+        "neurons": network.neurons,
+        "seconds": round(time.monotonic() - begun, 1),
+        "curve": curve(accuracy, spikes.cumsum()),
+    }
+
+
+def label(row, path):
+    """Name of a row in the table; a trained model's is that of its run, where it lies beside its result."""
+    if row in report.TABLE2_ROWS:
+        return report.TABLE2_ROWS[row][0]
+    result = pathlib.Path(path).with_name("result.json")
+    return read_json(result)["config"]["row"] if result.exists() else pathlib.Path(path).stem
+
+
+def curve(accuracy, spikes, points=200):
+    """`[[step, accuracy, spikes so far], ...]` at about so many steps, the last of them included."""
+    import numpy as np
+
+    steps = np.unique(np.linspace(1, len(accuracy), min(points, len(accuracy))).round().astype(int))
+    return [[int(step), round(float(accuracy[step - 1]), 4), round(float(spikes[step - 1]), 1)] for step in steps]
+
+
+def float32(path):
+    """A model of whatever precision as one of float32, which the simulations are of."""
+    import keras
+
+    from keras_ttfs.snn import in_dtype
+
+    return in_dtype(keras.models.load_model(path, compile=False), "float32")
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f"Expected flags only. Received: {argv[1:]}")
+    options = flags.FLAGS
+    try:
+        results = run_all(options)
+    except (OSError, ImportError, ValueError) as error:
+        raise SystemExit(f"{type(error).__name__}: {error}") from error
+    from experiments import plots
+
+    plots.codings(results, os.path.join(options.workdir, "codings.png"))
+    text = report.table2(results)
+    with replaced(os.path.join(options.workdir, "table2.md")) as temporary:
+        pathlib.Path(temporary).write_text(text + "\n")
+    print(f"\n{text}\n\nFiles: {os.path.abspath(options.workdir)}")
+
+
+def run_all(options):
+    """Every row's result, in the table's order; simulates those that `workdir` does not hold yet."""
+    from experiments import data as data_module
+    from experiments.train import provenance
+
+    paths = dict.fromkeys(options.rows, options.model)
+    paths |= {f"ttfs_{number}": path for number, path in enumerate(options.ttfs)}
+    unknown = set(options.rows) - set(report.TABLE2_ROWS)
+    if unknown:
+        raise ValueError(f"Expected rows of {', '.join(report.TABLE2_ROWS)}. Received: {', '.join(sorted(unknown))}")
+    for path in paths.values():
+        if not os.path.isfile(path):
+            raise FileNotFoundError(f"Expected .keras files. Received: {path}")
+    data = data_module.load(options.dataset, options.data_dir)
+    test = data.test()
+    count = options.test_images or len(test)
+    scaled = [data_module.scale(images).numpy() for images in (data.train.images, test.images)]
+    parts = scaled[0][: options.calibration_images], scaled[1][:count], test.labels[:count]
+    settings = {
+        "data": data.description,
+        "test_images": len(parts[2]),
+        "calibration_images": len(parts[0]),
+        "time_window": options.time_window,
+    }
+    os.makedirs(options.workdir, exist_ok=True)
+    results, begun, simulated = [], time.monotonic(), 0
+    for number, (row, path) in enumerate(paths.items()):
+        file = os.path.join(options.workdir, f"{row}.json")
+        asked = {**settings, "model": os.path.abspath(path)}
+        if not os.path.exists(file):
+            left = (time.monotonic() - begun) / simulated * (len(paths) - number) if simulated else None
+            estimate = f", about {left / 60:.0f} minutes left" if left is not None else ""
+            print(f"[{number + 1}/{len(paths)}] {label(row, path)}{estimate}", flush=True)
+            result = simulate(row, path, parts, options.batch_size, options.time_window)
+            write_json(file, {**result, "settings": asked, **provenance()})
+            simulated += 1
+        results.append(read_json(file))
+        if changes := differences(results[-1]["settings"], asked):
+            raise FileExistsError(f"Expected {file} to hold what is asked for. Received: {changes}.")
+    return results
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("model", None, "Trained ReLU twin, a .keras file.")
+    flags.DEFINE_multi_string("ttfs", [], "Trained TTFS model, a .keras file; repeat the flag for several.")
+    flags.DEFINE_list("rows", list(report.TABLE2_ROWS), "Conversions of the ReLU twin to simulate.")
+    flags.DEFINE_string("workdir", None, "Directory of results, table and plot; resumes what it holds.")
+    flags.DEFINE_enum("dataset", "cifar10", CHOICES["dataset"], "Data set of the models.")
+    flags.DEFINE_string("data_dir", None, "Directory of tensorflow-datasets; its own default if not given.")
+    flags.DEFINE_integer("test_images", 1000, "First so many test images [images]; 0: all.", lower_bound=0)
+    flags.DEFINE_integer("calibration_images", 500, "First so many training images [images].", lower_bound=1)
+    flags.DEFINE_integer("time_window", 40, "T of TTFS by conversion [steps].", lower_bound=2)
+    flags.DEFINE_integer("batch_size", 100, "Images simulated at a time [images].", lower_bound=1)
+    flags.mark_flags_as_required(["model", "workdir"])
+    app.run(main)

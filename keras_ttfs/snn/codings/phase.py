@@ -1,0 +1,32 @@
+"""Phase coding: weighted spikes."""
+
+import tensorflow as tf
+
+from keras_ttfs.snn.codings.coding import Coding, soft_reset
+
+
+class PhaseCoding(Coding):
+    """A spike in phase k of a period carries `2**-(1 + k)`; the threshold is the same, and the reset is soft.
+
+    A period sends an activation as a binary fraction, its most significant bit first.
+
+    Args:
+        period: int >= 1: phases of a period [steps].
+
+    Differs from the paper: the input is an analog current, an equal share at each phase, not a binary fraction.
+
+    Reference: Kim et al., "Deep neural networks with weighted spikes", Neurocomputing 311, 2018.
+    """
+
+    time_steps = 1500
+
+    def __init__(self, period=8):
+        if isinstance(period, bool) or not isinstance(period, int) or period < 1:
+            raise ValueError(f"Expected period to be an integer >= 1 [steps]. Received: period={period!r}")
+        self.period = period
+        self.current = 1.0 / period
+
+    def fire(self, potential, state, scale, step):
+        weight = tf.pow(tf.constant(0.5, scale.dtype), tf.cast(1 + step % self.period, scale.dtype))
+        potential, sent, fires = soft_reset(potential, scale * weight)
+        return potential, state, sent, tf.cast(fires, tf.int8)

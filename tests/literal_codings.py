@@ -1,0 +1,122 @@
+"""Slow, obvious simulators of the codings of ReLU activations: one neuron at a time, thresholds of 1, normalised weights.
+
+The wiring (an explicit weight for every pair of neurons) is that of `literal`. NumPy only; imports nothing of keras_ttfs.
+"""
+
+import numpy as np
+
+
+class Population:
+    """Neurons that stand for ReLU. `scale` is the activation that is sent as 1."""
+
+    def __init__(self, current, scale, depth):
+        self.current, self.scale, self.depth = current, scale, depth
+
+
+class Rate:
+    share, window = 1.0, None
+
+    def begin(self, count):
+        self.u = np.zeros(count)
+
+    def threshold(self, neuron, step):
+        return 1.0
+
+    def fire(self, neuron, step):
+        """`(sent, spikes)` of one neuron at one step."""
+        threshold = self.threshold(neuron, step)
+        fires = self.u[neuron] >= threshold
+        if fires:
+            self.u[neuron] -= threshold
+        self.after(neuron, fires)
+        return (threshold, 1) if fires else (0.0, 0)
+
+    def after(self, neuron, fires):
+        pass
+
+
+class Phase(Rate):
+    share = 1 / 8
+
+    def threshold(self, neuron, step):
+        return 2.0 ** -(1 + step % 8)
+
+
+class Burst(Rate):
+    share = 0.125
+
+    def begin(self, count):
+        super().begin(count)
+        self.in_a_row = np.zeros(count, int)
+
+    def threshold(self, neuron, step):
+        return 0.125 * 2.0 ** self.in_a_row[neuron]
+
+    def after(self, neuron, fires):
+        self.in_a_row[neuron] = self.in_a_row[neuron] + 1 if fires else 0
+
+
+class Switch(Rate):
+    share = None
+
+    def __init__(self, window):
+        self.window = window
+
+    def begin(self, count):
+        super().begin(count)
+        self.on = np.zeros(count, bool)
+
+    def fire(self, neuron, step):
+        before, on = self.on[neuron], self.u[neuron] >= 0.5 / self.window
+        spikes = int(on and not before) + int(before and not on) + int(on and step == self.window - 1)
+        self.on[neuron] = on
+        if on:
+            self.u[neuron] -= 1 / self.window
+        return (1 / self.window if on else 0.0), spikes
+
+
+def run(populations, output, coding, steps):
+    """`(spikes (steps, neurons) of each population, output potentials)`; `coding()` makes a population's neurons."""
+    sent, neurons = {}, {}
+    for population in populations:
+        count = len(population.current.weights)
+        neurons[population] = coding()
+        neurons[population].begin(count)
+        sent[population] = np.zeros(count), np.zeros(count)  # now, and in all
+        if neurons[population].share is None:
+            neurons[population].u += population.current.constant / population.scale
+    share = neurons[populations[0]].share
+    potential = output.constant.copy() if share is None else np.zeros(len(output.weights))
+
+    def heard(wire):
+        """What a wire carries now; of several neurons, the one that has sent the most in all is heard."""
+        values = [sent[population][1][neuron] * population.scale for population, neuron in wire.sources]
+        if not values:
+            return 0.0
+        population, neuron = wire.sources[int(np.argmax(values))]
+        if share is None:
+            return max(sent[population][0][neuron] * population.scale for population, neuron in wire.sources)
+        return sent[population][0][neuron] * population.scale
+
+    def arrived(current, target):
+        constant = 0.0 if share is None else share * current.constant[target]
+        return constant + sum(weight * heard(wire) for wire, (weight, _) in current.weights[target].items())
+
+    spikes = [np.zeros((steps, len(population.current.weights)), int) for population in populations]
+    for now in range(steps):
+        for population in populations:
+            sent[population][0][:] = 0.0
+        for population, record in zip(populations, spikes):
+            own, window = neurons[population], neurons[population].window
+            local = now if window is None else now - population.depth * window
+            for neuron in range(len(own.u)):
+                own.u[neuron] += arrived(population.current, neuron) / population.scale
+            if window is not None and not 0 <= local < window:
+                continue
+            for neuron in range(len(own.u)):
+                value, record[now, neuron] = own.fire(neuron, local)
+                sent[population][0][neuron] = value
+                sent[population][1][neuron] += value
+        for target in range(len(potential)):
+            potential[target] += arrived(output, target)
+    return spikes, potential

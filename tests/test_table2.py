@@ -1,0 +1,97 @@
+"""Table 2: every coding on one network, in one command that may be killed."""
+
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from experiments import report, table2
+from experiments.config import Config
+from experiments.files import read_json
+from experiments.train import train
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """A ReLU twin and a TTFS model of digits."""
+    folder = tmp_path_factory.mktemp("models")
+    common = {"width": 0.25, "learning_rate": 4e-3, "gamma_0": 0.3, "bn_momentum": 0.9, "epochs": 6}
+    paths = []
+    for activation in ("relu", "ttfs"):
+        workdir = str(folder / activation)
+        train(Config(activation=activation, row=f"our {activation}", **common), workdir, verbose=0)
+        paths.append(f"{workdir}/model.keras")
+    return paths
+
+
+def command(models, workdir, *more):
+    relu, ttfs = models
+    program = [sys.executable, "-m", "experiments.table2", f"--model={relu}", f"--ttfs={ttfs}", f"--workdir={workdir}"]
+    return [*program, "--dataset=digits", "--test_images=60", "--calibration_images=100", *more]
+
+
+def run(arguments):
+    return subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_killed_and_restarted_it_ends_with_every_row(models, tmp_path):
+    workdir = tmp_path / "table2"
+    process = subprocess.Popen(command(models, workdir), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not (workdir / "rate.json").exists() and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = (workdir / "rate.json").stat().st_mtime_ns
+    done = run(command(models, workdir))
+    assert done.returncode == 0, done.stderr
+    assert (workdir / "rate.json").stat().st_mtime_ns == before
+    results = {row: read_json(workdir / f"{row}.json") for row in (*report.TABLE2_ROWS, "ttfs_0")}
+    for row, result in results.items():
+        steps, accuracy, spikes = result["curve"][-1]
+        assert accuracy == pytest.approx(result["accuracy"], abs=1e-4) and spikes == pytest.approx(
+            result["spikes"], abs=0.1
+        )
+        assert abs(result["accuracy"] - result["model_accuracy"]) < (0.12 if row.startswith("t2fsnn") else 0.05)
+        assert result["neurons"] == results["rate"]["neurons"] and result["settings"]["test_images"] == 60
+    assert results["ttfs_0"]["accuracy"] == results["ttfs_0"]["model_accuracy"]
+    steps = {row: result["time_steps"] for row, result in results.items()}
+    # Five hidden layers.
+    assert steps == {
+        "rate": 512, "phase": 1500, "burst": 1125, "tsc": 192, "t2fsnn": 280, "t2fsnn_early": 160, "ttfs_0": 224,
+    }  # fmt: skip
+    order = [results[row]["spikes"] for row in ("phase", "burst", "rate", "tsc", "t2fsnn")]
+    assert order == sorted(order, reverse=True)
+    text = (workdir / "table2.md").read_text()
+    assert text.strip() in done.stdout and "| our ttfs | direct | TTFS |" in text
+    assert (workdir / "codings.png").exists()
+    other = run(command(models, workdir, "--calibration_images=50"))
+    assert other.returncode != 0 and "calibration_images: 100 there, 50 asked" in other.stderr
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [("--rows=rate,colour", "Received: colour"), ("--model=none.keras", "Expected .keras files. Received: none.keras")],
+)
+def test_flag_errors(models, tmp_path, flag, message):
+    done = run(command(models, tmp_path, flag))
+    assert done.returncode != 0 and message in done.stderr
+
+
+def test_curves_are_thinned_and_keep_their_end():
+    import numpy as np
+
+    points = table2.curve(np.linspace(0, 0.9, 1500), np.arange(1500.0))
+    assert len(points) == 200 and points[0][0] == 1 and points[-1] == [1500, 0.9, 1499.0]
+
+
+def test_papers_table_from_its_spikes_and_steps():
+    lines = report.paper_table2().splitlines()
+    assert lines[2] == (
+        "| Han et al. 2020, RMP-SNN | conversion | rate | 93.39 | 512 | 261.20 | 1.82 | 930.91 | 6.01 | 9.02 |"
+    )
+    assert lines[5].endswith("| 512 | 19.30 | 0.13 | 68.78 | 1.00 | 1.00 |")
