@@ -1,6 +1,6 @@
 """Deep spiking neural networks with time-to-first-spike coding, as ordinary Keras 3 layers."""
 
-from keras_ttfs import applications, energy, regularizers, snn, temporal_kernel
+from keras_ttfs import applications, energy, regularizers, snn, spike_time, temporal_kernel
 from keras_ttfs.callbacks import RelaxationSchedule, TemporalKernelHistory
 from keras_ttfs.conversion import coding_report, convert
 from keras_ttfs.layers import TemporalKernelDecode, TKBatchNorm, TTFSActivation, TTFSEncode
@@ -26,6 +26,7 @@ __all__ = [
     "energy",
     "regularizers",
     "snn",
+    "spike_time",
     "spike_rate",
     "spikes_per_neuron",
     "temporal_kernel",

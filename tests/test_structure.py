@@ -22,6 +22,7 @@ RANK = {
     "metrics": 1,
     "fused": 1,
     "layers": 2,
+    "spike_time": 2,
     "models": 3,
     "callbacks": 3,
 }

@@ -1,0 +1,228 @@
+"""Direct training in the spike-time domain (Zhou et al. 2021), to compare with: neurons without temporal kernel or window.
+
+A neuron integrates currents that decay exponentially and fires once, when its potential reaches 1. With `z = exp(t / tau)`
+in the place of every spike time t, the output's is a closed form of the inputs' that came before it.
+"""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_ttfs.metrics import MeanSpikes
+
+# z of a neuron that stays silent.
+NEVER = 1e5
+# Of an output spike; a silent one's loss would drown all others'.
+LATEST = 50.0
+# Numbers of one intermediate tensor: samples are computed in groups of about this size.
+GROUP = 1 << 24
+
+
+def first_crossing(z, weights):
+    """When neurons reach their threshold of 1, in the z-domain.
+
+    Forward: `z_out = sum(w z) / (sum(w) - 1)` over the causal set, the inputs before z_out; the earliest such z_out, NEVER
+    where there is none.
+
+    Backward: `dz_out/dz = w / (sum(w) - 1)` and `dz_out/dw = (z - z_out) / (sum(w) - 1)` in the causal set; 0 outside it,
+    and where the neuron stays silent.
+
+    >>> float(first_crossing([[1.0, 2.0, 9.0]], [[1.0], [1.0], [1.0]])[0, 0])
+    3.0
+
+    Args:
+        z: float tensor `(rows, inputs)` >= 1; NEVER where an input is silent [1].
+        weights: float tensor `(inputs, outputs)` [1].
+
+    Returns:
+        Tensor `(rows, outputs)`. Time and memory grow with rows * inputs * outputs.
+
+    Reference: Zhou et al., "Temporal-coded deep spiking neural network with easy training and robust performance", AAAI
+    2021; Mostafa, IEEE TNNLS 29, 2018.
+    """
+
+    @tf.custom_gradient
+    def crossing(z, weights):
+        z_out, excess = _crossing(z, weights)
+
+        def gradient(upstream):
+            # Silent neurons have no excess to divide by.
+            share = tf.where(z_out < NEVER, upstream / excess, tf.zeros_like(upstream))
+            causal = tf.cast(z[:, :, None] < z_out[:, None, :], z.dtype) * share[:, None, :]
+            dz = tf.reduce_sum(causal * weights, axis=2)
+            dweights = tf.einsum("rio,ri->io", causal, z) - tf.einsum("rio,ro->io", causal, z_out)
+            return dz, dweights
+
+        return z_out, gradient
+
+    return crossing(tf.convert_to_tensor(z), tf.convert_to_tensor(weights))
+
+
+def _crossing(z, weights):
+    """`(z_out, sum(w) - 1 of the causal set)`."""
+    order = tf.argsort(z, axis=1)
+    early = tf.gather(z, order, batch_dims=1)
+    late = tf.concat([early[:, 1:], tf.fill((tf.shape(z)[0], 1), tf.constant(NEVER, z.dtype))], axis=1)
+    own = tf.gather(weights, order)
+    excess = tf.cumsum(own, axis=1) - 1.0
+    candidate = tf.cumsum(own * early[:, :, None], axis=1) / tf.where(excess > 0, excess, tf.ones_like(excess))
+    crosses = (excess > 0) & (candidate >= early[:, :, None]) & (candidate < late[:, :, None])
+    first = tf.argmax(crosses, axis=1)
+    fires = tf.reduce_any(crosses, axis=1)
+    candidate, excess = (
+        tf.gather(tf.transpose(values, (0, 2, 1)), first, batch_dims=2) for values in (candidate, excess)
+    )
+    return tf.where(fires, candidate, tf.fill(tf.shape(first), tf.constant(NEVER, z.dtype))), excess
+
+
+def weight_sum_cost(weights):
+    """`sum(max(0, 1 - sum of each neuron's weights))`: what keeps neurons able to fire at all.
+
+    Args:
+        weights: float tensor `(inputs, outputs)` [1].
+    """
+    return tf.reduce_sum(tf.nn.relu(1.0 - tf.reduce_sum(weights, axis=0)))
+
+
+@keras.saving.register_keras_serializable("keras_ttfs")
+class SpikeTimeEncode(keras.layers.Layer):
+    """Intensities in [0, 1] as spike times: `z = exp(1 - x)`, NEVER where x is 0; the brightest first.
+
+    Input shape and output shape: `(batch, ...)`.
+    """
+
+    def call(self, inputs):
+        return tf.where(inputs > 0, tf.exp(1.0 - inputs), tf.fill(tf.shape(inputs), tf.constant(NEVER, inputs.dtype)))
+
+    def compute_output_spec(self, inputs):
+        return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
+
+
+class _SpikeTimeSynapses(keras.layers.Layer):
+    """Neurons in the spike-time domain. Weights start with sums around `initial_sum`, so that the neurons fire."""
+
+    def __init__(self, outputs, initial_sum=3.0, cost=10.0, **kwargs):
+        super().__init__(**kwargs)
+        if self.compute_dtype not in ("float32", "float64"):
+            raise ValueError(f"Expected a policy of float32 or float64. Received: {self.dtype_policy.name}")
+        for name, value, least in (("units", outputs, 1), ("initial_sum", initial_sum, 0), ("cost", cost, 0)):
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= least:
+                raise ValueError(f"Expected {name} >= {least}. Received: {name}={value!r}")
+        self.outputs = int(outputs)
+        self.initial_sum = float(initial_sum)
+        self.cost = float(cost)
+
+    def _build(self, inputs, neurons):
+        initial = keras.initializers.RandomUniform(0.0, 2.0 * self.initial_sum / inputs)
+        self.kernel = self.add_weight(shape=(inputs, self.outputs), initializer=initial, name="kernel")
+        self.neurons = neurons
+        self.spikes = MeanSpikes(name=f"{self.name}_spikes")
+        self.built = True
+
+    def _fired(self, rows, shape, training):
+        weights = tf.convert_to_tensor(self.kernel)
+        most = max(1, GROUP // (rows.shape[-1] * self.outputs))
+        count = tf.maximum(1, -(-tf.shape(rows)[0] // most))
+        groups = tf.reshape(_filled_up(rows, count), (count, -1, rows.shape[-1]))
+        z = tf.map_fn(lambda part: first_crossing(part, weights), groups)
+        z = tf.reshape(tf.reshape(z, (-1, self.outputs))[: tf.shape(rows)[0]], shape)
+        self.add_loss(self.cost * weight_sum_cost(weights))
+        if not training:
+            self.spikes.update_state(z < NEVER)
+        return z
+
+
+def _filled_up(rows, count):
+    """Rows, with silent ones behind them, that `count` divides."""
+    missing = -tf.shape(rows)[0] % count
+    return tf.pad(rows, [[0, missing], [0, 0]], constant_values=NEVER)
+
+
+@keras.saving.register_keras_serializable("keras_ttfs")
+class SpikeTimeDense(_SpikeTimeSynapses):
+    """Densely connected neurons in the spike-time domain. See `first_crossing`.
+
+    Args:
+        units: int >= 1: neurons.
+        initial_sum: float >= 0: mean of the sum of a neuron's weights at the start [1].
+        cost: float >= 0: weight of `weight_sum_cost` in the loss [1].
+
+    Input shape: `(batch, inputs)`. Output shape: `(batch, units)`.
+
+    Raises:
+        ValueError: "Expected units >= 1. Received: ...".
+
+    Differs from the paper: initial weights and the weight of the cost are ours. Gradients grow without bound where
+    `sum(w) - 1` is small: train with an optimizer's `clipnorm`.
+
+    Reference: Zhou et al., AAAI 2021.
+    """
+
+    def __init__(self, units, **kwargs):
+        super().__init__(units, **kwargs)
+
+    def build(self, input_shape):
+        self._build(input_shape[-1], self.outputs)
+
+    def call(self, inputs, training=False):
+        return self._fired(inputs, (-1, self.outputs), training)
+
+    def compute_output_spec(self, inputs, training=False):
+        return keras.KerasTensor((inputs.shape[0], self.outputs), dtype=self.compute_dtype)
+
+    def get_config(self):
+        own = {"units": self.outputs, "initial_sum": self.initial_sum, "cost": self.cost}
+        return {**super().get_config(), **own}
+
+
+@keras.saving.register_keras_serializable("keras_ttfs")
+class SpikeTimeConv2D(_SpikeTimeSynapses):
+    """Neurons of a 3x3 convolution (same padding: silence beyond the border) in the spike-time domain.
+
+    Args:
+        filters: int >= 1: output channels.
+        initial_sum, cost: as `SpikeTimeDense`.
+
+    Input shape: `(batch, rows, columns, channels)`. Output shape: `(batch, rows, columns, filters)`.
+    """
+
+    def __init__(self, filters, **kwargs):
+        super().__init__(filters, **kwargs)
+
+    def build(self, input_shape):
+        self._build(9 * input_shape[-1], int(np.prod(input_shape[1:3])) * self.outputs)
+
+    def call(self, inputs, training=False):
+        bordered = tf.pad(inputs, [[0, 0], [1, 1], [1, 1], [0, 0]], constant_values=NEVER)
+        patches = tf.image.extract_patches(bordered, [1, 3, 3, 1], [1, 1, 1, 1], [1, 1, 1, 1], "VALID")
+        rows = tf.reshape(patches, (-1, patches.shape[-1]))
+        return self._fired(rows, (-1, *inputs.shape[1:3], self.outputs), training)
+
+    def compute_output_spec(self, inputs, training=False):
+        return keras.KerasTensor((*inputs.shape[:3], self.outputs), dtype=self.compute_dtype)
+
+    def get_config(self):
+        own = {"filters": self.outputs, "initial_sum": self.initial_sum, "cost": self.cost}
+        return {**super().get_config(), **own}
+
+
+@keras.saving.register_keras_serializable("keras_ttfs")
+class SpikeTimePooling2D(keras.layers.MaxPooling2D):
+    """Of each window the earliest spike goes on; arguments as MaxPooling2D."""
+
+    def call(self, inputs):
+        return -super().call(-inputs)
+
+
+@keras.saving.register_keras_serializable("keras_ttfs")
+class SpikeTimeLogits(keras.layers.Layer):
+    """Logits of output spikes, the earliest being the largest: `-z`, of late and silent ones `-LATEST`.
+
+    Input shape and output shape: `(batch, classes)`.
+    """
+
+    def call(self, inputs):
+        return -tf.minimum(inputs, LATEST)
+
+    def compute_output_spec(self, inputs):
+        return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
