@@ -17,7 +17,7 @@ from experiments import report, runs, table1
 SWEEPS = {
     # Fig. 3.
     "z_max_0": ("sm_2", "z_max_0", (1.0, 1.5, 2.0, 3.0, 4.0)),
-    "tau_0": ("sm_2", "tau_0", (5.0, 8.0, 10.0, 15.0, 20.0)),
+    "tau_0": ("sm_sr", "tau_0", (5.0, 8.0, 10.0, 15.0, 20.0)),
     # Fig. 8.
     "lambda_tr": ("sm_sr_tr", "lambda_tr", (0.0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)),
     "lambda_tb": ("sm_sr_tr_tb_1e-5", "lambda_tb", (0.0, 1e-5, 1e-4, 3e-4, 1e-3, 3e-3)),
