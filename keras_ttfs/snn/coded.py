@@ -11,6 +11,7 @@ from keras_ttfs.snn.graph import Input, Population
 from keras_ttfs.snn.network import check_batch_size, check_inputs, shows_progress
 
 PERCENTILE = 99.9
+OUTPUT = ""  # No layer has this name.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,8 +229,8 @@ class _Simulation:
         network = self.network
         drive = self.drive(tf.constant(batch))
         memory = self._start(drive, len(batch))
-        rows = np.arange(samples)  # Whose memory is at each place of the batch.
-        alive = np.arange(len(batch)) < samples
+        rows = np.arange(len(batch))  # Whose memory is at each place of the batch.
+        alive = rows < samples
         counts = np.zeros((time_steps, len(network.populations)))
         predictions = np.zeros((samples, time_steps), "int16")
         logits = np.zeros((samples, *network.output.shape), self.dtype)
@@ -259,9 +260,8 @@ class _Simulation:
                 break
             if alive.sum() <= len(alive) // 2:
                 # The rest goes on in a batch of half the size, which costs half.
-                kept = np.flatnonzero(alive)
-                kept = np.concatenate([kept, np.flatnonzero(~alive)[: len(alive) // 2 - len(kept)]])
-                rows, alive = _padded(rows, len(alive))[kept], alive[kept]
+                kept = np.argsort(~alive, kind="stable")[: len(alive) // 2]
+                rows, alive = rows[kept], alive[kept]
                 drive, memory = tf.nest.map_structure(lambda value, kept=kept: tf.gather(value, kept), (drive, memory))
         return logits, predictions, counts, steps
 
@@ -288,13 +288,13 @@ class _Simulation:
                 values[step] = tf.zeros_like(inputs[0])
             else:
                 values[step] = self.affine[step](*inputs)
-        drive["output"] = values[self.network.output]
+        drive[OUTPUT] = values[self.network.output]
         share = 1.0 if self.coding.current is None else self.coding.current
         return {name: value * tf.constant(share, self.dtype) for name, value in drive.items()}
 
     def _start(self, drive, samples):
         initial = tf.identity if self.coding.current is None else tf.zeros_like
-        memory = {"output": initial(drive["output"])}
+        memory = {OUTPUT: initial(drive[OUTPUT])}
         for population in self.network.populations:
             potential = initial(drive[population.name])
             memory[population.name] = potential, self.coding.state(potential)
@@ -327,9 +327,9 @@ class _Simulation:
                 )
             else:
                 values[step] = self._passed_on(step, inputs)
-        after["output"] = _sum(memory["output"], values[self.network.output], drive["output"])
+        after[OUTPUT] = _sum(memory[OUTPUT], values[self.network.output], drive[OUTPUT])
         after |= {step.name: memory[step.name] for step in self.gated if step.name not in after}
-        return after, tf.stack(counts), after["output"]
+        return after, tf.stack(counts), after[OUTPUT]
 
     def _passed_on(self, step, inputs):
         """What a step makes of spikes; where some of its inputs send none, those are 0."""
@@ -360,11 +360,6 @@ def one_loop(function):
 def _total(spikes):
     """Spikes of each sample."""
     return tf.reduce_sum(tf.cast(spikes, tf.float32), axis=list(range(1, spikes.shape.rank)))
-
-
-def _padded(rows, length):
-    """Rows of a batch whose last places hold no sample; these never live."""
-    return np.concatenate([rows, np.zeros(length - len(rows), rows.dtype)])
 
 
 def _pooling_options(layer):
