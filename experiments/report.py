@@ -155,29 +155,52 @@ def table1_section(group="table1_small"):
     ]
 
 
-def sweep_section(group="sweeps_small"):
-    """The sweeps' table for experiments/README.md."""
+# Folder of sweeps: what they are for.
+SWEEP_GROUPS = {
+    "recipe_small": "What the reduced recipe was chosen from",
+    "sweeps_small": "Figs. 3 and 8",
+}
+
+
+def sweep_section():
+    """The sweeps' tables for experiments/README.md."""
+    return (
+        "\n\n".join(part for group in SWEEP_GROUPS for part in _sweep_tables(group)) or "No sweeps are committed yet."
+    )
+
+
+def _sweep_tables(group):
     paths = sorted((RESULTS / group).glob("*.json"))
     results = {path.name.removesuffix(".json"): read_json(path) for path in paths if "distributions" not in path.name}
     if not results:
-        return "No sweeps are committed yet."
+        return []
     first = next(iter(results.values()))
     config = first["config"]
-    return (
-        f"{first['data']}, {config['model']} at width {config['width']:g}, T = {config['time_window']}, "
-        f"{config['dtype_policy']}, {first['test_images']:,} test images, {first['device']}. ONE seed each: differences "
-        f"under about a point mean little.\n\n{sweep_table(results)}"
-    )
+    return [
+        f"**{SWEEP_GROUPS[group]}**: {first['data']}, {config['model']} at width {config['width']:g}, T = "
+        f"{config['time_window']}, {config['dtype_policy']}, {first['test_images']:,} test images, {first['device']}. ONE "
+        f"seed each: differences under about a point mean little.\n\n{sweep_table(results)}"
+    ]
 
 
 def sweep_table(results):
     """Markdown of `{row,flag=value: result}`."""
-    lines = [["row and flag", "accuracy [%]", "spikes [10^4]", "spikes per neuron [%]", "epochs", "seed"]]
+    columns = (
+        "row and flag",
+        "accuracy [%]",
+        "validation [%]",
+        "spikes [10^4]",
+        "spikes per neuron [%]",
+        "epochs",
+        "seed",
+    )
+    lines = [list(columns)]
     for name, result in results.items():
         row, point = name.split(",", 1)
         spikes = (f"{result['spikes'] / 1e4:.3f}", f"{100 * result['spikes_per_neuron']:.1f}")
         ends = (str(result["epochs"]), str(result["config"]["seed"]))
-        lines.append([f"{TABLE1_ROWS[row][0]}, {point}", f"{100 * result['accuracy']:.2f}", *spikes, *ends])
+        accuracies = (f"{100 * result[split]:.2f}" for split in ("accuracy", "val_accuracy"))
+        lines.append([f"{TABLE1_ROWS[row][0]}, {point}", *accuracies, *spikes, *ends])
     return _markdown(lines)
 
 
