@@ -41,18 +41,18 @@ def run_all(configs, workdir, *, data_dir=None, download=False, collect=None):
 
 def _finished(name, config, workdir, collect):
     """The result of a run, None where it is not finished; what `collect` lacks of it is copied there."""
-    folder, collected = os.path.join(workdir, name), name.replace(os.sep, ".")
+    folder = os.path.join(workdir, name)
+    own = os.path.join(folder, "result.json")
+    collected = os.path.join(collect, f"{name.replace(os.sep, '.')}.json") if collect else ""
     claimed = os.path.join(folder, "config.json")
     if os.path.exists(claimed):
         _check_same(read_json(claimed), config, folder)
-    if collect and os.path.exists(os.path.join(folder, "result.json")):
-        copy_small_files(folder, collect, collected)
-    for path in (os.path.join(folder, "result.json"), os.path.join(collect or "", f"{collected}.json")):
+    for path in (own, collected):
         if os.path.exists(path):
-            result = read_json(path)
-            _check_same(result["config"], config, path)
-            return result
-    return None
+            _check_same(read_json(path)["config"], config, path)
+    if collect and os.path.exists(own):
+        copy_small_files(folder, collect, name.replace(os.sep, "."))
+    return next((read_json(path) for path in (own, collected) if os.path.exists(path)), None)
 
 
 def _check_same(there, config, place):

@@ -86,6 +86,7 @@ def main(argv):
     for name, result in results.items():
         by_row.setdefault(name.split("/")[0], []).append(result)
     text = report.table1(by_row)
+    os.makedirs(options.workdir, exist_ok=True)
     with replaced(os.path.join(options.workdir, "table1.md")) as temporary:
         pathlib.Path(temporary).write_text(text + "\n")
     print(f"\n{text}\n\nFiles: {os.path.abspath(options.workdir)}")

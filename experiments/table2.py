@@ -4,6 +4,7 @@ Every coding simulates the same trained network (a ReLU model, converted; TTFS m
 finished is not simulated again.
 """
 
+import hashlib
 import os
 import pathlib
 import time
@@ -19,7 +20,7 @@ from experiments.files import read_json, replaced, write_json
 
 
 def simulate_conversion(row, model, calibration, images, labels, batch_size):
-    """A converted coding: `(result, accuracy by step, spikes by step)`."""
+    """A converted coding: `(network, time steps, decision step, accuracy by step, spikes by step)`."""
     from keras_ttfs.snn import CodedNetwork, codings
 
     kinds = {
@@ -31,30 +32,34 @@ def simulate_conversion(row, model, calibration, images, labels, batch_size):
     network = CodedNetwork.from_model(model, kinds[row](), calibration)
     result = network.run(images, batch_size=batch_size, verbose=1)
     correct = (result.predictions == labels[:, None]).mean(0)
-    return network, result.time_steps, correct, result.spikes_per_step
+    return network, result.time_steps, result.time_steps, correct, result.spikes_per_step
 
 
 def simulate_ttfs(model, images, labels, batch_size, early_firing=0):
     """A TTFS model, step by step; as `simulate_conversion`."""
+    import keras
     import numpy as np
 
     from keras_ttfs.snn import SpikingNetwork, plots
 
     network = SpikingNetwork.from_model(model, early_firing=early_firing)
-    output = network.output.name
-    result = network.run(
-        images, mode="clock", batch_size=batch_size, record={output: range(network.output.shape[0])}, verbose=1
-    )
-    steps = network.decision_step
-    correct = (result.membranes[output].argmax(1) == labels[:, None]).mean(0)
-    spikes = np.zeros(steps)
-    for name, counts in plots.count_spike_times(result).items():
-        if name not in result.input_layers:
-            start, window = result.phases[name]
-            spikes[start : start + window] += counts[:window]
-    # A step's potentials are those that its spikes are compared with: the last ones arrive after it.
-    correct = np.append(correct[1:], (result.logits.argmax(-1) == labels).mean())
-    return network, network.time_steps, correct, spikes / len(images)
+    output, steps = network.output.name, network.decision_step
+    bar = keras.utils.Progbar(len(images), unit_name="image")
+    spikes, correct = np.zeros(steps), np.zeros(steps)
+    # Batch by batch: all spike times at once would fill the memory.
+    for first in range(0, len(images), batch_size):
+        x, y = (values[first : first + batch_size] for values in (images, labels))
+        record = {output: range(network.output.shape[0])}
+        result = network.run(x, mode="clock", batch_size=batch_size, record=record, verbose=0)
+        for name, counts in plots.count_spike_times(result).items():
+            if name not in result.input_layers:
+                start, window = result.phases[name]
+                spikes[start : start + window] += counts
+        # A step's potentials are those that its spikes are compared with: its spikes arrive after it.
+        correct[:-1] += (result.membranes[output][..., 1:].argmax(1) == y[:, None]).sum(0)
+        correct[-1] += (result.logits.argmax(-1) == y).sum()
+        bar.add(len(x))
+    return network, network.time_steps, steps, correct / len(images), spikes / len(images)
 
 
 def simulate(row, path, data, batch_size, time_window):
@@ -72,7 +77,7 @@ def simulate(row, path, data, batch_size, time_window):
         outcome = simulate_ttfs(converted, images, labels, batch_size, early)
     else:
         outcome = simulate_conversion(row, model, calibration, images, labels, batch_size)
-    network, time_steps, accuracy, spikes = outcome
+    network, time_steps, decision_step, accuracy, spikes = outcome
     surrogate = model.predict(images, batch_size=batch_size, verbose=0).argmax(-1)
     return {
         "row": row,
@@ -81,6 +86,7 @@ def simulate(row, path, data, batch_size, time_window):
         # Of the model that the spikes stand for: the ReLU twin, or the TTFS model itself.
         "model_accuracy": float((surrogate == labels).mean()),
         "time_steps": time_steps,
+        "decision_step": decision_step,
         "spikes": float(spikes.sum()),
         "neurons": network.neurons,
         "seconds": round(time.monotonic() - begun, 1),
@@ -124,7 +130,7 @@ def main(argv):
     from experiments import plots
 
     plots.codings(results, os.path.join(options.workdir, "codings.png"))
-    text = report.table2(results)
+    text = f"{report.table2(results)}\n\nThe paper's:\n\n{report.paper_table2()}"
     with replaced(os.path.join(options.workdir, "table2.md")) as temporary:
         pathlib.Path(temporary).write_text(text + "\n")
     print(f"\n{text}\n\nFiles: {os.path.abspath(options.workdir)}")
@@ -146,30 +152,39 @@ def run_all(options):
     data = data_module.load(options.dataset, options.data_dir)
     test = data.test()
     count = options.test_images or len(test)
-    scaled = [data_module.scale(images).numpy() for images in (data.train.images, test.images)]
-    parts = scaled[0][: options.calibration_images], scaled[1][:count], test.labels[:count]
+    images = data.train.images[: options.calibration_images], test.images[:count]
+    parts = *(data_module.scale(split).numpy() for split in images), test.labels[:count]
     settings = {
         "data": data.description,
         "test_images": len(parts[2]),
         "calibration_images": len(parts[0]),
         "time_window": options.time_window,
     }
+    asked = {row: {**settings, "model_sha256": _sha256(path)} for row, path in paths.items()}
+    files = {row: os.path.join(options.workdir, f"{row}.json") for row in paths}
+    missing = [row for row, file in files.items() if not _finished(file, asked[row])]
     os.makedirs(options.workdir, exist_ok=True)
-    results, begun, simulated = [], time.monotonic(), 0
-    for number, (row, path) in enumerate(paths.items()):
-        file = os.path.join(options.workdir, f"{row}.json")
-        asked = {**settings, "model": os.path.abspath(path)}
-        if not os.path.exists(file):
-            left = (time.monotonic() - begun) / simulated * (len(paths) - number) if simulated else None
-            estimate = f", about {left / 60:.0f} minutes left" if left is not None else ""
-            print(f"[{number + 1}/{len(paths)}] {label(row, path)}{estimate}", flush=True)
-            result = simulate(row, path, parts, options.batch_size, options.time_window)
-            write_json(file, {**result, "settings": asked, **provenance()})
-            simulated += 1
-        results.append(read_json(file))
-        if changes := differences(results[-1]["settings"], asked):
-            raise FileExistsError(f"Expected {file} to hold what is asked for. Received: {changes}.")
-    return results
+    begun = time.monotonic()
+    for number, row in enumerate(missing):
+        left = (time.monotonic() - begun) / number * (len(missing) - number) if number else None
+        estimate = f", about {left / 60:.0f} minutes left" if left is not None else ""
+        print(f"[{number + 1}/{len(missing)}] {label(row, paths[row])}{estimate}", flush=True)
+        result = simulate(row, paths[row], parts, options.batch_size, options.time_window)
+        write_json(files[row], {**result, "settings": asked[row], **provenance()})
+    return [read_json(file) for file in files.values()]
+
+
+def _finished(file, asked):
+    if not os.path.exists(file):
+        return False
+    if changes := differences(read_json(file)["settings"], asked):
+        raise FileExistsError(f"Expected {file} to hold what is asked for. Received: {changes}.")
+    return True
+
+
+def _sha256(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 if __name__ == "__main__":

@@ -302,6 +302,9 @@ def normalize(model, scales):
         model: Functional or Sequential TTFS model; changed in place.
         scales: `{encoder: activation that becomes 1}` [1]. Layers that meet in Add or Concatenate share the largest of
             theirs; the input's is 1.
+
+    Returns:
+        `{encoder: the activation that became 1}`.
     """
     encoders, scaled = _units(model)
     for _, _, before, after in encoders:
@@ -311,6 +314,7 @@ def normalize(model, scales):
             unit.root().value = max(scales[name] for name, _, other, _ in encoders if other.root() is unit.root())
     for layer, before, after in scaled:
         _fold(layer, before.root().value or 1.0, after.root().value or 1.0)
+    return {name: unit.root().value for name, _, unit, _ in encoders}
 
 
 def _units(model):
@@ -355,12 +359,13 @@ def _tie(encoders):
 
 def sampled_activations(model, data, batch_size):
     """`{encoder: positive pre-activations}` of the model with ReLU in the place of every encoder, a sample of them."""
-    found = {}
-    batches = -(-len(data) // batch_size)
+    found, rng = {}, np.random.default_rng(0)
+    most = -(-SAMPLED_ACTIVATIONS // -(-len(data) // batch_size))
 
     def see(layer, z):
         flat = np.asarray(tf.cast(z, "float32")).ravel()
-        flat = flat[:: max(1, math.ceil(len(flat) * batches / SAMPLED_ACTIVATIONS))]
+        # At random: a fixed stride would meet the same channels again and again.
+        flat = flat if len(flat) <= most else flat[rng.integers(len(flat), size=most)]
         found.setdefault(layer.name, []).append(flat[flat > 0])
 
     _pass_through(model, data, batch_size, see, tf.nn.relu)

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_ttfs.layers import _check_number
 from keras_ttfs.metrics import MeanSpikes
 
 # z of a neuron that stays silent.
@@ -101,21 +102,25 @@ class SpikeTimeEncode(keras.layers.Layer):
 class _SpikeTimeSynapses(keras.layers.Layer):
     """Neurons in the spike-time domain. Weights start with sums around `initial_sum`, so that the neurons fire."""
 
-    def __init__(self, outputs, initial_sum=3.0, cost=10.0, **kwargs):
+    def __init__(self, name_of_outputs, outputs, initial_sum=3.0, cost=10.0, **kwargs):
         super().__init__(**kwargs)
         if self.compute_dtype not in ("float32", "float64"):
             raise ValueError(f"Expected a policy of float32 or float64. Received: {self.dtype_policy.name}")
-        for name, value, least in (("units", outputs, 1), ("initial_sum", initial_sum, 0), ("cost", cost, 0)):
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= least:
-                raise ValueError(f"Expected {name} >= {least}. Received: {name}={value!r}")
+        if isinstance(outputs, bool) or not isinstance(outputs, (int, np.integer)) or outputs < 1:
+            raise ValueError(
+                f"Expected {name_of_outputs} to be an integer >= 1. Received: {name_of_outputs}={outputs!r}"
+            )
+        for name, value in (("initial_sum", initial_sum), ("cost", cost)):
+            _check_number(name, value, unit="1")
+            if value < 0:
+                raise ValueError(f"Expected {name} >= 0. Received: {name}={value!r}")
         self.outputs = int(outputs)
         self.initial_sum = float(initial_sum)
         self.cost = float(cost)
 
-    def _build(self, inputs, neurons):
+    def _build(self, inputs):
         initial = keras.initializers.RandomUniform(0.0, 2.0 * self.initial_sum / inputs)
         self.kernel = self.add_weight(shape=(inputs, self.outputs), initializer=initial, name="kernel")
-        self.neurons = neurons
         self.spikes = MeanSpikes(name=f"{self.name}_spikes")
         self.built = True
 
@@ -150,7 +155,7 @@ class SpikeTimeDense(_SpikeTimeSynapses):
     Input shape: `(batch, inputs)`. Output shape: `(batch, units)`.
 
     Raises:
-        ValueError: "Expected units >= 1. Received: ...".
+        ValueError: "Expected units to be an integer >= 1. Received: ...".
 
     Differs from the paper: initial weights and the weight of the cost are ours. Gradients grow without bound where
     `sum(w) - 1` is small: train with an optimizer's `clipnorm`.
@@ -159,10 +164,10 @@ class SpikeTimeDense(_SpikeTimeSynapses):
     """
 
     def __init__(self, units, **kwargs):
-        super().__init__(units, **kwargs)
+        super().__init__("units", units, **kwargs)
 
     def build(self, input_shape):
-        self._build(input_shape[-1], self.outputs)
+        self._build(input_shape[-1])
 
     def call(self, inputs, training=False):
         return self._fired(inputs, (-1, self.outputs), training)
@@ -187,10 +192,10 @@ class SpikeTimeConv2D(_SpikeTimeSynapses):
     """
 
     def __init__(self, filters, **kwargs):
-        super().__init__(filters, **kwargs)
+        super().__init__("filters", filters, **kwargs)
 
     def build(self, input_shape):
-        self._build(9 * input_shape[-1], int(np.prod(input_shape[1:3])) * self.outputs)
+        self._build(9 * input_shape[-1])
 
     def call(self, inputs, training=False):
         bordered = tf.pad(inputs, [[0, 0], [1, 1], [1, 1], [0, 0]], constant_values=NEVER)

@@ -76,7 +76,10 @@ class Switch(Rate):
 
 
 def run(populations, output, coding, steps):
-    """`(spikes (steps, neurons) of each population, output potentials)`; `coding()` makes a population's neurons."""
+    """`(spikes, potentials, output potentials)`; `coding()` makes a population's neurons.
+
+    The first two are `(steps, neurons)` of each population, potentials after firing, in units of the layer's scale.
+    """
     sent, neurons = {}, {}
     for population in populations:
         count = len(population.current.weights)
@@ -102,21 +105,21 @@ def run(populations, output, coding, steps):
         constant = 0.0 if share is None else share * current.constant[target]
         return constant + sum(weight * heard(wire) for wire, (weight, _) in current.weights[target].items())
 
-    spikes = [np.zeros((steps, len(population.current.weights)), int) for population in populations]
+    shapes = [(steps, len(population.current.weights)) for population in populations]
+    spikes, potentials = [np.zeros(shape, int) for shape in shapes], [np.zeros(shape) for shape in shapes]
     for now in range(steps):
         for population in populations:
             sent[population][0][:] = 0.0
-        for population, record in zip(populations, spikes):
+        for population, record, potentials_now in zip(populations, spikes, (p[now] for p in potentials)):
             own, window = neurons[population], neurons[population].window
             local = now if window is None else now - population.depth * window
             for neuron in range(len(own.u)):
                 own.u[neuron] += arrived(population.current, neuron) / population.scale
-            if window is not None and not 0 <= local < window:
-                continue
-            for neuron in range(len(own.u)):
+            for neuron in range(len(own.u)) if window is None or 0 <= local < window else ():
                 value, record[now, neuron] = own.fire(neuron, local)
                 sent[population][0][neuron] = value
                 sent[population][1][neuron] += value
+            potentials_now[:] = own.u
         for target in range(len(potential)):
             potential[target] += arrived(output, target)
-    return spikes, potential
+    return spikes, potentials, potential

@@ -3,8 +3,9 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from keras_ttfs import convert_t2fsnn
+from keras_ttfs import conversion, convert, convert_t2fsnn
 from keras_ttfs.snn import CodedNetwork, SpikingNetwork, check_equivalence, coded, codings, graph
 from keras_ttfs.snn.codings import t2fsnn
 from tests import literal, literal_codings
@@ -64,11 +65,26 @@ class Both:
         self.relu()
         skip = self.keras, self.literal
         self.conv(2, norm=False)
-        if seed % 2:
+        if seed == 1:
             self.keras = L.Add()([self.keras, skip[0]])
             self.literal = self.current().plus(skip[1].current())
+        elif seed == 2:
+            # Currents of the image itself meet those of spikes.
+            ours = self.keras, self.current()
+            self.keras, self.literal = self.input, literal.Current.analog(self.x)
+            self.conv(2, norm=False)
+            self.keras = L.Add()([ours[0], self.keras])
+            self.literal = ours[1].plus(self.literal)
         self.relu()
-        if seed % 3:
+        if seed == 3:
+            first = self.keras, self.literal
+            self.keras, self.literal = skip
+            self.conv(1)
+            self.relu()
+            self.populations[-1].depth = 2
+            self.keras = L.Concatenate()([first[0], self.keras])
+            self.literal = first[1].beside(self.literal)
+        if seed:
             self.keras = L.MaxPooling2D(2, 1 + seed % 2)(self.keras)
             self.literal = self.literal.earliest(2, 1 + seed % 2)
         else:
@@ -78,6 +94,7 @@ class Both:
         kernel, bias = self.weighted(L.Dense(4, activation="relu"))
         self.literal = self.current().dense(kernel, bias)
         self.relu(own_layer=False)
+        self.populations[-1].depth = 3
         kernel, bias = self.weighted(L.Dense(3))
         self.literal = self.current().dense(kernel, bias)
         return keras.Model(self.input, self.keras)
@@ -102,8 +119,17 @@ def test_agrees_spike_for_spike_with_literal_neurons(name, seed):
     for literal_population, population in zip(both.populations, network.populations):
         literal_population.scale = network.scales[population.name]
     steps = network.time_steps if network.coding.time_window else 40
-    spikes, potentials = literal_codings.run(both.populations, both.literal, literal_neurons, steps)
+    spikes, hidden, potentials = literal_codings.run(both.populations, both.literal, literal_neurons, steps)
     assert sum(record.sum() for record in spikes) > 20
+    # Every neuron at every step: its potential after it has fired, or not.
+    simulation = network._simulation("float64")
+    drive = simulation.drive(tf.constant(both.x[None]))
+    memory = simulation._start(drive, 1)
+    for now in range(steps):
+        memory, *_ = simulation.advance(simulation._firing(now), tf.constant(now), drive, memory, tf.constant([True]))
+        for population, expected in zip(network.populations, hidden):
+            potential = memory[population.name][0].numpy().ravel() / network.scales[population.name]
+            np.testing.assert_allclose(potential, expected[now], rtol=1e-9, atol=1e-10)
     result = network.run(np.stack([both.x, others[0]]), dtype="float64", verbose=0, time_steps=steps)
     alone = network.run(both.x[None], dtype="float64", verbose=0, time_steps=steps)
     np.testing.assert_array_equal(alone.spikes_per_step, sum(record.sum(1) for record in spikes))
@@ -179,15 +205,24 @@ def test_samples_that_stop_fire_no_more(digits):
     images = x[1400:1413]
     whole = network.run(images, time_steps=120, batch_size=8, verbose=0)
     stopped = network.run(images, time_steps=120, batch_size=8, stop_after=20, verbose=0)
+    # When the first spike reaches the output.
+    first = network.run(images, time_steps=120, batch_size=8, stop_after=1, verbose=0).steps - 1
     assert stopped.steps.min() < 60 and (whole.steps == 120).all()
-    for full, part, end in zip(whole.predictions, stopped.predictions, stopped.steps):
+    for full, part, end, begun in zip(whole.predictions, stopped.predictions, stopped.steps, first):
         np.testing.assert_array_equal(full[:end], part[:end])
         assert (part[end:] == part[end - 1]).all()
         assert end == 120 or len(set(part[end - 20 : end])) == 1
-        assert not any(len(set(full[now - 20 : now])) == 1 for now in range(21, end))
+        assert not any(len(set(full[now - 20 : now])) == 1 for now in range(begun + 20, end))
     fired = [network.run(image[None], time_steps=int(end), verbose=0) for image, end in zip(images, stopped.steps)]
     np.testing.assert_allclose(sum(run.hidden_spikes for run in fired) / 13, stopped.hidden_spikes, rtol=1e-6)
     np.testing.assert_allclose(np.concatenate([run.logits for run in fired]), stopped.logits, atol=1e-5)
+
+
+def test_samples_whose_spikes_have_not_reached_the_output_do_not_stop():
+    model = relu_model()
+    network = CodedNetwork.from_model(model, codings.RateCoding(), np.eye(4))
+    dim = network.run(np.full((3, 4), 1e-3), time_steps=50, stop_after=5, verbose=0)
+    assert (dim.steps == 50).all() and dim.hidden_spikes == 0
 
 
 def test_scales_are_the_largest_percentile_of_any_neuron(digits):
@@ -250,6 +285,9 @@ def test_what_is_refused():
         CodedNetwork.from_model(relu_model(), codings.TemporalSwitchCoding(), np.eye(4)).run(np.eye(4), time_steps=5)
     with pytest.raises(ValueError, match="Expected a model with ReLU activations"):
         CodedNetwork.from_model(keras.Sequential([keras.Input((4,)), L.Dense(2)]), codings.RateCoding(), np.eye(4))
+    with pytest.raises(ValueError, match=r"Expected an output of shape \(classes,\). Received: shape \(4, 4, 2\)"):
+        model = keras.Sequential([keras.Input((4, 4, 1)), L.ReLU(), L.Conv2D(2, 1)])
+        CodedNetwork.from_model(model, codings.RateCoding(), np.ones((3, 4, 4, 1)))
     with pytest.raises(ValueError, match="Expected some neuron of every layer to be active .*'hidden_activation'"):
         CodedNetwork.from_model(relu_model(), codings.RateCoding(), np.zeros((3, 4)))
     with pytest.raises(ValueError, match="Expected no activation but ReLU. Received: layer 'hidden' .*'tanh'"):
@@ -293,6 +331,34 @@ def test_fitted_kernels_lower_the_three_losses():
     before, after = losses(20.0, 0.0), losses(tau, t_d)
     assert sum(after) < 0.2 * sum(before)
     assert np.exp(t_d / tau) == pytest.approx(z.max(), rel=0.02)
+
+
+def test_t2fsnn_fits_kernels_in_the_units_that_layers_share():
+    # Two layers meet whose activations differ eightfold: the smaller one's kernel must reach down to it.
+    inputs = keras.Input((6,))
+    small, large = L.Dense(5, activation="relu", name="small"), L.Dense(5, activation="relu", name="large")
+    model = keras.Model(inputs, L.Dense(2)(L.Add()([small(inputs), large(inputs)])))
+    rng = np.random.default_rng(0)
+    kernel = rng.uniform(0.1, 1.0, (6, 5))
+    small.set_weights([kernel / 8, np.zeros(5)])
+    large.set_weights([kernel, np.zeros(5)])
+    converted = convert_t2fsnn(model, rng.uniform(0.2, 1, (200, 6)))
+    largest = {encoder.name: float(encoder.z_max) for encoder in converted.encoders}
+    assert largest["small_activation"] == pytest.approx(largest["large_activation"] / 8, rel=0.05)
+
+
+def test_activations_are_sampled_from_every_channel():
+    # Of many channels one is silent: a sample that met it alone would be empty.
+    model = keras.Sequential(
+        [keras.Input((16, 16, 1)), L.Conv2D(32, 1, activation="relu", use_bias=False), L.Flatten(), L.Dense(2)]
+    )
+    kernel = np.ones((1, 1, 1, 32))
+    kernel[..., 0] = 0.0
+    model.layers[0].set_weights([kernel])
+    x = np.random.default_rng(0).uniform(0.1, 1.0, (500, 16, 16, 1))
+    ttfs, _ = convert(model, data=x[:2])
+    found = conversion.sampled_activations(ttfs, x, 100)[f"{model.layers[0].name}_activation"]
+    assert len(found) == pytest.approx(31 / 32 * conversion.SAMPLED_ACTIVATIONS, rel=0.01)
 
 
 def test_t2fsnn_wants_intensities(digits):

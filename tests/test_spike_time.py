@@ -99,8 +99,18 @@ def test_convolution_is_the_dense_layer_at_every_place(monkeypatch):
         patch = bordered[sample, row : row + 3, column : column + 3].reshape(1, -1)
         expected = spike_time.first_crossing(patch, layer.kernel.numpy())
         np.testing.assert_allclose(whole[sample, row, column], expected[0], rtol=1e-5)
-    monkeypatch.setattr(spike_time, "GROUP", 500)
-    np.testing.assert_allclose(layer(z), whole, rtol=1e-6)
+
+    def gradients():
+        with tf.GradientTape() as tape:
+            tape.watch(inputs := tf.constant(z))
+            out = layer(inputs)
+            fired = tf.where(out < NEVER, out, 0.0)
+        return out, *tape.gradient(fired, [inputs, layer.kernel.value])
+
+    alone = gradients()
+    monkeypatch.setattr(spike_time, "GROUP", 1500)
+    for one, many in zip(alone, gradients()):
+        np.testing.assert_allclose(many, one, rtol=1e-4, atol=1e-5)
 
 
 def network():
@@ -139,7 +149,8 @@ def test_learns_digits_counts_spikes_and_loads_in_a_fresh_process(tmp_path):
 
 def test_wrong_arguments():
     for make, message in (
-        (lambda: spike_time.SpikeTimeDense(0), "Expected units >= 1. Received: units=0"),
+        (lambda: spike_time.SpikeTimeDense(0), "Expected units to be an integer >= 1. Received: units=0"),
+        (lambda: spike_time.SpikeTimeConv2D(2.7), "Expected filters to be an integer >= 1. Received: filters=2.7"),
         (lambda: spike_time.SpikeTimeConv2D(3, cost=-1), "Expected cost >= 0. Received: cost=-1"),
         (lambda: spike_time.SpikeTimeDense(3, dtype="mixed_bfloat16"), "Expected a policy of float32 or float64"),
     ):

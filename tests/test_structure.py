@@ -22,7 +22,7 @@ RANK = {
     "metrics": 1,
     "fused": 1,
     "layers": 2,
-    "spike_time": 2,
+    "spike_time": 3,
     "models": 3,
     "callbacks": 3,
 }
@@ -81,6 +81,8 @@ def test_import_is_light_and_registers_every_class():
         "assert new == {'keras_ttfs'}, new\n"
         "for name in ('TTFSEncode', 'TTFSActivation', 'TemporalKernelDecode', 'TKBatchNorm', 'TTFSModel', 'MeanSpikes'):\n"
         "    assert keras.saving.get_registered_object(f'keras_ttfs>{name}') is getattr(keras_ttfs, name)\n"
+        "for name in ('Encode', 'Dense', 'Conv2D', 'Pooling2D', 'Logits'):\n"
+        "    assert keras.saving.get_registered_object(f'keras_ttfs>SpikeTime{name}')\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
 

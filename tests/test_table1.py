@@ -214,6 +214,19 @@ def test_a_collected_run_is_not_trained_again(tmp_path, monkeypatch):
     )
     with pytest.raises(FileExistsError, match="seed: 1 there, 2 asked"):
         runs.run_all({"row/seed1": Config(seed=2)}, f"{tmp_path}/new", collect=collect)
+    # Nor is it replaced by another run's.
+    os.makedirs(tmp_path / "other/row/seed1")
+    write_json(str(tmp_path / "other/row/seed1/result.json"), {"config": Config(seed=2).as_dict()})
+    with pytest.raises(FileExistsError, match="seed: 1 there, 2 asked"):
+        runs.run_all({"row/seed1": Config(seed=2)}, f"{tmp_path}/other", collect=collect)
+    assert read_json(tmp_path / "row.seed1.json") == result
+
+
+def test_a_table_of_collected_runs_alone(finished, tmp_path):
+    workdir, done = finished
+    again = run(command(tmp_path / "new", f"--collect={workdir}.small"))
+    assert again.returncode == 0, again.stderr
+    assert (tmp_path / "new/table1.md").read_text() == (workdir / "table1.md").read_text()
 
 
 def test_a_process_gives_its_result_or_its_exception():

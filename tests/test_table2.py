@@ -64,6 +64,8 @@ def test_killed_and_restarted_it_ends_with_every_row(models, tmp_path):
     assert steps == {
         "rate": 512, "phase": 1500, "burst": 1125, "tsc": 192, "t2fsnn": 280, "t2fsnn_early": 160, "ttfs_0": 224,
     }  # fmt: skip
+    answers = {row: result["decision_step"] for row, result in results.items()}
+    assert answers == {**steps, "t2fsnn": 240, "t2fsnn_early": 140, "ttfs_0": 192}
     order = [results[row]["spikes"] for row in ("phase", "burst", "rate", "tsc", "t2fsnn")]
     assert order == sorted(order, reverse=True)
     text = (workdir / "table2.md").read_text()
@@ -95,3 +97,4 @@ def test_papers_table_from_its_spikes_and_steps():
         "| Han et al. 2020, RMP-SNN | conversion | rate | 93.39 | 512 | 261.20 | 1.82 | 930.91 | 6.01 | 9.02 |"
     )
     assert lines[5].endswith("| 512 | 19.30 | 0.13 | 68.78 | 1.00 | 1.00 |")
+    assert lines[7] == "| Zhou et al. 2021 | direct | TTFS | 92.68 | - | - | - | 62.00 | - | - |"

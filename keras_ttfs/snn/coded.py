@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_ttfs.snn import graph
+from keras_ttfs.snn.codings.coding import check_steps
 from keras_ttfs.snn.graph import Input, Population
 from keras_ttfs.snn.network import check_batch_size, check_inputs, shows_progress
 
@@ -82,7 +83,8 @@ class CodedNetwork:
 
     Batch normalisation is folded into the synapses; each layer's activations are measured in units of its scale (weight
     normalisation). The input is an analog current. The output integrates, and its potentials are the logits. In the
-    window of a max pooling the neuron that has sent the most so far is the one that is heard.
+    window of a max pooling the neuron that has sent the most so far is the one that is heard (behind another pooling: the
+    place from which the most was heard).
 
     >>> relu = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "relu"), keras.layers.Dense(2)])
     >>> x = np.random.default_rng(0).uniform(size=(8, 4)).astype("float32")
@@ -122,6 +124,10 @@ class CodedNetwork:
         steps, output = graph.read(model, relu=True)
         if not any(isinstance(step, Population) for step in steps):
             raise ValueError("Expected a model with ReLU activations. Received: none before its output")
+        if len(output.shape) != 1:
+            raise ValueError(
+                f"Expected an output of shape (classes,). Received: shape {output.shape} of {output.name!r}"
+            )
         check_batch_size(batch_size)
         scales = activation_scales(steps, check_inputs(data, steps[0].shape, "float32"), batch_size)
         return cls(steps, output, coding, scales)
@@ -147,8 +153,8 @@ class CodedNetwork:
             time_steps: int >= 1: H; the coding's own if None [steps]. Codings with windows take no other.
             dtype: `"float32"` or `"float64"`.
             batch_size: int >= 1: samples simulated at a time.
-            stop_after: int >= 1 or None: a sample whose prediction has not changed for so many steps stops, and fires no
-                more [steps].
+            stop_after: int >= 1 or None: a sample whose prediction has not changed for so many steps, counted from its
+                first spike at the output, stops and fires no more [steps].
             verbose: `"auto"` (a progress bar on terminals), 0 or 1.
 
         Returns:
@@ -183,8 +189,8 @@ class CodedNetwork:
 
     def _checked_steps(self, time_steps, stop_after):
         for name, value in (("time_steps", time_steps), ("stop_after", stop_after)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1):
-                raise ValueError(f"Expected {name} to be an integer >= 1 [steps]. Received: {name}={value!r}")
+            if value is not None:
+                check_steps(name, value)
         if self.coding.time_window is None:
             return int(time_steps or self.time_steps)
         for name, value in (("time_steps", time_steps), ("stop_after", stop_after)):
@@ -235,18 +241,20 @@ class _Simulation:
         predictions = np.zeros((samples, time_steps), "int16")
         logits = np.zeros((samples, *network.output.shape), self.dtype)
         changed, steps = np.zeros(samples, int), np.full(samples, time_steps)
+        answered = np.zeros(samples, bool)  # Whether a spike has ever reached the output.
         for now in range(time_steps):
             firing = self._firing(now)
-            memory, count, potential = self.advance(firing, tf.constant(now), drive, memory, tf.constant(alive))
+            memory, count, potential, arrives = self.advance(
+                firing, tf.constant(now), drive, memory, tf.constant(alive)
+            )
             counts[now] = count.numpy()
             places, potential = np.flatnonzero(alive), potential.numpy()
             living = rows[places]
             predictions[living, now:] = potential[places].argmax(-1)[:, None]
             logits[living] = potential[places] / self._elapsed(now)
-            if now:
-                changed[living] = np.where(
-                    predictions[living, now] != predictions[living, now - 1], now, changed[living]
-                )
+            changes = ~answered[living] | (predictions[living, now] != predictions[living, now - 1])
+            changed[living] = np.where(changes, now, changed[living])
+            answered[living] |= arrives.numpy()[places]
             if progress:
                 progress.add(1)
             if stop_after is None:
@@ -303,7 +311,10 @@ class _Simulation:
         return memory
 
     def _advance(self, firing, now, drive, memory, alive):
-        """One time step: `(memory, spikes of each population by the living samples, potentials of the output)`."""
+        """One time step: `(memory, spikes of each population, potentials of the output, whether a spike reached it)`.
+
+        Spikes are those of the living samples; the last is for each sample.
+        """
         values, counts, after = {}, [], {}
         drive = dict.fromkeys(drive) if self.coding.current is None else drive
         for step in self.network.steps:
@@ -327,9 +338,11 @@ class _Simulation:
                 )
             else:
                 values[step] = self._passed_on(step, inputs)
-        after[OUTPUT] = _sum(memory[OUTPUT], values[self.network.output], drive[OUTPUT])
+        sent = values[self.network.output]
+        after[OUTPUT] = _sum(memory[OUTPUT], sent, drive[OUTPUT])
+        arrives = tf.zeros_like(alive) if sent is None else tf.reduce_any(sent != 0, axis=1)
         after |= {step.name: memory[step.name] for step in self.gated if step.name not in after}
-        return after, tf.stack(counts), after[OUTPUT]
+        return after, tf.stack(counts), after[OUTPUT], arrives
 
     def _passed_on(self, step, inputs):
         """What a step makes of spikes; where some of its inputs send none, those are 0."""

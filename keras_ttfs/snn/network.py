@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from keras_ttfs import temporal_kernel
 from keras_ttfs.snn import graph
+from keras_ttfs.snn.codings.coding import check_steps
 from keras_ttfs.snn.graph import Input, Neurons
 
 MODES = ("event", "clock")
@@ -133,12 +134,13 @@ class SpikingNetwork:
         Raises:
             ValueError: "Expected ... Received: ..." naming the layer that cannot be turned into spikes.
         """
-        if isinstance(early_firing, bool) or not isinstance(early_firing, int) or early_firing < 0:
-            raise ValueError(f"Expected early_firing to be an integer >= 0 [steps]. Received: {early_firing!r}")
+        check_steps("early_firing", early_firing, least=0)
         network = cls(*graph.read(model, early_firing=early_firing), early_firing)
         shortest = min(neurons.time_window for neurons in network.populations)
         if early_firing >= shortest:
-            raise ValueError(f"Expected early_firing < {shortest}, the shortest window. Received: {early_firing}")
+            raise ValueError(
+                f"Expected early_firing < {shortest}, the shortest window. Received: early_firing={early_firing}"
+            )
         return network
 
     @property

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from keras_ttfs.snn.codings.coding import Coding, soft_reset
+from keras_ttfs.snn.codings.coding import Coding, check_steps, soft_reset
 
 
 class PhaseCoding(Coding):
@@ -21,9 +21,8 @@ class PhaseCoding(Coding):
     time_steps = 1500
 
     def __init__(self, period=8):
-        if isinstance(period, bool) or not isinstance(period, int) or period < 1:
-            raise ValueError(f"Expected period to be an integer >= 1 [steps]. Received: period={period!r}")
-        self.period = period
+        check_steps("period", period)
+        self.period = int(period)
         self.current = 1.0 / period
 
     def fire(self, potential, state, scale, step):

@@ -8,18 +8,18 @@ from keras_ttfs import conversion, temporal_kernel
 from keras_ttfs.snn import coded, graph
 
 SAMPLED_ACTIVATIONS = 1 << 15
-ITERATIONS = 300
-LEARNING_RATE = 0.05
+ITERATIONS = 600
+LEARNING_RATE = 0.1
 
 
-def convert_t2fsnn(keras_model, data, *, time_window=40, tau_0=10.0, batch_size=100, **model_options):
+def convert_t2fsnn(keras_model, data, *, time_window=40, tau_0=10.0, batch_size=100, lambda_tr=1e-5, lambda_tb=1e-5):
     """Turns a trained ReLU model into a TTFSModel by weight normalisation, and fits every temporal kernel.
 
-    Layer by layer, tau and t_d go down the gradient of three losses on the normalised activations z of the ReLU model:
+    Layer by layer, three losses on the normalised activations z of the ReLU model are minimised:
 
-        L_precision = mean((z - z_hat)**2) / 2         by tau
-        L_minimum   = (min(z) - z_min)**2 / 2          by tau, min(z) the smallest activation > 0
-        L_maximum   = (max(z) - z_max)**2 / 2          by t_d
+        L_precision = mean((z - z_hat)**2) / 2         by the gradient of tau
+        L_minimum   = (min(z) - z_min)**2 / 2          by the gradient of tau, min(z) the smallest activation > 0
+        L_maximum   = (max(z) - z_max)**2 / 2          by t_d = tau ln(max(z)), which makes it 0
 
     `SpikingNetwork.from_model(model, early_firing=...)` simulates it, with the fire phases overlapping the integration.
 
@@ -29,7 +29,7 @@ def convert_t2fsnn(keras_model, data, *, time_window=40, tau_0=10.0, batch_size=
         time_window: int >= 1: T [steps].
         tau_0: float > 0: time constant before the fit [steps].
         batch_size: int >= 1: samples of `data` at a time.
-        **model_options: of TTFSModel.
+        lambda_tr, lambda_tb: of TTFSModel, for fine-tuning.
 
     Returns:
         The TTFSModel.
@@ -37,19 +37,20 @@ def convert_t2fsnn(keras_model, data, *, time_window=40, tau_0=10.0, batch_size=
     Raises:
         ValueError: as `keras_ttfs.convert`.
 
-    Differs from the paper: the losses are computed on a sample of all activations, not batch by batch, and minimised by
-    Adam; T = 40 is Table 2's 680 = 17 T, where the T2FSNN paper overlaps windows of 80 by 40.
+    Differs from the paper: the losses are computed on a random sample of all activations, not batch by batch;
+    Adam descends, and t_d is not learnt but computed. T = 40 gives Table 2's time steps, 680 = 17 T.
 
     Reference: Park et al., "T2FSNN", DAC 2020; section 6, Table 2.
     """
     data = conversion.checked_data(data).astype("float32")
-    model, _ = conversion.convert(keras_model, time_window=time_window, tau_0=tau_0, **model_options)
+    options = {"time_window": time_window, "tau_0": tau_0, "lambda_tr": lambda_tr, "lambda_tb": lambda_tb}
+    model, _ = conversion.convert(keras_model, **options)
     steps, _ = graph.read(keras_model, relu=True)
     scales = coded.activation_scales(steps, data, batch_size)
     activations = conversion.sampled_activations(model, data, batch_size)
-    conversion.normalize(model, scales)
+    units = conversion.normalize(model, scales)
     for encoder in model.encoders:
-        z = activations[encoder.name] / scales.get(encoder.name, 1.0)
+        z = activations[encoder.name] / units[encoder.name]
         if len(z):
             tau, t_d = fit_kernel(z[:: max(1, len(z) // SAMPLED_ACTIVATIONS)], tau_0, time_window)
             encoder.tau.assign(tau)
@@ -61,21 +62,22 @@ def fit_kernel(z, tau_0, time_window):
     """`(tau, t_d)` [steps] that T2FSNN's three losses lead to from `(tau_0, 0)`, for activations z > 0 [1]."""
     z = tf.constant(z, "float32")
     smallest, largest = tf.reduce_min(z), tf.reduce_max(z)
-    tau, t_d = keras.Variable(tau_0), keras.Variable(0.0)
+    tau = keras.Variable(tau_0)
     optimizer = keras.optimizers.Adam(LEARNING_RATE)
+    optimizer.build([tau])
+
+    def best_delay():
+        return tf.stop_gradient(tf.convert_to_tensor(tau)) * tf.math.log(largest)
 
     @tf.function(autograph=False)
     def descend():
+        t_d = best_delay()
         with tf.GradientTape() as tape:
-            fixed_tau, fixed_t_d = (tf.stop_gradient(tf.convert_to_tensor(value)) for value in (tau, t_d))
-            z_hat = temporal_kernel.quantize(z, tau, fixed_t_d, time_window)
-            precision = tf.reduce_mean((z - z_hat) ** 2) / 2
-            minimum = (smallest - temporal_kernel.z_min(tau, fixed_t_d, time_window)) ** 2 / 2
-            maximum = (largest - temporal_kernel.z_max(fixed_tau, t_d)) ** 2 / 2
-            loss = precision + minimum + maximum
-        optimizer.apply(tape.gradient(loss, [tau.value, t_d.value]), [tau, t_d])
+            precision = tf.reduce_mean((z - temporal_kernel.quantize(z, tau, t_d, time_window)) ** 2) / 2
+            minimum = (smallest - temporal_kernel.z_min(tau, t_d, time_window)) ** 2 / 2
+            loss = precision + minimum
+        optimizer.apply([tape.gradient(loss, tau.value)], [tau])
 
-    optimizer.build([tau, t_d])
     for _ in range(ITERATIONS):
         descend()
-    return float(np.asarray(tau)), float(np.asarray(t_d))
+    return float(np.asarray(tau)), float(best_delay())

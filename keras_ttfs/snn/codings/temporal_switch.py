@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from keras_ttfs.snn.codings.coding import Coding
+from keras_ttfs.snn.codings.coding import Coding, check_steps
 
 
 class TemporalSwitchCoding(Coding):
@@ -16,7 +16,8 @@ class TemporalSwitchCoding(Coding):
         time_window: int >= 1: T [steps]. VGG-16 with T = 32 answers after the paper's 512 steps.
 
     Differs from the paper: read in its abstract and in the paper reproduced here only. Its neurons' dynamics are ours: one
-    window after the other, layer by layer, so that a neuron knows its activation before it switches on.
+    window after the other, layer by layer, so that a neuron knows its activation before it switches on. The answer is there
+    when the last window ends.
 
     Reference: Han and Roy, "Deep spiking neural network: energy efficiency through time based coding", ECCV 2020.
     """
@@ -24,11 +25,8 @@ class TemporalSwitchCoding(Coding):
     current = None
 
     def __init__(self, time_window=32):
-        if isinstance(time_window, bool) or not isinstance(time_window, int) or time_window < 1:
-            raise ValueError(
-                f"Expected time_window to be an integer >= 1 [steps]. Received: time_window={time_window!r}"
-            )
-        self.time_window = time_window
+        check_steps("time_window", time_window)
+        self.time_window = int(time_window)
 
     def state(self, potential):
         return (tf.zeros(tf.shape(potential), tf.bool),)
