@@ -159,6 +159,10 @@ _PARAMETERS = {"tau": r"$\tau$ [steps]", "t_d": r"$t_d$ [steps]", "beta": r"$\be
 def _bands(path, runs, parameters):
     """A row of panels per parameter, one per configuration: extremes, and quartiles or standard deviation, over epochs."""
     figure, axes = _figure(len(runs), len(parameters), squeeze=False, sharex=True, sharey="row")
+    for axis, row in zip(axes[0], runs):
+        axis.set_title(CONFIGURATIONS[row])
+    for axis in axes[-1]:
+        axis.set_xlabel("epoch")
     for line, (name, label) in zip(axes, parameters.items()):
         for axis, (row, run) in zip(line, runs.items()):
             kernel = name in ("tau", "t_d")
@@ -168,10 +172,6 @@ def _bands(path, runs, parameters):
             epochs, values = _by_epoch(own, _column(name if kernel else f"{name}_mean"))
             axis.plot(epochs, [sum(v) / len(v) for v in values], color=COLORS[row])
             axis.grid(alpha=0.3)
-            if line is axes[0]:
-                axis.set_title(CONFIGURATIONS[row])
-            if line is axes[-1]:
-                axis.set_xlabel("epoch")
         line[0].set_ylabel(label)
     _save(figure, path)
 
@@ -206,6 +206,8 @@ def _distributions(runs, path, layers):
 
     figure, axes = _figure(len(runs), len(layers), squeeze=False, sharex="row", height=1.6, width=2.9)
     ends = {}
+    for axis, name in zip(axes[:, 0], layers):
+        axis.set_ylabel(name.removesuffix("_activation"), fontsize=8)
     for column, (row, run) in zip(axes.T, runs.items()):
         found = run["distributions"]
         centers = np.linspace(*found["edges"], len(found["layers"][0]["counts"]) + 1)
@@ -224,8 +226,6 @@ def _distributions(runs, path, layers):
             ends.setdefault(name, []).extend([*bulk, layer["z_max"], 0.0])
             axis.set_xlim(min(ends[name]) - 0.1, max(ends[name]) + 0.1)
             axis.tick_params(labelsize=6)
-            if column is axes.T[0]:
-                axis.set_ylabel(name.removesuffix("_activation"), fontsize=8)
         column[0].set_title(CONFIGURATIONS[row], fontsize=8)
         column[-1].set_xlabel("z [1]", fontsize=8)
     _save(figure, path)
