@@ -15,8 +15,8 @@ class TemporalSwitchCoding(Coding):
     Args:
         time_window: int >= 1: T [steps]. VGG-16 with T = 32 answers after the paper's 512 steps.
 
-    Differs from the paper: read in its abstract and in the paper reproduced here only. Its neurons' dynamics are ours: one
-    window after the other, layer by layer, so that a neuron knows its activation before it switches on. The answer is there
+    Differs from the paper: only what the reproduced paper says of it was at hand. The neurons' dynamics are ours: one window
+    after the other, layer by layer, so that a neuron knows its activation before it switches on. The answer is there
     when the last window ends.
 
     Reference: Han and Roy, "Deep spiking neural network: energy efficiency through time based coding", ECCV 2020.
