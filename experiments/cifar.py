@@ -16,7 +16,7 @@ HELP = {
     "row": "Name of the run in tables.",
     "model": "Network.",
     "width": "Factor on every hidden channel count [1].",
-    "activation": "ttfs, or relu for the ReLU twin.",
+    "activation": "ttfs; relu for the ReLU twin; spike_time for direct training without kernels (Zhou et al.).",
     "input_coding": "ttfs encodes intensities as spikes, analog injects them.",
     "time_window": "T, steps of one phase [steps].",
     "tau_0": "Initial time constant of every temporal kernel [steps].",

@@ -10,7 +10,7 @@ CHOICES = {
     "rounding": ("ceil", "nearest"),
     "kernel_gradient": ("decoder", "full"),
     "input_coding": ("ttfs", "analog"),
-    "activation": ("ttfs", "relu"),
+    "activation": ("ttfs", "relu", "spike_time"),
     "dtype_policy": ("float32", "mixed_bfloat16", "mixed_float16", "float64"),
     "keep": ("best", "last"),
 }

@@ -97,9 +97,9 @@ def activation(path):
 
 
 def codings(results, path):
-    """Accuracy over time steps, and over spikes, of every coding that `experiments.table2` simulated."""
+    """Accuracy over time steps, and over spikes, of every coding that `experiments.table2` simulated step by step."""
     figure, axes = _figure(2, sharey=True)
-    for number, result in enumerate(results):
+    for number, result in enumerate(result for result in results if result["curve"]):
         steps, accuracy, spikes = np.array(result["curve"]).T
         style = {"color": f"C{number}", "label": result["label"], "lw": 1.3}
         axes[0].plot(steps, 100 * accuracy, **style)

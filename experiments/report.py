@@ -216,7 +216,8 @@ def table2(results):
         coding = TABLE2_ROWS.get(result["row"], ("", "TTFS"))[1]
         numbers = _table2_cells(result["spikes"], result["time_steps"], result["neurons"], tsc)
         accuracies = (f"{100 * result[name]:.2f}" for name in ("accuracy", "model_accuracy"))
-        lines.append([result["label"], training, coding, *accuracies, f"{result['decision_step']:,}", *numbers])
+        answer = f"{result['decision_step']:,}" if result["decision_step"] else "-"
+        lines.append([result["label"], training, coding, *accuracies, answer, *numbers])
     return _markdown(lines)
 
 
@@ -243,12 +244,12 @@ def _table2_cells(spikes, steps, neurons, reference):
     from keras_ttfs import energy, spike_rate, spikes_per_neuron
 
     cells = [
-        f"{steps:,}",
+        f"{steps:,}" if steps else "-",
         f"{spikes / 1e4:,.2f}",
-        f"{100 * spike_rate(spikes, neurons, steps):.2f}",
+        f"{100 * spike_rate(spikes, neurons, steps):.2f}" if steps else "-",
         f"{100 * spikes_per_neuron(spikes, neurons):,.2f}",
     ]
-    if reference is None:
+    if reference is None or not steps:
         return [*cells, "-", "-"]
     return cells + [
         f"{energy.normalized_energy(spikes, steps, platform, reference):.2f}" for platform in ("truenorth", "spinnaker")

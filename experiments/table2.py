@@ -1,7 +1,7 @@
 """Table 2 on one network: `python -m experiments.table2 --model=RELU.keras --ttfs=TTFS.keras --workdir=runs/table2`.
 
-Every coding simulates the same trained network (a ReLU model, converted; TTFS models as they were trained). What is
-finished is not simulated again.
+Every coding simulates the same trained network (a ReLU model, converted; TTFS models as they were trained); beside them,
+a network trained in the spike-time domain, which knows no time steps. What is finished is not simulated again.
 """
 
 import hashlib
@@ -62,12 +62,43 @@ def simulate_ttfs(model, images, labels, batch_size, early_firing=0):
     return network, network.time_steps, steps, correct / len(images), spikes / len(images)
 
 
+def evaluate_spike_times(path, images, labels, batch_size):
+    """A model of `keras_ttfs.spike_time`, whose spike times are numbers: its result, without steps and curve."""
+    import keras
+    import numpy as np
+
+    model = keras.models.load_model(path, compile=False)
+    layers = [layer for layer in model.layers if hasattr(layer, "spikes")]
+    model.reset_metrics()
+    logits = model.predict(images, batch_size=batch_size, verbose=1)
+    accuracy = float((logits.argmax(-1) == labels).mean())
+    return {
+        "accuracy": accuracy,
+        "model_accuracy": accuracy,
+        "time_steps": None,
+        "decision_step": None,
+        # The last layer is the output.
+        "spikes": sum(float(layer.spikes.result()) for layer in layers[:-1]),
+        "neurons": int(np.prod(images.shape[1:])) + sum(int(np.prod(layer.output.shape[1:])) for layer in layers),
+        "curve": [],
+    }
+
+
 def simulate(row, path, data, batch_size, time_window):
-    """The result of one row, a dict; `path` is that of the ReLU twin, or of the TTFS model of a trained row."""
+    """The result of one row, a dict; `path` is that of the ReLU twin, or of the trained model of a row."""
+    begun = time.monotonic()
+    if row == "spike_time":
+        result = evaluate_spike_times(path, *data[1:], batch_size)
+    else:
+        result = simulate_steps(row, path, data, batch_size, time_window)
+    return {"row": row, "label": label(row, path), **result, "seconds": round(time.monotonic() - begun, 1)}
+
+
+def simulate_steps(row, path, data, batch_size, time_window):
+    """The result of a row that is simulated step by step."""
     import keras_ttfs
 
     calibration, images, labels = data
-    begun = time.monotonic()
     model = float32(path)
     if row.startswith("ttfs"):
         outcome = simulate_ttfs(model, images, labels, batch_size)
@@ -80,8 +111,6 @@ def simulate(row, path, data, batch_size, time_window):
     network, time_steps, decision_step, accuracy, spikes = outcome
     surrogate = model.predict(images, batch_size=batch_size, verbose=0).argmax(-1)
     return {
-        "row": row,
-        "label": label(row, path),
         "accuracy": float(accuracy[-1]),
         # Of the model that the spikes stand for: the ReLU twin, or the TTFS model itself.
         "model_accuracy": float((surrogate == labels).mean()),
@@ -89,7 +118,6 @@ def simulate(row, path, data, batch_size, time_window):
         "decision_step": decision_step,
         "spikes": float(spikes.sum()),
         "neurons": network.neurons,
-        "seconds": round(time.monotonic() - begun, 1),
         "curve": curve(accuracy, spikes.cumsum()),
     }
 
@@ -142,6 +170,8 @@ def run_all(options):
     from experiments.train import provenance
 
     paths = dict.fromkeys(options.rows, options.model)
+    if options.spike_time:
+        paths["spike_time"] = options.spike_time
     paths |= {f"ttfs_{number}": path for number, path in enumerate(options.ttfs)}
     unknown = set(options.rows) - set(report.TABLE2_ROWS)
     if unknown:
@@ -190,6 +220,7 @@ def _sha256(path):
 if __name__ == "__main__":
     flags.DEFINE_string("model", None, "Trained ReLU twin, a .keras file.")
     flags.DEFINE_multi_string("ttfs", [], "Trained TTFS model, a .keras file; repeat the flag for several.")
+    flags.DEFINE_string("spike_time", None, "Model trained with --activation=spike_time, a .keras file.")
     flags.DEFINE_list("rows", list(report.TABLE2_ROWS), "Conversions of the ReLU twin to simulate.")
     flags.DEFINE_string("workdir", None, "Directory of results, table and plot; resumes what it holds.")
     flags.DEFINE_enum("dataset", "cifar10", CHOICES["dataset"], "Data set of the models.")

@@ -120,10 +120,12 @@ def build(config, data):
         lambda_tb=config.lambda_tb,
         seed=config.seed,
     )
+    # Gradients of spike times have no bound.
+    clipping = {"clipnorm": 0.5} if config.activation == "spike_time" else {}
     if config.optimizer == "adam":
-        optimizer = keras.optimizers.Adam(config.learning_rate)
+        optimizer = keras.optimizers.Adam(config.learning_rate, **clipping)
     else:
-        optimizer = keras.optimizers.SGD(config.learning_rate, momentum=config.momentum, nesterov=True)
+        optimizer = keras.optimizers.SGD(config.learning_rate, momentum=config.momentum, nesterov=True, **clipping)
     if config.label_smoothing:
         loss = SmoothedCrossentropy(data.classes, config.label_smoothing)
     else:

@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_ttfs import spike_time
 from keras_ttfs.layers import TKBatchNorm, TTFSActivation, _check_number
 from keras_ttfs.models import TTFSModel
 
@@ -27,7 +28,9 @@ def vgg16(input_shape=(32, 32, 3), classes=10, **kwargs):
         width: float > 0: factor on every hidden channel count.
         time_window, tau_0, t_d_0, z_max_0, rounding, kernel_gradient: of every TTFSActivation.
         input_coding: `"ttfs"` encodes the input as spikes (the paper); `"analog"` injects it as it is.
-        activation: `"ttfs"`, or `"relu"` for the ReLU twin: the same layers and the same weights layout, no kernels.
+        activation: `"ttfs"`; `"relu"` for the ReLU twin: the same layers and the same weights layout, no kernels;
+            `"spike_time"` for the same blocks of neurons without kernels or normalisation (`keras_ttfs.spike_time`), to
+            which of these arguments only `width`, `l2=0`, `dropout=0` and `name` apply.
         dropout: float in [0, 1]: factor on the authors' rates (0.3 after the first convolution, 0.4 after each that no
             pooling follows, 0.5 after flattening and each dense layer). 0: none, 1: theirs.
         l2: float >= 0: factor of the squared norm of every weight matrix in the loss.
@@ -82,6 +85,11 @@ def _vgg(
     _check_vgg(input_shape, 2 ** len(blocks), classes, width, input_coding, activation, dropout, l2, gamma_0)
     if not 0.0 <= bn_momentum < 1.0:
         raise ValueError(f"Expected bn_momentum in [0, 1). Received: bn_momentum={bn_momentum!r}")
+    kwargs.setdefault("name", name)
+    if activation == "spike_time":
+        if dropout or l2:
+            raise ValueError(f"Expected dropout and l2 of 0 for spike_time. Received: dropout={dropout}, l2={l2}")
+        return _spike_time_vgg(blocks, dense, input_shape, classes, width, **kwargs)
     seeds = iter(range(seed * 1000, (seed + 1) * 1000)) if seed is not None else None
 
     def next_seed():
@@ -131,8 +139,21 @@ def _vgg(
         dtype=_head_dtype(),
         name="logits",
     )
-    kwargs.setdefault("name", name)
     return TTFSModel(inputs, head(x), lambda_tr=lambda_tr, lambda_tb=lambda_tb, **kwargs)
+
+
+def _spike_time_vgg(blocks, dense, input_shape, classes, width, **kwargs):
+    inputs = keras.Input(input_shape)
+    x = spike_time.SpikeTimeEncode(name="encode")(inputs)
+    for i, block in enumerate(blocks, 1):
+        for j, filters in enumerate(block, 1):
+            x = spike_time.SpikeTimeConv2D(max(1, round(width * filters)), name=f"conv{i}_{j}")(x)
+        x = spike_time.SpikeTimePooling2D(2, name=f"pool{i}")(x)
+    x = keras.layers.Flatten(name="flatten")(x)
+    for i, units in enumerate(dense, 1):
+        x = spike_time.SpikeTimeDense(max(1, round(width * units)), name=f"dense{i}")(x)
+    x = spike_time.SpikeTimeDense(classes, name="output")(x)
+    return TTFSModel(inputs, spike_time.SpikeTimeLogits(name="logits")(x), lambda_tr=0.0, lambda_tb=0.0, **kwargs)
 
 
 def _head_dtype():
@@ -156,7 +177,7 @@ def _check_vgg(input_shape, smallest, classes, width, input_coding, activation, 
     _check_number("gamma_0", gamma_0, unit="1")
     for name, value, choices in (
         ("input_coding", input_coding, ("ttfs", "analog")),
-        ("activation", activation, ("ttfs", "relu")),
+        ("activation", activation, ("ttfs", "relu", "spike_time")),
     ):
         if value not in choices:
             raise ValueError(f"Expected {name} to be one of {choices}. Received: {name}={value!r}")

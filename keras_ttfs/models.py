@@ -110,7 +110,12 @@ class TTFSModel(keras.Model):
         gradients = tape.gradient(loss, self.trainable_weights)
         self.optimizer.apply_gradients(zip(gradients, self.trainable_weights))
         logs = self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
-        return {name: value for name, value in logs.items() if name not in SPIKE_METRICS}
+        # Layers count spikes outside training only.
+        uncounted = {
+            *SPIKE_METRICS,
+            *(metric.name for metric in self.metrics if isinstance(metric, metrics.MeanSpikes)),
+        }
+        return {name: value for name, value in logs.items() if name not in uncounted}
 
     def test_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)

@@ -10,13 +10,12 @@ import tensorflow as tf
 
 from keras_ttfs.layers import _check_number
 from keras_ttfs.metrics import MeanSpikes
+from keras_ttfs.temporal_kernel import compiled
 
 # z of a neuron that stays silent.
 NEVER = 1e5
 # Of an output spike; a silent one's loss would drown all others'.
 LATEST = 50.0
-# Numbers of one intermediate tensor: samples are computed in groups of about this size.
-GROUP = 1 << 24
 
 
 def first_crossing(z, weights):
@@ -36,7 +35,7 @@ def first_crossing(z, weights):
         weights: float tensor `(inputs, outputs)` [1].
 
     Returns:
-        Tensor `(rows, outputs)`. Time and memory grow with rows * inputs * outputs.
+        Tensor `(rows, outputs)`. Time grows with rows * inputs * outputs, memory with rows * (inputs + outputs).
 
     Reference: Zhou et al., "Temporal-coded deep spiking neural network with easy training and robust performance", AAAI
     2021; Mostafa, IEEE TNNLS 29, 2018.
@@ -44,36 +43,46 @@ def first_crossing(z, weights):
 
     @tf.custom_gradient
     def crossing(z, weights):
-        z_out, excess = _crossing(z, weights)
-
-        def gradient(upstream):
-            # Silent neurons have no excess to divide by.
-            share = tf.where(z_out < NEVER, upstream / excess, tf.zeros_like(upstream))
-            causal = tf.cast(z[:, :, None] < z_out[:, None, :], z.dtype) * share[:, None, :]
-            dz = tf.reduce_sum(causal * weights, axis=2)
-            dweights = tf.einsum("rio,ri->io", causal, z) - tf.einsum("rio,ro->io", causal, z_out)
-            return dz, dweights
-
-        return z_out, gradient
+        # Else TensorFlow would keep every turn of the loop for a gradient of its own.
+        z_out, excess = _crossing(tf.stop_gradient(z), tf.stop_gradient(weights))
+        return z_out, lambda upstream: _crossing_gradient(z, weights, z_out, excess, upstream)
 
     return crossing(tf.convert_to_tensor(z), tf.convert_to_tensor(weights))
 
 
+@compiled
 def _crossing(z, weights):
-    """`(z_out, sum(w) - 1 of the causal set)`."""
+    """`(z_out, sum(w) - 1 of the causal set)`: the inputs join one after the other, the earliest first."""
+    rows, inputs = tf.unstack(tf.shape(z))
     order = tf.argsort(z, axis=1)
-    early = tf.gather(z, order, batch_dims=1)
-    late = tf.concat([early[:, 1:], tf.fill((tf.shape(z)[0], 1), tf.constant(NEVER, z.dtype))], axis=1)
-    own = tf.gather(weights, order)
-    excess = tf.cumsum(own, axis=1) - 1.0
-    candidate = tf.cumsum(own * early[:, :, None], axis=1) / tf.where(excess > 0, excess, tf.ones_like(excess))
-    crosses = (excess > 0) & (candidate >= early[:, :, None]) & (candidate < late[:, :, None])
-    first = tf.argmax(crosses, axis=1)
-    fires = tf.reduce_any(crosses, axis=1)
-    candidate, excess = (
-        tf.gather(tf.transpose(values, (0, 2, 1)), first, batch_dims=2) for values in (candidate, excess)
-    )
-    return tf.where(fires, candidate, tf.fill(tf.shape(first), tf.constant(NEVER, z.dtype))), excess
+    early = tf.transpose(tf.gather(z, order, batch_dims=1))
+    late = tf.concat([early[1:], tf.fill((1, rows), tf.constant(NEVER, z.dtype))], axis=0)
+    order = tf.transpose(order)
+    silent = tf.fill((rows, tf.shape(weights)[1]), tf.constant(NEVER, z.dtype))
+
+    def join(place, weighted, excess, z_out, excess_out):
+        own = tf.gather(weights, order[place])
+        excess += own
+        weighted += own * early[place][:, None]
+        candidate = weighted / tf.where(excess > 0, excess, tf.ones_like(excess))
+        inside = (candidate >= early[place][:, None]) & (candidate < late[place][:, None])
+        crosses = (z_out >= NEVER) & (excess > 0) & inside
+        return place + 1, weighted, excess, tf.where(crosses, candidate, z_out), tf.where(crosses, excess, excess_out)
+
+    zero = tf.zeros_like(silent)
+    *_, z_out, excess = tf.while_loop(lambda place, *_: place < inputs, join, (0, zero, zero - 1.0, silent, zero))
+    return z_out, excess
+
+
+@compiled
+def _crossing_gradient(z, weights, z_out, excess, upstream):
+    fires = z_out < NEVER
+    # Silent neurons have no excess to divide by.
+    share = tf.where(fires, upstream / tf.where(fires, excess, tf.ones_like(excess)), tf.zeros_like(upstream))
+    # XLA keeps none of these three-dimensional tensors.
+    causal = tf.where(z[:, :, None] < z_out[:, None, :], share[:, None, :], tf.zeros((), z.dtype))
+    dz = tf.reduce_sum(causal * weights, axis=2)
+    return dz, tf.reduce_sum(causal * (z[:, :, None] - z_out[:, None, :]), axis=0)
 
 
 def weight_sum_cost(weights):
@@ -126,21 +135,11 @@ class _SpikeTimeSynapses(keras.layers.Layer):
 
     def _fired(self, rows, shape, training):
         weights = tf.convert_to_tensor(self.kernel)
-        most = max(1, GROUP // (rows.shape[-1] * self.outputs))
-        count = tf.maximum(1, -(-tf.shape(rows)[0] // most))
-        groups = tf.reshape(_filled_up(rows, count), (count, -1, rows.shape[-1]))
-        z = tf.map_fn(lambda part: first_crossing(part, weights), groups)
-        z = tf.reshape(tf.reshape(z, (-1, self.outputs))[: tf.shape(rows)[0]], shape)
+        z = tf.reshape(first_crossing(rows, weights), shape)
         self.add_loss(self.cost * weight_sum_cost(weights))
         if not training:
             self.spikes.update_state(z < NEVER)
         return z
-
-
-def _filled_up(rows, count):
-    """Rows, with silent ones behind them, that `count` divides."""
-    missing = -tf.shape(rows)[0] % count
-    return tf.pad(rows, [[0, missing], [0, 0]], constant_values=NEVER)
 
 
 @keras.saving.register_keras_serializable("keras_ttfs")

@@ -6,9 +6,10 @@ import subprocess
 import sys
 import time
 
+import keras
 import pytest
 
-from experiments import report, table2
+from experiments import data, report, table2
 from experiments.config import Config
 from experiments.files import read_json
 from experiments.train import train
@@ -18,7 +19,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """A ReLU twin and a TTFS model of digits."""
+    """A ReLU twin, a TTFS model and a model of spike times, of digits."""
     folder = tmp_path_factory.mktemp("models")
     common = {"width": 0.25, "learning_rate": 4e-3, "gamma_0": 0.3, "bn_momentum": 0.9, "epochs": 6}
     paths = []
@@ -26,12 +27,15 @@ def models(tmp_path_factory):
         workdir = str(folder / activation)
         train(Config(activation=activation, row=f"our {activation}", **common), workdir, verbose=0)
         paths.append(f"{workdir}/model.keras")
-    return paths
+    workdir = str(folder / "spike_time")
+    options = {"width": 0.25, "optimizer": "sgd", "learning_rate": 0.02, "epochs": 1}
+    train(Config(activation="spike_time", row="our spike times", **options), workdir, verbose=0)
+    return [*paths, f"{workdir}/model.keras"]
 
 
 def command(models, workdir, *more):
-    relu, ttfs = models
-    program = [sys.executable, "-m", "experiments.table2", f"--model={relu}", f"--ttfs={ttfs}", f"--workdir={workdir}"]
+    paths = (f"--{flag}={path}" for flag, path in zip(("model", "ttfs", "spike_time"), models))
+    program = [sys.executable, "-m", "experiments.table2", *paths, f"--workdir={workdir}"]
     return [*program, "--dataset=digits", "--test_images=60", "--calibration_images=100", *more]
 
 
@@ -70,6 +74,15 @@ def test_killed_and_restarted_it_ends_with_every_row(models, tmp_path):
     assert order == sorted(order, reverse=True)
     text = (workdir / "table2.md").read_text()
     assert text.strip() in done.stdout and "| our ttfs | direct | TTFS |" in text
+    spike_time = read_json(workdir / "spike_time.json")
+    # 64 inputs, two convolutions of 8 and two of 16 channels, 32 and 10 neurons.
+    assert spike_time["neurons"] == 64 + 2 * 8 * 64 + 2 * 16 * 16 + 32 + 10
+    assert 0 < spike_time["spikes"] < spike_time["neurons"]
+    test = data.load("digits").test()
+    logits = keras.models.load_model(models[2])(data.scale(test.images[:60])).numpy()
+    assert spike_time["accuracy"] == pytest.approx((logits.argmax(-1) == test.labels[:60]).mean())
+    ratio = 100 * spike_time["spikes"] / spike_time["neurons"]
+    assert f"| - | - | {spike_time['spikes'] / 1e4:.2f} | - | {ratio:.2f} | - | - |" in text
     assert (workdir / "codings.png").exists()
     other = run(command(models, workdir, "--calibration_images=50"))
     assert other.returncode != 0 and "calibration_images: 100 there, 50 asked" in other.stderr
