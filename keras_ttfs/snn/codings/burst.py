@@ -14,8 +14,7 @@ class BurstCoding(Coding):
         threshold: float in (0, 1]: of the first spike of a burst [1].
         factor: float >= 1: growth within a burst [1].
 
-    Differs from the paper: the input is an analog current, constant over time, where the paper's best results encode it by
-    phases.
+    Differs from the paper: the input is an analog current, constant over time.
 
     Reference: Park et al., "Fast and efficient information transmission with burst spikes", DAC 2019.
     """
