@@ -99,7 +99,8 @@ def activation(path):
 def codings(results, path):
     """Accuracy over time steps, and over spikes, of every coding that `experiments.table2` simulated step by step."""
     figure, axes = _figure(2, sharey=True)
-    for number, result in enumerate(result for result in results if result["curve"]):
+    stepwise = [result for result in results if result["curve"]]
+    for number, result in enumerate(stepwise):
         steps, accuracy, spikes = np.array(result["curve"]).T
         style = {"color": f"C{number}", "label": result["label"], "lw": 1.3}
         axes[0].plot(steps, 100 * accuracy, **style)
@@ -108,10 +109,12 @@ def codings(results, path):
         axes[1].plot(spikes[fired], 100 * accuracy[fired], **style)
         axes[1].plot(spikes[-1], 100 * accuracy[-1], "o", ms=4, color=style["color"])
     axes[0].set(xlabel="time step", ylabel="accuracy [%]")
-    axes[1].set(xlabel="spikes per image so far", xscale="log")
+    # What comes before is chance.
+    fewest = min(result["spikes"] for result in stepwise)
+    axes[1].set(xlabel="spikes per image so far", xscale="log", xlim=(fewest / 10, None))
     for axis in axes:
         axis.grid(alpha=0.3)
-    axes[1].legend(fontsize=7, loc="lower right")
+    axes[0].legend(fontsize=7, loc="lower right")
     _save(figure, path)
 
 
