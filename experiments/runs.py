@@ -23,13 +23,10 @@ def run_all(configs, workdir, *, data_dir=None, download=False, collect=None):
     """
     results = {name: _finished(name, config, workdir, collect) for name, config in configs.items()}
     missing = [name for name, result in results.items() if result is None]
-    failures, begun = {}, time.monotonic()
+    failures = {}
     places = f"{workdir} and {collect}" if collect else workdir
     print(f"{len(configs) - len(missing)} of {len(configs)} runs are finished in {places}", flush=True)
-    for number, name in enumerate(missing):
-        left = (time.monotonic() - begun) / number * (len(missing) - number) if number else None
-        estimate = f", about {left / 60:.0f} minutes left" if left is not None else ""
-        print(f"\n[{number + 1}/{len(missing)}] {name}{estimate}", flush=True)
+    for name in announced(missing):
         try:
             in_new_process(_train, configs[name], os.path.join(workdir, name), data_dir, download)
             results[name] = _finished(name, configs[name], workdir, collect)
@@ -37,6 +34,16 @@ def run_all(configs, workdir, *, data_dir=None, download=False, collect=None):
             failures[name] = f"{type(error).__name__}: {error}"
             print(f"{name}: {failures[name]}", flush=True)
     return {name: result for name, result in results.items() if result is not None}, failures
+
+
+def announced(names, title=str):
+    """Yields the names, printing before each its title, its place and about how long the rest takes."""
+    begun = time.monotonic()
+    for number, name in enumerate(names):
+        left = (time.monotonic() - begun) / number * (len(names) - number) if number else None
+        estimate = f", about {left / 60:.0f} minutes left" if left is not None else ""
+        print(f"\n[{number + 1}/{len(names)}] {title(name)}{estimate}", flush=True)
+        yield name
 
 
 def _finished(name, config, workdir, collect):

@@ -14,7 +14,7 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 from absl import app, flags
 
-from experiments import report
+from experiments import report, runs
 from experiments.config import CHOICES, differences
 from experiments.files import read_json, replaced, write_json
 
@@ -194,11 +194,7 @@ def run_all(options):
     files = {row: os.path.join(options.workdir, f"{row}.json") for row in paths}
     missing = [row for row, file in files.items() if not _finished(file, asked[row])]
     os.makedirs(options.workdir, exist_ok=True)
-    begun = time.monotonic()
-    for number, row in enumerate(missing):
-        left = (time.monotonic() - begun) / number * (len(missing) - number) if number else None
-        estimate = f", about {left / 60:.0f} minutes left" if left is not None else ""
-        print(f"[{number + 1}/{len(missing)}] {label(row, paths[row])}{estimate}", flush=True)
+    for row in runs.announced(missing, lambda row: label(row, paths[row])):
         result = simulate(row, paths[row], parts, options.batch_size, options.time_window)
         write_json(files[row], {**result, "settings": asked[row], **provenance()})
     return [read_json(file) for file in files.values()]
