@@ -97,12 +97,15 @@ def activation(path):
 
 
 def codings(results, path):
-    """Accuracy over time steps, and over spikes, of every coding that `experiments.table2` simulated step by step."""
+    """Accuracy over time steps and over spikes of every coding of `experiments.table2`; a point where there are no steps."""
     figure, axes = _figure(2, sharey=True)
-    stepwise = [result for result in results if result["curve"]]
-    for number, result in enumerate(stepwise):
-        steps, accuracy, spikes = np.array(result["curve"]).T
+    for number, result in enumerate(results):
         style = {"color": f"C{number}", "label": result["label"], "lw": 1.3}
+        if not result["curve"]:
+            axes[0].plot([], [], "o", ms=4, color=style["color"], label=result["label"])
+            axes[1].plot(result["spikes"], 100 * result["accuracy"], "o", ms=4, color=style["color"])
+            continue
+        steps, accuracy, spikes = np.array(result["curve"]).T
         axes[0].plot(steps, 100 * accuracy, **style)
         axes[0].plot(steps[-1], 100 * accuracy[-1], "o", ms=4, color=style["color"])
         fired = spikes > 0
@@ -110,7 +113,7 @@ def codings(results, path):
         axes[1].plot(spikes[-1], 100 * accuracy[-1], "o", ms=4, color=style["color"])
     axes[0].set(xlabel="time step", ylabel="accuracy [%]")
     # What comes before is chance.
-    fewest = min(result["spikes"] for result in stepwise)
+    fewest = min(result["spikes"] for result in results)
     axes[1].set(xlabel="spikes per image so far", xscale="log", xlim=(fewest / 10, None))
     for axis in axes:
         axis.grid(alpha=0.3)

@@ -68,10 +68,11 @@ def cells(result, link=None):
     head = [f"[{config['row']}]({link})" if link else config["row"], f"{100 * result['accuracy']:.2f}"]
     if "spikes" not in result:
         return head + ["-"] * 5 + ends
+    head += [f"{result['spikes']:,.0f}", f"{100 * result['spikes_per_neuron']:.1f}"]
+    if "time_steps" not in result:
+        return head + ["-"] * 3 + ends
     return [
         *head,
-        f"{result['spikes']:,.0f}",
-        f"{100 * result['spikes_per_neuron']:.1f}",
         str(result["time_steps"]),
         f"{result['truenorth_energy']:.2f}",
         f"{result['spinnaker_energy']:.2f}",
@@ -93,13 +94,12 @@ def _markdown(rows):
 def table1(results):
     """Table 1 as Markdown of `{row: [result of each seed]}`: mean and standard deviation, the paper's numbers beside them.
 
-    Changes are those of the means against SM+SR+TR: spikes in per cent, accuracy in points.
+    Changes are those of the means against SM+SR+TR, over the seeds that both have: spikes in per cent, accuracy in points.
     """
     lines = [[
         "row", "accuracy [%]", "spikes [10^4]", "spikes per neuron [%]", "change in spikes [%]", "in accuracy", "seeds",
         "paper: accuracy [%]", "spikes [10^4]", "change in spikes [%]", "in accuracy",
     ]]  # fmt: skip
-    reference = results.get(REFERENCE)
     for row, (name, paper_accuracy, paper_spikes) in TABLE1_ROWS.items():
         if row not in results:
             continue
@@ -107,11 +107,7 @@ def table1(results):
         accuracy = [100 * run["accuracy"] for run in runs]
         spikes = [run["spikes"] / 1e4 for run in runs if "spikes" in run]
         ratios = [100 * run["spikes_per_neuron"] for run in runs if "spikes" in run]
-        changes = ["-", "-"]
-        if reference and row != REFERENCE:
-            changes[1] = f"{statistics.mean(accuracy) - _mean(reference, 'accuracy', 100):+.2f}"
-            if spikes:
-                changes[0] = f"{100 * (statistics.mean(spikes) / _mean(reference, 'spikes', 1e-4) - 1):+.1f}"
+        changes = _changes(runs, results.get(REFERENCE, [])) if row != REFERENCE else ["-", "-"]
         ours = [_with_deviation(accuracy, 2), _with_deviation(spikes, 3), _with_deviation(ratios, 1), *changes]
         lines.append([name, *ours, str(len(runs)), *_paper_cells(row, paper_accuracy, paper_spikes)])
     return _markdown(lines)
@@ -125,8 +121,17 @@ def _paper_cells(row, accuracy, spikes):
     return [f"{accuracy:.2f}", f"{spikes:.2f}", *(changes if row != REFERENCE else ["-", "-"])]
 
 
-def _mean(runs, field, factor):
-    return factor * statistics.mean(run[field] for run in runs)
+def _changes(runs, reference):
+    """Of spikes in per cent and of accuracy in points, between the means over common seeds; "-" where there are none."""
+    ours, theirs = ({run["config"]["seed"]: run for run in group} for group in (runs, reference))
+    pairs = [(ours[seed], theirs[seed]) for seed in ours.keys() & theirs.keys()]
+    if not pairs:
+        return ["-", "-"]
+    accuracy = f"{100 * statistics.mean(our['accuracy'] - their['accuracy'] for our, their in pairs):+.2f}"
+    if any("spikes" not in run for pair in pairs for run in pair):
+        return ["-", accuracy]
+    ratio = sum(our["spikes"] for our, _ in pairs) / sum(their["spikes"] for _, their in pairs)
+    return [f"{100 * (ratio - 1):+.1f}", accuracy]
 
 
 def _with_deviation(values, digits):
@@ -265,11 +270,18 @@ def table2_section(group="table2_small"):
         return []
     first = results[0]
     minutes = sum(result["seconds"] for result in results) / 60
+    others = [
+        f" {result['label']} is another network, of {result['neurons']:,} neurons, trained in {result['training']['epochs']} "
+        f"epochs and {result['training']['wall_time'] / 60:.0f} minutes; its spike times are real numbers, without steps."
+        for result in results
+        if result["time_steps"] is None and result["training"]
+    ]
     return [
         f"**Table 2 on one network**: {first['settings']['data']}, ReLU twin and TTFS models of Table 1 at reduced scale, "
         f"{first['neurons']:,} neurons, first {first['settings']['test_images']:,} test images, float32, "
         f"{first['device']}, {minutes:.0f} minutes. Energies are normalised to our TSC row; time steps of TTFS "
-        f"rows count the idle window of the output, as the paper's 544 and 680 do.\n\n{table2(results)}\n\n"
+        f"rows count the idle window of the output, as the paper's 544 and 680 do.{''.join(others)}\n\n"
+        f"{table2(results)}\n\n"
         f"![Accuracy over time steps and over spikes](experiments/results/{group}/codings.png)",
         f"The paper's Table 2 (CIFAR-10, VGG-16 at full width); its last four columns computed from its spikes and "
         f"steps, but for Zhou et al.:\n\n{paper_table2()}",
@@ -277,17 +289,8 @@ def table2_section(group="table2_small"):
 
 
 def spiking_section(group="spiking_small"):
-    """What the spiking network of a Table 1 model does, and `convert` of its ReLU twin."""
-    simulation = read_json(RESULTS / group / "simulation.json")
-    check = simulation["equivalence"]
-    parts = [
-        f"The spiking network of SM+SR+TR+TB, 1e-5, seed 0 (mode `{simulation['mode']}`, {simulation['dtype']}, "
-        f"{simulation['test_images']:,} test images): {100 * simulation['accuracy']:.2f} %, {simulation['spikes']:,.0f} "
-        f"spikes and {simulation['energy']['synaptic_operations']:,.0f} synaptic operations per image, where a network that "
-        f"skips nothing takes {simulation['dense_operations']:,}. Spikes that differ from the model's in {check['dtype']}, "
-        f"over {check['samples']} images: {check['mismatches']:,}. "
-        f"[All of it](experiments/results/{group}/simulation.json)."
-    ]
+    """What the spiking networks of Table 1's models do, and `convert` of the ReLU twin; empty where there are no files."""
+    parts = [_simulated(path) for path in sorted((RESULTS / group).glob("*.simulation.json"))]
     for path in sorted((RESULTS / group).glob("conversion_*.json")):
         result = read_json(path)
         rows = [["T", "as it is [%]", "calibrated [%]", "spikes per neuron, calibrated [%]"]]
@@ -306,6 +309,21 @@ def spiking_section(group="spiking_small"):
             f"{result['calibration_images']} training images.\n\n{_markdown(rows)}"
         )
     return parts
+
+
+def _simulated(path):
+    """A simulation in words."""
+    row, seed, *_ = path.name.split(".")
+    result = read_json(path)
+    check = result["equivalence"]
+    return (
+        f"The spiking network of {TABLE1_ROWS[row][0]}, {seed.replace('seed', 'seed ')} (mode `{result['mode']}`, "
+        f"{result['dtype']}, {result['test_images']:,} test images): {100 * result['accuracy']:.2f} %, "
+        f"{result['spikes']:,.0f} spikes and {result['energy']['synaptic_operations']:,.0f} synaptic operations per image, "
+        f"where a network that skips nothing takes {result['dense_operations']:,}. Spikes that differ from the model's in "
+        f"{check['dtype']}, over {check['samples']} images: {check['mismatches']:,}. "
+        f"[All of it]({path.relative_to(ROOT).as_posix()})."
+    )
 
 
 def training_section():

@@ -63,25 +63,32 @@ def simulate_ttfs(model, images, labels, batch_size, early_firing=0):
 
 
 def evaluate_spike_times(path, images, labels, batch_size):
-    """A model of `keras_ttfs.spike_time`, whose spike times are numbers: its result, without steps and curve."""
+    """A model of `keras_ttfs.spike_time`, whose spike times are real numbers: its result, without steps and curve."""
     import keras
-    import numpy as np
+
+    from keras_ttfs.spike_time import SpikeTimeOutput
 
     model = keras.models.load_model(path, compile=False)
-    layers = [layer for layer in model.layers if hasattr(layer, "spikes")]
-    model.reset_metrics()
-    logits = model.predict(images, batch_size=batch_size, verbose=1)
-    accuracy = float((logits.argmax(-1) == labels).mean())
+    if not any(isinstance(layer, SpikeTimeOutput) for layer in model.layers):
+        raise ValueError(f"Expected --spike_time to be a model with a SpikeTimeOutput. Received: {path}")
+    model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+    logs = model.evaluate(images, labels, batch_size=batch_size, return_dict=True, verbose=1)
     return {
-        "accuracy": accuracy,
-        "model_accuracy": accuracy,
+        "accuracy": float(logs["accuracy"]),
+        "model_accuracy": float(logs["accuracy"]),
         "time_steps": None,
         "decision_step": None,
-        # The last layer is the output.
-        "spikes": sum(float(layer.spikes.result()) for layer in layers[:-1]),
-        "neurons": int(np.prod(images.shape[1:])) + sum(int(np.prod(layer.output.shape[1:])) for layer in layers),
+        "spikes": float(logs["spikes"]),
+        "neurons": model.neurons,
         "curve": [],
+        "training": _training(path),
     }
+
+
+def _training(path):
+    """What is known of how a model was trained, where it lies beside its run's result."""
+    result = pathlib.Path(path).with_name("result.json")
+    return {key: read_json(result)[key] for key in ("config", "epochs", "wall_time")} if result.exists() else None
 
 
 def simulate(row, path, data, batch_size, time_window):

@@ -120,12 +120,10 @@ def build(config, data):
         lambda_tb=config.lambda_tb,
         seed=config.seed,
     )
-    # Gradients of spike times have no bound.
-    clipping = {"clipnorm": 0.5} if config.activation == "spike_time" else {}
     if config.optimizer == "adam":
-        optimizer = keras.optimizers.Adam(config.learning_rate, **clipping)
+        optimizer = keras.optimizers.Adam(config.learning_rate)
     else:
-        optimizer = keras.optimizers.SGD(config.learning_rate, momentum=config.momentum, nesterov=True, **clipping)
+        optimizer = keras.optimizers.SGD(config.learning_rate, momentum=config.momentum, nesterov=True)
     if config.label_smoothing:
         loss = SmoothedCrossentropy(data.classes, config.label_smoothing)
     else:
@@ -282,19 +280,22 @@ def evaluate(config, model, data, state):
         "val_accuracy": kept["val_accuracy"],
         "accuracy": logs["accuracy"],
         "loss": logs["loss"],
-        "neurons": model.neurons if model.encoders else None,
+        "neurons": model.neurons if "spikes" in logs else None,
         "wall_time": round(state["seconds"], 1),
         **state["provenance"],
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
-    if model.encoders:
-        network = keras_ttfs.snn.SpikingNetwork.from_model(model)
-        time_steps = network.time_steps
+    if "spikes" in logs:
         spikes = float(logs["spikes"])
         result.update(
             spikes=spikes,
             input_spikes=float(logs["input_spikes"]),
             spikes_per_neuron=float(logs["spikes_per_neuron"]),
+        )
+    if model.encoders:
+        network = keras_ttfs.snn.SpikingNetwork.from_model(model)
+        time_steps = network.time_steps
+        result.update(
             spike_rate=keras_ttfs.spike_rate(spikes, model.neurons, time_steps),
             time_steps=time_steps,
             decision_step=network.decision_step,

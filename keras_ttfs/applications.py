@@ -29,8 +29,8 @@ def vgg16(input_shape=(32, 32, 3), classes=10, **kwargs):
         time_window, tau_0, t_d_0, z_max_0, rounding, kernel_gradient: of every TTFSActivation.
         input_coding: `"ttfs"` encodes the input as spikes (the paper); `"analog"` injects it as it is.
         activation: `"ttfs"`; `"relu"` for the ReLU twin: the same layers and the same weights layout, no kernels;
-            `"spike_time"` for the same blocks of neurons without kernels or normalisation (`keras_ttfs.spike_time`), to
-            which of these arguments only `width`, `l2=0`, `dropout=0` and `name` apply.
+            `"spike_time"` for the same blocks of neurons without kernels and normalisation (`keras_ttfs.spike_time`),
+            which have no dropout and no L2, and where the arguments of kernels and normalisation mean nothing.
         dropout: float in [0, 1]: factor on the authors' rates (0.3 after the first convolution, 0.4 after each that no
             pooling follows, 0.5 after flattening and each dense layer). 0: none, 1: theirs.
         l2: float >= 0: factor of the squared norm of every weight matrix in the loss.
@@ -86,14 +86,16 @@ def _vgg(
     if not 0.0 <= bn_momentum < 1.0:
         raise ValueError(f"Expected bn_momentum in [0, 1). Received: bn_momentum={bn_momentum!r}")
     kwargs.setdefault("name", name)
-    if activation == "spike_time":
-        if dropout or l2:
-            raise ValueError(f"Expected dropout and l2 of 0 for spike_time. Received: dropout={dropout}, l2={l2}")
-        return _spike_time_vgg(blocks, dense, input_shape, classes, width, **kwargs)
     seeds = iter(range(seed * 1000, (seed + 1) * 1000)) if seed is not None else None
 
     def next_seed():
         return next(seeds) if seeds is not None else None
+
+    if activation == "spike_time":
+        for label, value, only in (("dropout", dropout, 0), ("l2", l2, 0), ("input_coding", input_coding, "ttfs")):
+            if value != only:
+                raise ValueError(f"Expected {label}={only!r} with activation='spike_time'. Received: {label}={value!r}")
+        return _spike_time_vgg(blocks, dense, input_shape, classes, width, next_seed, **kwargs)
 
     def activate(x, label):
         if activation == "relu" and label != "input":
@@ -142,18 +144,19 @@ def _vgg(
     return TTFSModel(inputs, head(x), lambda_tr=lambda_tr, lambda_tb=lambda_tb, **kwargs)
 
 
-def _spike_time_vgg(blocks, dense, input_shape, classes, width, **kwargs):
+def _spike_time_vgg(blocks, dense, input_shape, classes, width, next_seed, **kwargs):
     inputs = keras.Input(input_shape)
     x = spike_time.SpikeTimeEncode(name="encode")(inputs)
     for i, block in enumerate(blocks, 1):
         for j, filters in enumerate(block, 1):
-            x = spike_time.SpikeTimeConv2D(max(1, round(width * filters)), name=f"conv{i}_{j}")(x)
+            filters = max(1, round(width * filters))
+            x = spike_time.SpikeTimeConv2D(filters, seed=next_seed(), name=f"conv{i}_{j}")(x)
         x = spike_time.SpikeTimePooling2D(2, name=f"pool{i}")(x)
     x = keras.layers.Flatten(name="flatten")(x)
     for i, units in enumerate(dense, 1):
-        x = spike_time.SpikeTimeDense(max(1, round(width * units)), name=f"dense{i}")(x)
-    x = spike_time.SpikeTimeDense(classes, name="output")(x)
-    return TTFSModel(inputs, spike_time.SpikeTimeLogits(name="logits")(x), lambda_tr=0.0, lambda_tb=0.0, **kwargs)
+        x = spike_time.SpikeTimeDense(max(1, round(width * units)), seed=next_seed(), name=f"dense{i}")(x)
+    logits = spike_time.SpikeTimeOutput(classes, seed=next_seed(), name="logits")(x)
+    return TTFSModel(inputs, logits, lambda_tr=0.0, lambda_tb=0.0, **kwargs)
 
 
 def _head_dtype():

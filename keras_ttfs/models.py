@@ -69,6 +69,12 @@ class TTFSModel(keras.Model):
         """Every TTFSEncode and TTFSActivation of the model, nested ones included."""
         return [layer for layer in self._flatten_layers(include_self=False) if isinstance(layer, TTFSEncode)]
 
+    @property
+    def _counting_layers(self):
+        """Every layer that counts its spikes: encoders, and those of `spike_time`."""
+        layers = self._flatten_layers(include_self=False)
+        return [layer for layer in layers if isinstance(getattr(layer, "spikes", None), metrics.MeanSpikes)]
+
     def batch_norm_pairs(self):
         """`[(TKBatchNorm, encoder that follows it), ...]`; a subclassed model must have been called."""
         return [(norm, encoder) for encoder in self.encoders for norm in _followed_batch_norms(encoder)]
@@ -110,12 +116,7 @@ class TTFSModel(keras.Model):
         gradients = tape.gradient(loss, self.trainable_weights)
         self.optimizer.apply_gradients(zip(gradients, self.trainable_weights))
         logs = self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
-        # Layers count spikes outside training only.
-        uncounted = {
-            *SPIKE_METRICS,
-            *(metric.name for metric in self.metrics if isinstance(metric, metrics.MeanSpikes)),
-        }
-        return {name: value for name, value in logs.items() if name not in uncounted}
+        return {name: value for name, value in logs.items() if name not in SPIKE_METRICS}
 
     def test_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
@@ -126,28 +127,30 @@ class TTFSModel(keras.Model):
 
     def get_metrics_result(self):
         logs = super().get_metrics_result()
-        encoders = [encoder for encoder in self.encoders if encoder.built]
-        for encoder in encoders:
-            logs.pop(encoder.spikes.name, None)
-        if encoders and self._ends is not None:
-            hidden = [encoder for encoder in encoders if not self._encodes_input(encoder)]
-            logs["spikes"] = _total(encoder.spikes.result() for encoder in hidden)
-            logs["input_spikes"] = _total(encoder.spikes.result() for encoder in encoders if encoder not in hidden)
-            neurons = self._ends + [encoder.neurons for encoder in hidden]
+        layers = self._counting_layers
+        for layer in layers:
+            logs.pop(layer.spikes.name, None)
+        if layers and self._ends is not None:
+            hidden = [layer for layer in layers if not self._encodes_input(layer)]
+            logs["spikes"] = _total(layer.spikes.result() for layer in hidden)
+            logs["input_spikes"] = _total(layer.spikes.result() for layer in layers if layer not in hidden)
+            neurons = self._ends + [layer.neurons for layer in hidden]
             if None not in neurons:
                 logs["spikes_per_neuron"] = metrics.spikes_per_neuron(logs["spikes"], sum(neurons))
         return logs
 
-    def _encodes_input(self, encoder):
-        if encoder._inbound_nodes:
-            return not any(_has_synapses(operation) for operation in _upstream(encoder))
-        return any(encoder is other for other in getattr(self, "input_encoders", ()))
+    def _encodes_input(self, layer):
+        if hasattr(layer, "kernel"):
+            return False
+        if layer._inbound_nodes:
+            return not any(_has_synapses(operation) for operation in _upstream(layer))
+        return any(layer is other for other in getattr(self, "input_encoders", ()))
 
     @property
     def neurons(self):
         """Neurons of a functional model, inputs and outputs included (N)."""
         ends = sum(_size(tensor.shape) for tensor in self.inputs + self.outputs)
-        return ends + sum(encoder.neurons for encoder in self.encoders if not self._encodes_input(encoder))
+        return ends + sum(layer.neurons for layer in self._counting_layers if not self._encodes_input(layer))
 
     def get_config(self):
         return {**super().get_config(), "lambda_tr": self.lambda_tr, "lambda_tb": self.lambda_tb}

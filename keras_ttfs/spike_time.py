@@ -4,6 +4,8 @@ A neuron integrates currents that decay exponentially and fires once, when its p
 in the place of every spike time t, the output's is a closed form of the inputs' that came before it.
 """
 
+import math
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -14,8 +16,8 @@ from keras_ttfs.temporal_kernel import compiled
 
 # z of a neuron that stays silent.
 NEVER = 1e5
-# Of an output spike; a silent one's loss would drown all others'.
-LATEST = 50.0
+# Logits of output spikes after this fall with the logarithm only: one late spike's loss would drown all others'.
+LATE = 50.0
 
 
 def first_crossing(z, weights):
@@ -61,12 +63,12 @@ def _crossing(z, weights):
     silent = tf.fill((rows, tf.shape(weights)[1]), tf.constant(NEVER, z.dtype))
 
     def join(place, weighted, excess, z_out, excess_out):
-        own = tf.gather(weights, order[place])
+        now, own = early[place][:, None], tf.gather(weights, order[place])
+        weighted += own * now
         excess += own
-        weighted += own * early[place][:, None]
         candidate = weighted / tf.where(excess > 0, excess, tf.ones_like(excess))
-        inside = (candidate >= early[place][:, None]) & (candidate < late[place][:, None])
-        crosses = (z_out >= NEVER) & (excess > 0) & inside
+        # The candidate cannot lie before the input that has just joined: the potential was below the threshold there.
+        crosses = (z_out >= NEVER) & (excess > 0) & (candidate <= late[place][:, None]) & (now < NEVER)
         return place + 1, weighted, excess, tf.where(crosses, candidate, z_out), tf.where(crosses, excess, excess_out)
 
     zero = tf.zeros_like(silent)
@@ -79,39 +81,91 @@ def _crossing_gradient(z, weights, z_out, excess, upstream):
     fires = z_out < NEVER
     # Silent neurons have no excess to divide by.
     share = tf.where(fires, upstream / tf.where(fires, excess, tf.ones_like(excess)), tf.zeros_like(upstream))
-    # XLA keeps none of these three-dimensional tensors.
-    causal = tf.where(z[:, :, None] < z_out[:, None, :], share[:, None, :], tf.zeros((), z.dtype))
-    dz = tf.reduce_sum(causal * weights, axis=2)
-    return dz, tf.reduce_sum(causal * (z[:, :, None] - z_out[:, None, :]), axis=0)
+    times = tf.transpose(z)
+
+    # Input by input, so that nothing three-dimensional is ever in memory.
+    def add(place, dz, dweights):
+        own = times[place][:, None]
+        causal = tf.where(own < z_out, share, tf.zeros_like(share))
+        dz = tf.tensor_scatter_nd_update(dz, [[place]], [tf.reduce_sum(causal * weights[place], axis=1)])
+        own_dweights = tf.reduce_sum(causal * (own - z_out), axis=0)
+        return place + 1, dz, tf.tensor_scatter_nd_update(dweights, [[place]], [own_dweights])
+
+    begin = (0, tf.zeros_like(times), tf.zeros_like(weights))
+    _, dz, dweights = tf.while_loop(lambda place, *_: place < tf.shape(z)[1], add, begin)
+    return tf.transpose(dz), dweights
 
 
 def weight_sum_cost(weights):
-    """`sum(max(0, 1 - sum of each neuron's weights))`: what keeps neurons able to fire at all.
+    """Mean over neurons of `max(0, 1 - sum of the neuron's weights)`: what keeps neurons able to fire at all.
 
     Args:
         weights: float tensor `(inputs, outputs)` [1].
     """
-    return tf.reduce_sum(tf.nn.relu(1.0 - tf.reduce_sum(weights, axis=0)))
+    return tf.reduce_mean(tf.nn.relu(1.0 - tf.reduce_sum(weights, axis=0)))
+
+
+def spike_logits(z):
+    """Logits of output spikes: the earliest is the largest, of a silent neuron the smallest.
+
+    `-z` up to LATE, `-(LATE + ln(z / LATE))` behind it.
+
+    Args:
+        z: float tensor [1].
+    """
+    z = tf.convert_to_tensor(z)
+    return -(tf.minimum(z, LATE) + tf.math.log(tf.maximum(z, LATE) / LATE))
 
 
 @keras.saving.register_keras_serializable("keras_ttfs")
 class SpikeTimeEncode(keras.layers.Layer):
-    """Intensities in [0, 1] as spike times: `z = exp(1 - x)`, NEVER where x is 0; the brightest first.
+    """Intensities in [0, 1] as spike times: `z = exp(scale * (1 - x))`, the brightest first; every input fires.
+
+    Args:
+        scale: float > 0: when the darkest fires [tau].
 
     Input shape and output shape: `(batch, ...)`.
+
+    Raises:
+        ValueError: "Expected scale to be ... Received: ...".
     """
 
-    def call(self, inputs):
-        return tf.where(inputs > 0, tf.exp(1.0 - inputs), tf.fill(tf.shape(inputs), tf.constant(NEVER, inputs.dtype)))
+    def __init__(self, scale=3.0, **kwargs):
+        super().__init__(**kwargs)
+        _check_number("scale", scale, positive=True, unit="tau")
+        self.scale = float(scale)
 
-    def compute_output_spec(self, inputs):
+    def build(self, input_shape):
+        self.neurons = _neurons(input_shape[1:])
+        self.spikes = MeanSpikes(name=f"{self.name}_spikes")
+        self.built = True
+
+    def call(self, inputs, training=False):
+        z = tf.exp(self.scale * (1.0 - inputs))
+        if not training:
+            self.spikes.update_state(z)
+        return z
+
+    def compute_output_spec(self, inputs, training=False):
         return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
+
+    def get_config(self):
+        return {**super().get_config(), "scale": self.scale}
+
+
+def _neurons(shape):
+    return None if None in shape else math.prod(shape)
 
 
 class _SpikeTimeSynapses(keras.layers.Layer):
-    """Neurons in the spike-time domain. Weights start with sums around `initial_sum`, so that the neurons fire."""
+    """Neurons in the spike-time domain, each with one more input, its bias, that fires at time 0 (z = 1).
 
-    def __init__(self, name_of_outputs, outputs, initial_sum=3.0, cost=10.0, **kwargs):
+    Weights start between 0 and twice their mean, so that the neurons fire; those of the biases at 0.
+    """
+
+    COUNTED = True
+
+    def __init__(self, name_of_outputs, outputs, initial_sum=4.0, cost=100.0, seed=None, **kwargs):
         super().__init__(**kwargs)
         if self.compute_dtype not in ("float32", "float64"):
             raise ValueError(f"Expected a policy of float32 or float64. Received: {self.dtype_policy.name}")
@@ -123,41 +177,58 @@ class _SpikeTimeSynapses(keras.layers.Layer):
             _check_number(name, value, unit="1")
             if value < 0:
                 raise ValueError(f"Expected {name} >= 0. Received: {name}={value!r}")
+        self.name_of_outputs = name_of_outputs
         self.outputs = int(outputs)
         self.initial_sum = float(initial_sum)
         self.cost = float(cost)
+        self.seed = seed
 
-    def _build(self, inputs):
-        initial = keras.initializers.RandomUniform(0.0, 2.0 * self.initial_sum / inputs)
-        self.kernel = self.add_weight(shape=(inputs, self.outputs), initializer=initial, name="kernel")
-        self.spikes = MeanSpikes(name=f"{self.name}_spikes")
+    def _build(self, inputs, neurons):
+        self.neurons = neurons
+        weights = keras.initializers.RandomUniform(0.0, 2.0 * self.initial_sum / inputs, seed=self.seed)
+
+        def initial(shape, dtype=None):
+            return tf.pad(weights((inputs, self.outputs), dtype), [[0, 1], [0, 0]])
+
+        self.kernel = self.add_weight(shape=(inputs + 1, self.outputs), initializer=initial, name="kernel")
+        if self.COUNTED:
+            self.spikes = MeanSpikes(name=f"{self.name}_spikes")
         self.built = True
 
     def _fired(self, rows, shape, training):
         weights = tf.convert_to_tensor(self.kernel)
+        rows = tf.pad(rows, [[0, 0], [0, 1]], constant_values=1.0)
         z = tf.reshape(first_crossing(rows, weights), shape)
         self.add_loss(self.cost * weight_sum_cost(weights))
-        if not training:
+        if self.COUNTED and not training:
             self.spikes.update_state(z < NEVER)
         return z
+
+    def get_config(self):
+        own = {"initial_sum": self.initial_sum, "cost": self.cost, "seed": self.seed}
+        return {**super().get_config(), self.name_of_outputs: self.outputs, **own}
 
 
 @keras.saving.register_keras_serializable("keras_ttfs")
 class SpikeTimeDense(_SpikeTimeSynapses):
     """Densely connected neurons in the spike-time domain. See `first_crossing`.
 
+    Outside training it counts its spikes in the metric `spikes` (mean per sample), which Keras reports in `evaluate`.
+
     Args:
         units: int >= 1: neurons.
         initial_sum: float >= 0: mean of the sum of a neuron's weights at the start [1].
         cost: float >= 0: weight of `weight_sum_cost` in the loss [1].
+        seed: int or None, of the initial weights.
 
     Input shape: `(batch, inputs)`. Output shape: `(batch, units)`.
 
     Raises:
         ValueError: "Expected units to be an integer >= 1. Received: ...".
 
-    Differs from the paper: initial weights and the weight of the cost are ours. Gradients grow without bound where
-    `sum(w) - 1` is small: train with an optimizer's `clipnorm`.
+    Differs from the paper, whose authors' program is followed in what it leaves open: of a pooling window the earliest
+    spike goes on, not the latest, and there is no L2 cost. Gradients grow without bound where `sum(w) - 1` is small: train
+    with Adam, or with an optimizer's `clipnorm`.
 
     Reference: Zhou et al., AAAI 2021.
     """
@@ -166,7 +237,7 @@ class SpikeTimeDense(_SpikeTimeSynapses):
         super().__init__("units", units, **kwargs)
 
     def build(self, input_shape):
-        self._build(input_shape[-1])
+        self._build(input_shape[-1], self.outputs)
 
     def call(self, inputs, training=False):
         return self._fired(inputs, (-1, self.outputs), training)
@@ -174,9 +245,18 @@ class SpikeTimeDense(_SpikeTimeSynapses):
     def compute_output_spec(self, inputs, training=False):
         return keras.KerasTensor((inputs.shape[0], self.outputs), dtype=self.compute_dtype)
 
-    def get_config(self):
-        own = {"units": self.outputs, "initial_sum": self.initial_sum, "cost": self.cost}
-        return {**super().get_config(), **own}
+
+@keras.saving.register_keras_serializable("keras_ttfs")
+class SpikeTimeOutput(SpikeTimeDense):
+    """The last layer, as `SpikeTimeDense`: returns the `spike_logits` of its neurons, whose spikes are not counted.
+
+    Args, Input shape, Output shape and Raises: as `SpikeTimeDense`.
+    """
+
+    COUNTED = False
+
+    def call(self, inputs, training=False):
+        return spike_logits(super().call(inputs, training))
 
 
 @keras.saving.register_keras_serializable("keras_ttfs")
@@ -185,16 +265,19 @@ class SpikeTimeConv2D(_SpikeTimeSynapses):
 
     Args:
         filters: int >= 1: output channels.
-        initial_sum, cost: as `SpikeTimeDense`.
+        initial_sum, cost, seed: as `SpikeTimeDense`.
 
     Input shape: `(batch, rows, columns, channels)`. Output shape: `(batch, rows, columns, filters)`.
+
+    Raises:
+        ValueError: "Expected filters to be an integer >= 1. Received: ...".
     """
 
     def __init__(self, filters, **kwargs):
         super().__init__("filters", filters, **kwargs)
 
     def build(self, input_shape):
-        self._build(9 * input_shape[-1])
+        self._build(9 * input_shape[-1], _neurons((*input_shape[1:3], self.outputs)))
 
     def call(self, inputs, training=False):
         bordered = tf.pad(inputs, [[0, 0], [1, 1], [1, 1], [0, 0]], constant_values=NEVER)
@@ -205,10 +288,6 @@ class SpikeTimeConv2D(_SpikeTimeSynapses):
     def compute_output_spec(self, inputs, training=False):
         return keras.KerasTensor((*inputs.shape[:3], self.outputs), dtype=self.compute_dtype)
 
-    def get_config(self):
-        own = {"filters": self.outputs, "initial_sum": self.initial_sum, "cost": self.cost}
-        return {**super().get_config(), **own}
-
 
 @keras.saving.register_keras_serializable("keras_ttfs")
 class SpikeTimePooling2D(keras.layers.MaxPooling2D):
@@ -216,17 +295,3 @@ class SpikeTimePooling2D(keras.layers.MaxPooling2D):
 
     def call(self, inputs):
         return -super().call(-inputs)
-
-
-@keras.saving.register_keras_serializable("keras_ttfs")
-class SpikeTimeLogits(keras.layers.Layer):
-    """Logits of output spikes, the earliest being the largest: `-z`, of late and silent ones `-LATEST`.
-
-    Input shape and output shape: `(batch, classes)`.
-    """
-
-    def call(self, inputs):
-        return -tf.minimum(inputs, LATEST)
-
-    def compute_output_spec(self, inputs):
-        return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_ttfs import spike_time
-from keras_ttfs.spike_time import NEVER
+from keras_ttfs import TTFSModel, spike_time
+from keras_ttfs.applications import vgg6
+from keras_ttfs.spike_time import LATE, NEVER
+from tests.registry import SPIKE_TIME_LAYERS
 
 STEP = 1e-3
 
@@ -45,10 +47,27 @@ def test_first_crossing_is_when_the_potential_first_reaches_the_threshold(seed):
             assert potential(np.log(z), times, own) == pytest.approx(1.0, abs=1e-9)
 
 
+def test_inputs_at_the_same_time_and_a_spike_at_an_inputs_time():
+    crossing = spike_time.first_crossing
+    assert crossing([[1.0, 1.0]], [[0.75], [0.75]]).numpy() == pytest.approx(3.0)
+    # The potential is 1 at z = 2 exactly, where the second input has not sent anything yet.
+    for second in (-1.5, 0.5):
+        z, weights = tf.constant([[1.0, 2.0]]), tf.constant([[2.0], [second]])
+        with tf.GradientTape() as tape:
+            tape.watch((z, weights))
+            out = crossing(z, weights)
+        assert out.numpy() == 2.0
+        dz, dweights = tape.gradient(out, (z, weights))
+        np.testing.assert_allclose(dz, [[2.0, 0.0]])
+        np.testing.assert_allclose(dweights, [[-1.0], [0.0]])
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_gradients_are_finite_differences(seed):
     times, weights = random_neurons(seed)
-    z, upstream = in_z(times)[None], np.random.default_rng(seed).normal(size=(1, 5))
+    others = [random_neurons(seed + 10 * i)[0] for i in (1, 2)]
+    z, upstream = in_z(np.stack([times, *others])), np.random.default_rng(seed).normal(size=(3, 5))
+    z[1, 3] = z[1, 4]
     inputs = tf.constant(z), tf.constant(weights)
     with tf.GradientTape() as tape:
         tape.watch(inputs)
@@ -85,45 +104,110 @@ def test_silent_neurons_and_silent_inputs_get_no_gradient():
 
 def test_weight_sum_cost():
     weights = np.array([[0.5, 2.0, -1.0], [0.2, -0.5, 0.0]], "float32")
-    assert float(spike_time.weight_sum_cost(weights)) == pytest.approx(0.3 + 0.0 + 2.0)
+    assert float(spike_time.weight_sum_cost(weights)) == pytest.approx((0.3 + 0.0 + 2.0) / 3)
+
+
+def test_logits_keep_the_order_of_spikes():
+    z = np.array([1.0, 20.0, LATE, 90.0, 5e4, NEVER], "float32")
+    logits = spike_time.spike_logits(z).numpy()
+    np.testing.assert_array_equal(logits[:3], -z[:3])
+    np.testing.assert_allclose(logits[3:], -(LATE + np.log(z[3:] / LATE)), rtol=1e-6)
+    assert (np.diff(logits) < 0).all()
+
+
+def test_encoding_and_pooling():
+    x = np.array([[0.0, 0.25, 1.0]], "float32")
+    encoder = spike_time.SpikeTimeEncode()
+    np.testing.assert_allclose(encoder(x), np.exp(3 * (1 - x)), rtol=1e-6)
+    assert encoder.neurons == 3 and float(encoder.spikes.result()) == 3
+    z = np.array([[4.0, NEVER, NEVER, NEVER], [2.0, 3.0, NEVER, NEVER]], "float32").reshape(1, 2, 4, 1)
+    np.testing.assert_array_equal(spike_time.SpikeTimePooling2D(2)(z).numpy().ravel(), [2.0, NEVER])
+
+
+@pytest.mark.parametrize(("layer", "kwargs"), SPIKE_TIME_LAYERS, ids=lambda value: getattr(value, "__name__", ""))
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_generic(layer, kwargs, dtype):
+    made = layer(**kwargs, dtype=dtype)
+    shape = (6, 4) if "units" in kwargs else (2, 4, 4, 2)
+    x = np.exp(np.random.default_rng(0).uniform(0, 1, shape)).astype(dtype)
+    outputs = made(x)
+    assert outputs.dtype == dtype and made.compute_output_spec(keras.KerasTensor(shape, dtype)).shape == outputs.shape
+    copy = layer.from_config(made.get_config())
+    assert copy.get_config() == made.get_config()
+    copy(x)
+    copy.set_weights(made.get_weights())
+    np.testing.assert_array_equal(copy(x), outputs)
 
 
 def test_convolution_is_the_dense_layer_at_every_place():
+    """Values, and gradients of inputs and weights."""
     rng = np.random.default_rng(0)
-    z = np.exp(rng.uniform(0, 1, (2, 5, 4, 3))).astype("float32")
-    layer = spike_time.SpikeTimeConv2D(6)
-    whole = layer(z).numpy()
-    assert whole.shape == (2, 5, 4, 6) and (whole < NEVER).any()
-    bordered = np.pad(z, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=NEVER)
-    for sample, row, column in np.ndindex(2, 5, 4):
-        patch = bordered[sample, row : row + 3, column : column + 3].reshape(1, -1)
-        expected = spike_time.first_crossing(patch, layer.kernel.numpy())
-        np.testing.assert_allclose(whole[sample, row, column], expected[0], rtol=1e-5)
+    z, upstream = np.exp(rng.uniform(0, 1, (2, 5, 4, 3))), rng.normal(size=(2, 5, 4, 6))
+    layer = spike_time.SpikeTimeConv2D(6, dtype="float64")
+    layer(z)
+    layer.kernel.assign(rng.normal(0.15, 0.3, layer.kernel.shape))
+    inputs, weights = tf.constant(z), tf.constant(layer.kernel.numpy())
+    bordered = np.pad(np.arange(z.size).reshape(z.shape), ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=z.size)
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch((inputs, weights))
+        whole = layer(inputs)
+        flat = tf.concat([tf.reshape(inputs, [-1]), [NEVER]], axis=0)
+        neurons = []
+        for sample, row, column in np.ndindex(2, 5, 4):
+            patch = tf.gather(flat, bordered[sample, row : row + 3, column : column + 3].ravel())
+            neurons.append(spike_time.first_crossing(tf.concat([patch, [1.0]], axis=0)[None], weights)[0])
+        expected = tf.reshape(tf.stack(neurons), whole.shape)
+    assert (whole.numpy() < NEVER).any() and (whole.numpy() >= NEVER).any()
+    np.testing.assert_allclose(whole, expected, rtol=1e-9)
+    ours = tape.gradient(whole, [inputs, layer.kernel.value], upstream)
+    for one, other in zip(ours, tape.gradient(expected, [inputs, weights], upstream)):
+        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-9)
 
 
-def network():
-    inputs = keras.Input((8, 8, 1))
-    x = spike_time.SpikeTimeEncode()(inputs)
-    x = spike_time.SpikeTimePooling2D()(spike_time.SpikeTimeConv2D(8)(x))
-    x = spike_time.SpikeTimeDense(32)(keras.layers.Flatten()(x))
-    return keras.Model(inputs, spike_time.SpikeTimeLogits()(spike_time.SpikeTimeDense(10)(x)))
+def test_a_bias_lets_neurons_fire_whose_inputs_are_silent():
+    layer = spike_time.SpikeTimeDense(2)
+    layer(np.ones((1, 3), "float32"))
+    layer.kernel.assign([[0.5, 0.5]] * 3 + [[3.0, 0.5]])
+    np.testing.assert_allclose(layer(np.full((1, 3), NEVER, "float32")), [[1.5, NEVER]])
+
+
+def test_vgg_of_spike_times():
+    model = vgg6(width=0.25, activation="spike_time", seed=1)
+    assert model.neurons == 64 + 2 * 8 * 64 + 2 * 16 * 16 + 32 + 10
+    again = vgg6(width=0.25, activation="spike_time", seed=1)
+    for one, other in zip(model.get_weights(), again.get_weights()):
+        np.testing.assert_array_equal(one, other)
+    for wrong, message in (
+        ({"l2": 1e-4}, "Expected l2=0 with activation='spike_time'. Received: l2=0.0001"),
+        ({"dropout": 1.0}, "Expected dropout=0"),
+        ({"input_coding": "analog"}, "Expected input_coding='ttfs'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            vgg6(activation="spike_time", **wrong)
 
 
 def test_learns_digits_counts_spikes_and_loads_in_a_fresh_process(tmp_path):
     from sklearn import datasets
 
-    keras.utils.set_random_seed(0)
     data = datasets.load_digits()
     x, y = (data.images / 16).astype("float32")[..., None], data.target
-    model = network()
+    inputs = keras.Input((8, 8, 1))
+    hidden = spike_time.SpikeTimeConv2D(8, seed=0)(spike_time.SpikeTimeEncode()(inputs))
+    hidden = keras.layers.Flatten()(spike_time.SpikeTimePooling2D()(hidden))
+    outputs = spike_time.SpikeTimeOutput(10, seed=1)(spike_time.SpikeTimeDense(32, seed=2)(hidden))
+    model = TTFSModel(inputs, outputs)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.SGD(0.02, momentum=0.9, clipnorm=0.5), loss, metrics=["accuracy"])
-    model.fit(x[:1400], y[:1400], epochs=15, batch_size=50, verbose=0)
+    model.compile(keras.optimizers.Adam(3e-3), loss, metrics=["accuracy"])
+    history = model.fit(x[:1400], y[:1400], epochs=15, batch_size=50, verbose=0).history
+    assert not any("spikes" in name for name in history)
     scores = model.evaluate(x[1400:], y[1400:], return_dict=True, verbose=0)
     assert scores["accuracy"] > 0.75
-    convolution = model.layers[2]
-    fired = keras.Model(model.inputs, convolution.output)(x[1400:]).numpy() < NEVER
-    assert 0 < scores[convolution.spikes.name] == pytest.approx(fired.sum() / len(fired), rel=1e-6)
+    layers = [layer.output for layer in model.layers if isinstance(layer, spike_time.SpikeTimeConv2D)]
+    layers.append(model.layers[-2].output)
+    fired = sum((z.numpy() < NEVER).sum() for z in keras.Model(inputs, layers)(x[1400:]))
+    assert scores["spikes"] == pytest.approx(fired / len(x[1400:])) and scores["input_spikes"] == 64
+    assert model.neurons == 64 + 8 * 64 + 32 + 10
+    assert scores["spikes_per_neuron"] == pytest.approx(scores["spikes"] / model.neurons)
     path, expected = str(tmp_path / "model.keras"), model(x[:5]).numpy()
     model.save(path)
     np.save(tmp_path / "x.npy", x[:5])
@@ -139,6 +223,7 @@ def test_wrong_arguments():
     for make, message in (
         (lambda: spike_time.SpikeTimeDense(0), "Expected units to be an integer >= 1. Received: units=0"),
         (lambda: spike_time.SpikeTimeConv2D(2.7), "Expected filters to be an integer >= 1. Received: filters=2.7"),
+        (lambda: spike_time.SpikeTimeEncode(0.0), "Expected scale to be a finite number > 0"),
         (lambda: spike_time.SpikeTimeConv2D(3, cost=-1), "Expected cost >= 0. Received: cost=-1"),
         (lambda: spike_time.SpikeTimeDense(3, dtype="mixed_bfloat16"), "Expected a policy of float32 or float64"),
     ):

@@ -81,7 +81,7 @@ def test_import_is_light_and_registers_every_class():
         "assert new == {'keras_ttfs'}, new\n"
         "for name in ('TTFSEncode', 'TTFSActivation', 'TemporalKernelDecode', 'TKBatchNorm', 'TTFSModel', 'MeanSpikes'):\n"
         "    assert keras.saving.get_registered_object(f'keras_ttfs>{name}') is getattr(keras_ttfs, name)\n"
-        "for name in ('Encode', 'Dense', 'Conv2D', 'Pooling2D', 'Logits'):\n"
+        "for name in ('Encode', 'Dense', 'Conv2D', 'Pooling2D', 'Output'):\n"
         "    assert keras.saving.get_registered_object(f'keras_ttfs>SpikeTime{name}')\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)

@@ -175,19 +175,23 @@ def test_figures_of_the_small_files(finished, tmp_path):
 
 
 def test_table_of_known_results():
-    def result(accuracy, spikes=None):
-        return {"accuracy": accuracy} | ({"spikes": spikes, "spikes_per_neuron": spikes / 1e5} if spikes else {})
+    def result(seed, accuracy, spikes=None):
+        counts = {"spikes": spikes, "spikes_per_neuron": spikes / 1e5} if spikes else {}
+        return {"config": {"seed": seed}, "accuracy": accuracy, **counts}
 
     lines = report.table1(
         {
-            "relu": [result(0.9)],
-            "sm_sr_tr": [result(0.80, 20000), result(0.82, 22000)],
-            "sm_sr_tr_tb_1e-4": [result(0.80, 14700)],
+            "relu": [result(0, 0.9), result(1, 0.9)],
+            "sm_1": [result(2, 0.7, 15000)],
+            "sm_sr_tr": [result(0, 0.80, 20000), result(1, 0.82, 22000)],
+            "sm_sr_tr_tb_1e-4": [result(1, 0.80, 14700)],
         }
     ).splitlines()
-    assert lines[2] == "| ReLU twin | 90.00 | - | - | - | +9.00 | 1 | - | - | - | - |"
+    assert lines[2] == "| ReLU twin | 90.00 ± 0.00 | - | - | - | +9.00 | 2 | - | - | - | - |"
+    # Changes are of the seeds that both have.
+    assert lines.pop(3) == "| SM (z_max_0 = 1) | 70.00 | 1.500 | 15.0 | - | - | 1 | - | - | - | - |"
     assert lines[3].startswith("| SM+SR+TR | 81.00 ± 1.41 | 2.100 ± 0.141 | 21.0 ± 1.4 | - | - | 2 | 91.83 | 7.31 |")
-    assert lines[4] == "| SM+SR+TR+TB, 1e-4 | 80.00 | 1.470 | 14.7 | -30.0 | -1.00 | 1 | 91.49 | 4.90 | -33.0 | -0.34 |"
+    assert lines[4] == "| SM+SR+TR+TB, 1e-4 | 80.00 | 1.470 | 14.7 | -33.2 | -2.00 | 1 | 91.49 | 4.90 | -33.0 | -0.34 |"
 
 
 def test_failed_runs_are_told_and_the_others_go_on(tmp_path, monkeypatch):

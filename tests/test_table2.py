@@ -28,8 +28,7 @@ def models(tmp_path_factory):
         train(Config(activation=activation, row=f"our {activation}", **common), workdir, verbose=0)
         paths.append(f"{workdir}/model.keras")
     workdir = str(folder / "spike_time")
-    options = {"width": 0.25, "optimizer": "sgd", "learning_rate": 0.02, "epochs": 1}
-    train(Config(activation="spike_time", row="our spike times", **options), workdir, verbose=0)
+    train(Config(activation="spike_time", row="our spike times", width=0.25), workdir, verbose=0)
     return [*paths, f"{workdir}/model.keras"]
 
 
@@ -81,6 +80,7 @@ def test_killed_and_restarted_it_ends_with_every_row(models, tmp_path):
     test = data.load("digits").test()
     logits = keras.models.load_model(models[2])(data.scale(test.images[:60])).numpy()
     assert spike_time["accuracy"] == pytest.approx((logits.argmax(-1) == test.labels[:60]).mean())
+    assert spike_time["training"]["epochs"] == 1
     ratio = 100 * spike_time["spikes"] / spike_time["neurons"]
     assert f"| - | - | {spike_time['spikes'] / 1e4:.2f} | - | {ratio:.2f} | - | - |" in text
     assert (workdir / "codings.png").exists()
@@ -90,10 +90,15 @@ def test_killed_and_restarted_it_ends_with_every_row(models, tmp_path):
 
 @pytest.mark.parametrize(
     ("flag", "message"),
-    [("--rows=rate,colour", "Received: colour"), ("--model=none.keras", "Expected .keras files. Received: none.keras")],
+    [
+        ("--rows=rate,colour", "Received: colour"),
+        ("--model=none.keras", "Expected .keras files. Received: none.keras"),
+        ("--spike_time={relu}", "Expected --spike_time to be a model with a SpikeTimeOutput."),
+    ],
 )
 def test_flag_errors(models, tmp_path, flag, message):
-    done = run(command(models, tmp_path, flag))
+    rows = ["--rows="] if "spike_time" in flag else []
+    done = run(command(models, tmp_path, *rows, flag.format(relu=models[0])))
     assert done.returncode != 0 and message in done.stderr
 
 
