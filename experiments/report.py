@@ -158,8 +158,8 @@ def table1_section(group="table1_small"):
     return [
         f"**Table 1 at reduced scale**: {first['data']}, {config['model']} at width {config['width']:g}, T = "
         f"{config['time_window']}, gamma_0 = {config['gamma_0']:g}, {epochs} epochs, {config['dtype_policy']}, "
-        f"{first['test_images']:,} test images, {first['device']}; seeds {seeds}, mean ± standard deviation. The paper's columns: full width, 2,000 epochs, the "
-        f"original images.\n\n{table1(results)}"
+        f"{first['test_images']:,} test images, {first['device']}; seeds {seeds}, mean ± standard deviation. The paper's "
+        f"columns: full width, 2,000 epochs, the original images.\n\n{table1(results)}"
     ]
 
 
