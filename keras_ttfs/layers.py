@@ -17,6 +17,11 @@ def _check_number(name, value, *, positive=False, unit="steps"):
         raise ValueError(f"Expected {name} to be {expected} [{unit}]. Received: {name}={value!r}")
 
 
+def _neurons(shape):
+    """Numbers per sample of a tensor of this shape, None where a dimension is unknown."""
+    return None if None in tuple(shape[1:]) else math.prod(shape[1:])
+
+
 @keras.saving.register_keras_serializable("keras_ttfs")
 class TTFSEncode(keras.layers.Layer):
     """Encodes pre-activations as spike times. Owns the temporal kernel: weights `tau` and `t_d`.
@@ -88,7 +93,7 @@ class TTFSEncode(keras.layers.Layer):
     def build(self, input_shape):
         self.tau = self._add_kernel_weight("tau", self.tau_0)
         self.t_d = self._add_kernel_weight("t_d", self.t_d_0)
-        self.neurons = None if None in input_shape[1:] else math.prod(input_shape[1:])
+        self.neurons = _neurons(input_shape)
         self.spikes = MeanSpikes(name=f"{self.name}_spikes")
         self.built = True
 

@@ -1,13 +1,11 @@
 """TTFSModel: a Keras model whose training step adds the temporal-kernel terms of Eq. 9."""
 
-import math
-
 import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_ttfs import metrics, regularizers
-from keras_ttfs.layers import TKBatchNorm, TTFSEncode, _check_number
+from keras_ttfs.layers import TKBatchNorm, TTFSEncode, _check_number, _neurons
 
 # Keras does not export the class that keras.Model(inputs, outputs) returns.
 _probe = keras.Input((1,), name="keras_ttfs_probe")
@@ -122,7 +120,7 @@ class TTFSModel(keras.Model):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         y_pred = self(x, training=False)
         self._step_loss(x, y, y_pred, sample_weight, training=False)
-        self._ends = [_size(leaf.shape) for leaf in keras.tree.flatten((x, y_pred))]
+        self._ends = [_neurons(leaf.shape) for leaf in keras.tree.flatten((x, y_pred))]
         return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
     def get_metrics_result(self):
@@ -149,7 +147,7 @@ class TTFSModel(keras.Model):
     @property
     def neurons(self):
         """Neurons of a functional model, inputs and outputs included (N)."""
-        ends = sum(_size(tensor.shape) for tensor in self.inputs + self.outputs)
+        ends = sum(_neurons(tensor.shape) for tensor in self.inputs + self.outputs)
         return ends + sum(layer.neurons for layer in self._counting_layers if not self._encodes_input(layer))
 
     def get_config(self):
@@ -159,11 +157,6 @@ class TTFSModel(keras.Model):
 @keras.saving.register_keras_serializable("keras_ttfs")
 class FunctionalTTFSModel(TTFSModel, _Functional):
     """What `TTFSModel(inputs, outputs)` returns."""
-
-
-def _size(shape):
-    """Numbers per sample, None where a dimension is unknown."""
-    return None if None in tuple(shape[1:]) else math.prod(shape[1:])
 
 
 def _total(values):

@@ -4,13 +4,11 @@ A neuron integrates currents that decay exponentially and fires once, when its p
 in the place of every spike time t, the output's is a closed form of the inputs' that came before it.
 """
 
-import math
-
 import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_ttfs.layers import _check_number
+from keras_ttfs.layers import _check_number, _neurons
 from keras_ttfs.metrics import MeanSpikes
 from keras_ttfs.temporal_kernel import compiled
 
@@ -136,7 +134,7 @@ class SpikeTimeEncode(keras.layers.Layer):
         self.scale = float(scale)
 
     def build(self, input_shape):
-        self.neurons = _neurons(input_shape[1:])
+        self.neurons = _neurons(input_shape)
         self.spikes = MeanSpikes(name=f"{self.name}_spikes")
         self.built = True
 
@@ -151,10 +149,6 @@ class SpikeTimeEncode(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "scale": self.scale}
-
-
-def _neurons(shape):
-    return None if None in shape else math.prod(shape)
 
 
 class _SpikeTimeSynapses(keras.layers.Layer):
@@ -277,7 +271,7 @@ class SpikeTimeConv2D(_SpikeTimeSynapses):
         super().__init__("filters", filters, **kwargs)
 
     def build(self, input_shape):
-        self._build(9 * input_shape[-1], _neurons((*input_shape[1:3], self.outputs)))
+        self._build(9 * input_shape[-1], _neurons((*input_shape[:3], self.outputs)))
 
     def call(self, inputs, training=False):
         bordered = tf.pad(inputs, [[0, 0], [1, 1], [1, 1], [0, 0]], constant_values=NEVER)
