@@ -376,7 +376,12 @@ if __name__ == "__main__":
     flags.DEFINE_integer("images", 1000, "simulation: for predict and event [images].", lower_bound=1)
     flags.DEFINE_integer("clock_images", 100, "simulation: for the clock simulation [images].", lower_bound=1)
     flags.DEFINE_integer("batch_size", 128, "Images at a time [images].", lower_bound=4)
-    flags.DEFINE_integer("rounds", 15, "Times that each is measured, after the warm-up.", lower_bound=1)
+    flags.DEFINE_integer(
+        "rounds",
+        15,
+        "Times that each is measured, after the warm-up; the pipeline a third of them, T 60.",
+        lower_bound=1,
+    )
     flags.DEFINE_integer("runs", 3, "training: processes, each with networks of its own.", lower_bound=1)
     flags.DEFINE_boolean("overwrite", False, "Replace result files.")
     flags.mark_flag_as_required("output")

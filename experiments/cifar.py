@@ -97,7 +97,11 @@ if __name__ == "__main__":
     flags.DEFINE_string("workdir", None, "Directory of the run: results, plots, model; resumes what it holds.")
     flags.DEFINE_string("data_dir", None, "Directory of tensorflow-datasets; its own default if not given.")
     flags.DEFINE_boolean("download", False, "Download and prepare the data set if it is not there.")
-    flags.DEFINE_boolean("overwrite", False, "Delete the run that the workdir holds.")
+    flags.DEFINE_boolean(
+        "overwrite",
+        False,
+        "Replace a finished or another run that workdir holds. An interrupted one of this config goes on.",
+    )
     flags.DEFINE_boolean("tensorboard", False, "Write TensorBoard logs to workdir/tensorboard.")
     flags.mark_flag_as_required("workdir")
     app.run(main)

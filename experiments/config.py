@@ -71,6 +71,8 @@ class Config:
         for name in SHARES:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"Expected {name} in [0, 1]. Received: {name}={getattr(self, name)!r}")
+        if self.bn_momentum == 1:
+            raise ValueError("Expected bn_momentum < 1. Received: bn_momentum=1")
 
     def as_dict(self):
         return dataclasses.asdict(self)

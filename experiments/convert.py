@@ -31,8 +31,8 @@ def main(argv):
         source = keras.models.load_model(options.model, compile=False)
         data = data_module.load(options.dataset, options.data_dir)
         test = data.test()
-        count = options.images or len(test)
-        x, y = data_module.scale(test.images[:count]).numpy(), test.labels[:count]
+        chosen = slice(options.images or None)
+        x, y = data_module.scale(test.images[chosen]).numpy(), test.labels[chosen]
         calibration = data_module.scale(data.train.images[: options.calibration_images]).numpy()
         # In float32 whatever the model was trained in: conversion loses, not rounding.
         source = keras_ttfs.snn.in_dtype(source, "float32")
@@ -43,14 +43,14 @@ def main(argv):
 
         result = {
             "data": data.description,
-            "test_images": count,
+            "test_images": len(y),
             "calibration_images": len(calibration),
             "rounding": options.rounding,
             "relu_accuracy": accuracy(source),
             "rows": [],
             **provenance(),
         }
-        print(f"ReLU: {100 * result['relu_accuracy']:.2f} %, {count:,} images")
+        print(f"ReLU: {100 * result['relu_accuracy']:.2f} %, {len(y):,} images")
         for time_window in map(int, options.time_windows):
             for calibrate in (False, True):
                 model, report = keras_ttfs.convert(

@@ -87,7 +87,7 @@ def _load_cifar(name, data_dir, download):
         except Exception as error:
             raise ConnectionError(
                 f"Expected to download {name} to {builder.data_path}. Received: {type(error).__name__}: {error}. "
-                "Prepare it elsewhere and pass --data_dir, or --dataset=digits, which needs no download."
+                "Prepare it elsewhere and pass --data_dir."
             ) from error
     try:
         train = _read(builder, "train")
@@ -95,7 +95,7 @@ def _load_cifar(name, data_dir, download):
         raise FileNotFoundError(
             f"Expected {name}, prepared by tensorflow-datasets, under --data_dir. Received: "
             f"--data_dir={builder._data_dir_root}. Pass --download to fetch it (needs the internet), "
-            "or --dataset=digits."
+            "or train on digits: --flagfile=experiments/flagfiles/digits.flags."
         ) from error
     # A fixed shuffle first: the last 5,000 are the validation split.
     cut = len(train) - VALIDATION[name]
@@ -130,16 +130,20 @@ def scale(images):
     return tf.cast(images, tf.float32) / 255.0
 
 
+def steps_per_epoch(data, batch_size):
+    """Whole batches in the training images [steps]; raises ValueError where there is none."""
+    if batch_size > len(data.train):
+        raise ValueError(f"Expected batch_size <= {len(data.train)} training images. Received: batch_size={batch_size}")
+    return len(data.train) // batch_size
+
+
 def training_batches(data, batch_size, epochs, seed, *, augment=True, initial_epoch=0):
     """Batches `(images, labels)` of the epochs `initial_epoch..epochs-1`, one after the other.
 
     The order of an epoch, and the crop and flip of a batch, are functions of (seed, epoch, step): a run that resumes at
     epoch e sees the very batches of an uninterrupted one. The last, incomplete batch of an epoch is dropped.
     """
-    size = len(data.train)
-    steps = size // batch_size
-    if steps < 1:
-        raise ValueError(f"Expected batch_size <= {size} training images. Received: batch_size={batch_size}")
+    size, steps = len(data.train), steps_per_epoch(data, batch_size)
     images, labels = tf.constant(data.train.images), tf.constant(data.train.labels)
 
     def epoch_batches(epoch):

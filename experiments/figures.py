@@ -26,6 +26,10 @@ COLORS = dict(zip(CONFIGURATIONS, ("C7", "C0", "C1", "C2", "C3", "C4")))
 SHOWN_LAYERS = ("conv4_1_activation", "dense1_activation")
 
 
+class Missing(Exception):
+    """What a figure needs is not among the files."""
+
+
 def read_rows(path):
     """The dicts of a CSV file, numbers as floats."""
     with open(path, newline="") as file:
@@ -61,6 +65,13 @@ def load_sweeps(folder):
 
 def _results(folder):
     return sorted(p for p in pathlib.Path(folder).glob("*.json") if not p.name.endswith(".distributions.json"))
+
+
+def _chosen(runs, rows):
+    """The runs of these rows."""
+    if missing := [row for row in rows if row not in runs]:
+        raise Missing(f"runs of {', '.join(missing)}")
+    return {row: runs[row] for row in rows}
 
 
 def _by_epoch(run, value):
@@ -125,7 +136,7 @@ def _scatter(axis, sweeps, flag, label):
         result for name, result in sweeps.items() if name.split(",")[0] in rows and (flag in name or "base" in name)
     ]
     if not points:
-        raise FileNotFoundError(f"no runs of the sweep over {flag}")
+        raise Missing(f"the sweep over {flag}")
     points.sort(key=lambda result: result["config"][flag])
     spikes = [result["spikes"] / 1e4 for result in points]
     accuracy = [100 * result["accuracy"] for result in points]
@@ -140,17 +151,17 @@ def _scatter(axis, sweeps, flag, label):
 
 def figure_5(runs, sweeps, path):
     """tau of every layer over training, with and without regularisation."""
-    _bands(path, {row: runs[row] for row in ("sm_sr", "sm_sr_tr")}, {"tau": r"$\tau$ [steps]"})
+    _bands(path, _chosen(runs, ("sm_sr", "sm_sr_tr")), {"tau": r"$\tau$ [steps]"})
 
 
 def figure_14(runs, sweeps, path):
     """Distributions of tau, t_d, beta and gamma over training by the initial largest level."""
-    _bands(path, {row: runs[row] for row in ("sm_1", "sm_2", "sm_sr")}, _PARAMETERS)
+    _bands(path, _chosen(runs, ("sm_1", "sm_2", "sm_sr")), _PARAMETERS)
 
 
 def figure_15(runs, sweeps, path):
     """Distributions of tau, t_d, beta and gamma over training by method."""
-    _bands(path, {row: runs[row] for row in list(CONFIGURATIONS)[2:]}, _PARAMETERS)
+    _bands(path, _chosen(runs, list(CONFIGURATIONS)[2:]), _PARAMETERS)
 
 
 _PARAMETERS = {"tau": r"$\tau$ [steps]", "t_d": r"$t_d$ [steps]", "beta": r"$\beta$ [1]", "gamma": r"$\gamma$ [1]"}
@@ -213,6 +224,8 @@ def _distributions(runs, path, layers):
         centers = np.linspace(*found["edges"], len(found["layers"][0]["counts"]) + 1)
         centers = (centers[1:] + centers[:-1]) / 2
         by_name = {layer["layer"]: layer for layer in found["layers"]}
+        if missing := [name for name in layers if name not in by_name]:
+            raise Missing(f"layers {', '.join(missing)}")
         for axis, name in zip(column, layers):
             layer = by_name[name]
             counts = np.array(layer["counts"], float)
@@ -303,8 +316,8 @@ def main(argv):
         try:
             draw(runs, sweeps, os.path.join(options.output, f"figure_{number}.png"))
             print(f"figure {number}: {draw.__doc__}")
-        except (KeyError, FileNotFoundError) as error:
-            print(f"figure {number}: left out, {error} is not there")
+        except Missing as error:
+            print(f"figure {number}: left out, without {error}")
 
 
 if __name__ == "__main__":

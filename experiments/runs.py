@@ -8,9 +8,8 @@ from experiments.config import differences
 from experiments.files import read_json, replaced
 from experiments.processes import in_new_process
 
-# Of a finished run, what is small enough to be committed.
-SMALL_FILES = {"result.json": "json", "history.csv": "history.csv", "kernels.csv": "kernels.csv"}
-SMALL_FILES["distributions.json"] = "distributions.json"
+# Of a finished run, what is small enough to be committed. The result comes last: with it the others are there.
+SMALL_FILES = {name: name for name in ("history.csv", "kernels.csv", "distributions.json")} | {"result.json": "json"}
 
 
 def run_all(configs, workdir, *, data_dir=None, download=False, collect=None):
@@ -18,18 +17,20 @@ def run_all(configs, workdir, *, data_dir=None, download=False, collect=None):
 
     Returns `(results, failures)`: `{name: result}` of the finished runs, `{name: message}` of those that failed. Small
     files of a finished run are copied to the directory `collect` at once, where given; a run whose files are there is
-    finished, wherever it was trained. Raises FileExistsError, before anything is trained, where a directory holds a run
-    with another config.
+    finished, wherever it was trained, and its files stay as they are. Raises FileExistsError, before anything is
+    trained, where a directory holds a run with another config; ValueError where runs are of different data.
     """
     results = {name: _finished(name, config, workdir, collect) for name, config in configs.items()}
     missing = [name for name, result in results.items() if result is None]
     failures = {}
+    data = _common_data(results)
     places = f"{workdir} and {collect}" if collect else workdir
     print(f"{len(configs) - len(missing)} of {len(configs)} runs are finished in {places}", flush=True)
     for name in announced(missing):
         try:
-            in_new_process(_train, configs[name], os.path.join(workdir, name), data_dir, download)
+            in_new_process(_train, configs[name], os.path.join(workdir, name), data_dir, download, data)
             results[name] = _finished(name, configs[name], workdir, collect)
+            data = _common_data(results)
         except (FloatingPointError, RuntimeError) as error:
             failures[name] = f"{type(error).__name__}: {error}"
             print(f"{name}: {failures[name]}", flush=True)
@@ -57,9 +58,17 @@ def _finished(name, config, workdir, collect):
     for path in (own, collected):
         if os.path.exists(path):
             _check_same(read_json(path)["config"], config, path)
-    if collect and os.path.exists(own):
+    if collect and os.path.exists(own) and not os.path.exists(collected):
         copy_small_files(folder, collect, name.replace(os.sep, "."))
-    return next((read_json(path) for path in (own, collected) if os.path.exists(path)), None)
+    return next((read_json(path) for path in (collected, own) if os.path.exists(path)), None)
+
+
+def _common_data(results):
+    """What the finished runs were trained and tested on, None where nothing is finished."""
+    data = {result["data"] for result in results.values() if result is not None}
+    if len(data) > 1:
+        raise ValueError(f"Expected runs of one data set. Received: {', '.join(sorted(data))}")
+    return next(iter(data), None)
 
 
 def _check_same(there, config, place):
@@ -67,10 +76,16 @@ def _check_same(there, config, place):
         raise FileExistsError(f"Expected {place} to hold the run that is asked for. Received: {changes}.")
 
 
-def _train(config, folder, data_dir, download):
+def _train(config, folder, data_dir, download, expected_data):
+    import tensorflow as tf
+
     from experiments.train import train
 
-    train(config, folder, data_dir=data_dir, download=download)
+    try:
+        train(config, folder, data_dir=data_dir, download=download, expected_data=expected_data)
+    except tf.errors.OpError as error:
+        # Out of memory, mostly; the other rows may fit.
+        raise RuntimeError(error.message) from error
 
 
 def copy_small_files(folder, target, name):

@@ -120,8 +120,8 @@ def main(argv):
         model = keras.models.load_model(options.model, compile=False)
         data = data_module.load(options.dataset, options.data_dir)
         test = data.test()
-        count = options.images or len(test)
-        images, labels = data_module.scale(test.images[:count]).numpy(), test.labels[:count]
+        chosen = slice(options.images or None)
+        images, labels = data_module.scale(test.images[chosen]).numpy(), test.labels[chosen]
         result, network, total, histograms = simulate(
             model,
             images,
@@ -139,7 +139,7 @@ def main(argv):
         raise SystemExit(f"{type(error).__name__}: {error}") from error
     print(keras_ttfs.energy.report(network, total))
     print(
-        f"\naccuracy {100 * result['accuracy']:.2f} % of {count:,} images, {result['spikes']:,.0f} spikes "
+        f"\naccuracy {100 * result['accuracy']:.2f} % of {result['test_images']:,} images, {result['spikes']:,.0f} spikes "
         f"({100 * result['spikes_per_neuron']:.1f} % per neuron), decision at step {result['decision_step']} of "
         f"{result['time_steps']}\n\nFiles: {folder}"
     )

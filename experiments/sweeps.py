@@ -11,7 +11,7 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 from absl import app, flags
 
-from experiments import report, runs, table1
+from experiments import cifar, report, runs, table1
 
 # Sweep: (row of Table 1, flag, values).
 SWEEPS = {
@@ -28,7 +28,7 @@ SWEEPS = {
     "gamma_0": ("sm_sr_tr", "gamma_0", (0.2, 0.3, 0.5, 1.0)),
     "target_epoch": ("sm_sr_tr", "target_epoch", (0, 1, 2)),
     "label_smoothing": ("sm_sr_tr", "label_smoothing", (0.0, 0.1)),
-    "l2": ("sm_sr_tr", "l2", (0.0, 2.5e-4, 1e-3)),
+    "l2": ("sm_sr_tr", "l2", (0.0, 2.5e-4, 5e-4, 1e-3)),
 }
 
 
@@ -67,5 +67,7 @@ def main(argv):
 
 if __name__ == "__main__":
     table1.define_run_flags()
+    for module in (cifar, table1):
+        flags.adopt_module_key_flags(module)
     flags.DEFINE_list("sweeps", ["z_max_0", "tau_0", "lambda_tr", "lambda_tb"], f"Which: {', '.join(SWEEPS)}.")
     app.run(main)

@@ -96,6 +96,7 @@ def main(argv):
 
 if __name__ == "__main__":
     define_run_flags()
+    flags.adopt_module_key_flags(cifar)
     flags.DEFINE_list("rows", list(report.TABLE1_ROWS), "Rows, names of flagfiles in experiments/flagfiles/table1.")
     flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of each row.")
     app.run(main)

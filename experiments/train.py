@@ -29,21 +29,28 @@ EVALUATION_BATCH = 500
 VERSIONED = ("tensorflow", "keras", "numpy", "tensorflow-datasets", "scikit-learn")
 
 
-def train(config, workdir, *, data_dir=None, download=False, overwrite=False, tensorboard=False, verbose=2):
+def train(
+    config, workdir, *, data_dir=None, download=False, expected_data=None, overwrite=False, tensorboard=False, verbose=2
+):
     """Trains, evaluates on the test split and returns the result (a dict, also in `workdir/result.json`).
 
-    Resumes what an earlier, interrupted call with the same config left in `workdir`. Raises FileExistsError where the
-    directory holds a finished or a different run, unless `overwrite`; FloatingPointError when the loss is not finite.
+    Resumes what an earlier, interrupted call with the same config left in `workdir`. Nothing there is written or deleted
+    before data and model are ready. Raises FileExistsError where the directory holds a finished or a different run,
+    unless `overwrite`; ValueError where the description of the data is not `expected_data` (if given) or not that of the
+    interrupted run; FloatingPointError when the loss is not finite.
     """
-    prepare_workdir(config, workdir, overwrite)
+    check_workdir(config, workdir, overwrite)
     keras.utils.set_random_seed(config.seed)
     # A resumed run must compute what the uninterrupted one does.
     tf.config.experimental.enable_op_determinism()
     keras.config.set_dtype_policy(config.dtype_policy)
     data = data_module.load(config.dataset, data_dir, download, config.train_images)
-    steps = len(data.train) // config.batch_size
+    if expected_data is not None:
+        _check_data(expected_data, data, "the runs beside this one")
+    steps = data_module.steps_per_epoch(data, config.batch_size)
     model = build(config, data)
-    checkpoint = Checkpoint(workdir, config)
+    claim_workdir(config, workdir, overwrite)
+    checkpoint = Checkpoint(workdir, config, data)
     checkpoint.restore(model)
     fit_callbacks = [LearningRate(config, steps), StopOnNonFinite()]
     if config.relaxation and config.target_epoch:
@@ -75,27 +82,40 @@ def train(config, workdir, *, data_dir=None, download=False, overwrite=False, te
     return result
 
 
-def prepare_workdir(config, workdir, overwrite=False):
-    """Claims `workdir` for this config, or raises FileExistsError."""
+def check_workdir(config, workdir, overwrite=False):
+    """Raises FileExistsError where `workdir` is not free for this config. True if it holds a run to be replaced."""
     path = os.path.join(workdir, "config.json")
-    if overwrite and os.path.exists(path):
+    if not os.path.exists(path):
+        if os.path.isdir(workdir) and any(not name.startswith(PARTIAL) for name in os.listdir(workdir)):
+            raise FileExistsError(
+                f"Expected a workdir that is new or empty. Received: {workdir}, which holds other files."
+            )
+        return False
+    changes = differences(read_json(path), config.as_dict())
+    finished = os.path.exists(os.path.join(workdir, "result.json"))
+    if overwrite or not (changes or finished):
+        # An interrupted run of this config goes on, also with --overwrite.
+        return bool(changes or finished)
+    expected, received = "without a finished run", "result.json"
+    if changes:
+        expected, received = "that is new or holds this run", f"another run ({changes})"
+    raise FileExistsError(
+        f"Expected a workdir {expected}. Received: {workdir} with {received}. "
+        "Choose another --workdir, or replace the run with --overwrite."
+    )
+
+
+def claim_workdir(config, workdir, overwrite=False):
+    """Makes `workdir` this config's, as `check_workdir` allows."""
+    if check_workdir(config, workdir, overwrite):
         shutil.rmtree(workdir)
-    if os.path.exists(path):
-        changes = differences(read_json(path), config.as_dict())
-        if changes:
-            raise FileExistsError(
-                f"Expected a workdir that is new or holds this run. Received: {workdir} with another run ({changes}). "
-                "Choose another --workdir, or replace the run with --overwrite."
-            )
-        if os.path.exists(os.path.join(workdir, "result.json")):
-            raise FileExistsError(
-                f"Expected a workdir without a finished run. Received: {workdir} with result.json. "
-                "Choose another --workdir, or replace the run with --overwrite."
-            )
-    elif os.path.isdir(workdir) and any(not name.startswith(PARTIAL) for name in os.listdir(workdir)):
-        raise FileExistsError(f"Expected a workdir that is new or empty. Received: {workdir}, which holds other files.")
     os.makedirs(workdir, exist_ok=True)
-    write_json(path, config.as_dict())
+    write_json(os.path.join(workdir, "config.json"), config.as_dict())
+
+
+def _check_data(expected, data, whose):
+    if expected != data.description:
+        raise ValueError(f"Expected the data of {whose}: {expected}. Received: {data.description}.")
 
 
 def build(config, data):
@@ -192,7 +212,7 @@ class StopOnNonFinite(keras.callbacks.Callback):
         if not math.isfinite(loss):
             raise FloatingPointError(
                 f"Expected a finite loss. Received: loss={loss} in epoch {self.epoch + 1}, step {batch}. The last whole "
-                "epoch is kept. Lower --learning_rate, or start again with --overwrite."
+                "epoch is kept. Lower --learning_rate, in another --workdir or with --overwrite."
             )
 
 
@@ -203,14 +223,16 @@ class Checkpoint(keras.callbacks.Callback):
     and holds the rest: whatever the moment of a kill, state.json and its files agree.
     """
 
-    def __init__(self, workdir, config):
+    def __init__(self, workdir, config, data):
         super().__init__()
+        self.data = data
         self.folder = os.path.join(workdir, "checkpoint")
         self.path = os.path.join(self.folder, "state.json")
         self.keep = config.keep
         self.kernels = None
         os.makedirs(self.folder, exist_ok=True)
         self.state = {
+            "data": data.description,
             "epochs": 0,
             "seconds": 0.0,
             "last": None,
@@ -224,6 +246,7 @@ class Checkpoint(keras.callbacks.Callback):
     def restore(self, model):
         if os.path.exists(self.path):
             begun, self.state = self.state["provenance"], read_json(self.path)
+            _check_data(self.state["data"], self.data, "the interrupted run")
             past, now = str(self.state["provenance"]["git_revision"]), str(begun["git_revision"])
             if not past.endswith(now):
                 self.state["provenance"]["git_revision"] = f"{past} then {now}"

@@ -1,5 +1,6 @@
 """The main program: a whole run, resuming after a kill, refusing, flag errors, data."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -10,11 +11,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from experiments import benchmark, report
+from experiments import benchmark, report, train
 from experiments import data as data_module
 from experiments.config import Config
-from experiments.files import read_json
-from experiments.train import LearningRate, StopOnNonFinite, prepare_workdir
+from experiments.files import read_json, write_json
+from experiments.train import LearningRate, StopOnNonFinite, check_workdir, claim_workdir
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FAST = ("--train_images=256", "--width=0.25", "--epochs=4", "--target_epoch=3", "--dropout=0.5", "--bn_momentum=0.8")
@@ -183,23 +184,53 @@ def test_finished_and_different_runs_are_refused(finished):
     config = Config(**read_json(workdir / "config.json"))
     before = (workdir / "result.json").read_bytes()
     with pytest.raises(FileExistsError, match="Expected a workdir without a finished run. Received: "):
-        prepare_workdir(config, str(workdir))
+        check_workdir(config, str(workdir))
     different = Config(**{**config.as_dict(), "tau_0": 5.0})
     with pytest.raises(FileExistsError, match="tau_0: 10.0 there, 5.0 asked"):
-        prepare_workdir(different, str(workdir))
+        check_workdir(different, str(workdir))
     assert (workdir / "result.json").read_bytes() == before
 
 
 def test_foreign_directory_is_refused_even_with_overwrite(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(FileExistsError, match="which holds other files"):
-        prepare_workdir(Config(), str(tmp_path), overwrite=True)
+        check_workdir(Config(), str(tmp_path), overwrite=True)
 
 
-def test_overwrite_starts_anew(tmp_path):
-    prepare_workdir(Config(seed=1), str(tmp_path / "run"))
-    prepare_workdir(Config(seed=2), str(tmp_path / "run"), overwrite=True)
-    assert read_json(tmp_path / "run" / "config.json")["seed"] == 2
+def test_overwrite_replaces_other_and_finished_runs_only(tmp_path):
+    workdir = tmp_path / "run"
+    claim_workdir(Config(seed=1), str(workdir))
+    (workdir / "checkpoint").mkdir()
+    # The command that was killed, once more.
+    claim_workdir(Config(seed=1), str(workdir), overwrite=True)
+    assert (workdir / "checkpoint").exists()
+    claim_workdir(Config(seed=2), str(workdir), overwrite=True)
+    assert read_json(workdir / "config.json")["seed"] == 2 and not (workdir / "checkpoint").exists()
+    (workdir / "result.json").write_text("{}")
+    claim_workdir(Config(seed=2), str(workdir), overwrite=True)
+    assert not (workdir / "result.json").exists()
+
+
+def test_nothing_is_deleted_before_the_new_run_can_begin(tmp_path):
+    workdir = tmp_path / "run"
+    claim_workdir(Config(seed=1), str(workdir))
+    (workdir / "result.json").write_text("{}")
+    done = run(workdir, "--overwrite", "--batch_size=2000")
+    assert done.returncode != 0 and "Expected batch_size <= 256 training images" in done.stderr, done.stderr
+    assert (workdir / "result.json").exists()
+
+
+def test_a_run_goes_on_with_its_own_data_only(tmp_path):
+    data = dataclasses.replace(data_module.load("digits"), description="digits, rescanned")
+    with pytest.raises(ValueError, match="Expected the data of the runs beside this one: cifar10/3.0.2. Received: "):
+        train.train(Config(), str(tmp_path / "new"), expected_data="cifar10/3.0.2")
+    assert not (tmp_path / "new").exists()
+    claim_workdir(Config(), str(tmp_path / "run"))
+    begun = train.Checkpoint(str(tmp_path / "run"), Config(), data)
+    write_json(begun.path, begun.state)
+    resumed = train.Checkpoint(str(tmp_path / "run"), Config(), data_module.load("digits"))
+    with pytest.raises(ValueError, match="Expected the data of the interrupted run: digits, rescanned. Received: "):
+        resumed.restore(None)
 
 
 @pytest.mark.parametrize(
@@ -208,6 +239,7 @@ def test_overwrite_starts_anew(tmp_path):
         ("time_window", 0, "Expected time_window > 0. Received: time_window=0"),
         ("l2", -1.0, "Expected l2 >= 0. Received: l2=-1.0"),
         ("dropout", 1.5, r"Expected dropout in \[0, 1\]. Received: dropout=1.5"),
+        ("bn_momentum", 1.0, "Expected bn_momentum < 1. Received: bn_momentum=1"),
         ("model", "resnet", "Expected model to be one of .* Received: model='resnet'"),
     ],
 )
@@ -219,7 +251,7 @@ def test_config_errors(name, value, message):
 def test_flag_errors(tmp_path):
     for flag, message in (
         ("--time_window=0", "Expected time_window > 0. Received: time_window=0"),
-        ("--model=resnet", "model"),
+        ("--model=resnet", "value should be one of <vgg16|vgg6>"),
         ("--unknown=1", "unknown"),
     ):
         done = run(tmp_path / "run", flag)
@@ -232,7 +264,8 @@ def test_missing_cifar_is_explained(tmp_path):
     done = run(tmp_path / "run", "--dataset=cifar10", "--model=vgg16", f"--data_dir={tmp_path}/none")
     assert done.returncode != 0
     assert "Pass --download to fetch it" in done.stderr
-    assert "--dataset=digits" in done.stderr
+    assert "--flagfile=experiments/flagfiles/digits.flags" in done.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def test_non_finite_loss_stops():

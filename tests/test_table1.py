@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+import tensorflow as tf
 from absl import flags
 
 from experiments import cifar, figures, processes, report, runs, sweeps, table1
@@ -92,7 +93,9 @@ def test_sweeps_change_one_flag_and_share_their_base():
 
 
 def test_every_sweep_gives_valid_configs():
-    assert len(sweeps.configs(sweeps.SWEEPS, small())) > len(sweeps.SWEEPS)
+    for name, (row, _, values) in sweeps.SWEEPS.items():
+        configs = sweeps.configs([name], {**small(), "target_epoch": 1})
+        assert len(configs) == len(values) and f"{row},base" in configs, name
 
 
 @pytest.fixture(scope="module")
@@ -195,11 +198,11 @@ def test_table_of_known_results():
 
 
 def test_failed_runs_are_told_and_the_others_go_on(tmp_path, monkeypatch):
-    def train(config, folder, data_dir, download):
+    def train(config, folder, data_dir, download, data):
         if config.seed == 1:
             raise FloatingPointError("Expected a finite loss.")
         os.makedirs(folder)
-        write_json(os.path.join(folder, "result.json"), {"config": config.as_dict()})
+        write_json(os.path.join(folder, "result.json"), {"config": config.as_dict(), "data": "digits"})
 
     monkeypatch.setattr(runs, "_train", train)
     monkeypatch.setattr(runs, "in_new_process", lambda function, *arguments: runs._train(*arguments))
@@ -208,7 +211,7 @@ def test_failed_runs_are_told_and_the_others_go_on(tmp_path, monkeypatch):
 
 
 def test_a_collected_run_is_not_trained_again(tmp_path, monkeypatch):
-    result = {"config": Config(seed=1).as_dict()}
+    result = {"config": Config(seed=1).as_dict(), "data": "digits"}
     write_json(str(tmp_path / "row.seed1.json"), result)
     monkeypatch.setattr(runs, "in_new_process", lambda *arguments: pytest.fail("trained again"))
     collect = str(tmp_path)
@@ -218,12 +221,32 @@ def test_a_collected_run_is_not_trained_again(tmp_path, monkeypatch):
     )
     with pytest.raises(FileExistsError, match="seed: 1 there, 2 asked"):
         runs.run_all({"row/seed1": Config(seed=2)}, f"{tmp_path}/new", collect=collect)
-    # Nor is it replaced by another run's.
+    # Nor is it replaced by another run's, nor by the same run's of another place.
+    os.makedirs(tmp_path / "same/row/seed1")
+    write_json(str(tmp_path / "same/row/seed1/result.json"), {**result, "accuracy": 0.5})
+    assert runs.run_all({"row/seed1": Config(seed=1)}, f"{tmp_path}/same", collect=collect)[0]["row/seed1"] == result
     os.makedirs(tmp_path / "other/row/seed1")
     write_json(str(tmp_path / "other/row/seed1/result.json"), {"config": Config(seed=2).as_dict()})
     with pytest.raises(FileExistsError, match="seed: 1 there, 2 asked"):
         runs.run_all({"row/seed1": Config(seed=2)}, f"{tmp_path}/other", collect=collect)
     assert read_json(tmp_path / "row.seed1.json") == result
+
+
+def test_runs_of_different_data_do_not_mix(tmp_path):
+    for seed, data in enumerate(("digits", "digits (JPEG copy)")):
+        write_json(str(tmp_path / f"row.seed{seed}.json"), {"config": Config(seed=seed).as_dict(), "data": data})
+    configs = {f"row/seed{seed}": Config(seed=seed) for seed in range(2)}
+    with pytest.raises(ValueError, match=r"Expected runs of one data set. Received: digits, digits \(JPEG copy\)"):
+        runs.run_all(configs, str(tmp_path / "runs"), collect=str(tmp_path))
+
+
+def test_a_row_without_memory_fails_alone(monkeypatch):
+    def train(*arguments, **keywords):
+        raise tf.errors.ResourceExhaustedError(None, None, "out of memory")
+
+    monkeypatch.setattr("experiments.train.train", train)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        runs._train(Config(), "runs/row", None, False, None)
 
 
 def test_a_table_of_collected_runs_alone(finished, tmp_path):
