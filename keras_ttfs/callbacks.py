@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_ttfs import temporal_kernel
+from keras_ttfs import temporal_kernel, topology
 from keras_ttfs.layers import TTFSActivation, TTFSEncode
 
 
@@ -43,7 +43,7 @@ class RelaxationSchedule(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         for layer in _layers(self.model, TTFSActivation):
-            layer.relaxation.assign(self.probability(epoch))
+            layer.set_relaxation(self.probability(epoch))
 
 
 class TemporalKernelHistory(keras.callbacks.Callback):
@@ -68,20 +68,20 @@ class TemporalKernelHistory(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         errors = self._errors() if self.data is not None else {}
         pairs = self.model.batch_norm_pairs() if hasattr(self.model, "batch_norm_pairs") else []
-        norms = {encoder.name: norm for norm, encoder in pairs}
-        for encoder in _layers(self.model, TTFSEncode):
+        norms = {encoder: norm for norm, encoder in pairs}
+        for encoder, label in topology.labels(_layers(self.model, TTFSEncode)).items():
             # Not float(weight): that fails on the mirrored weights of a distribution strategy.
             tau, t_d = tf.convert_to_tensor(encoder.tau), tf.convert_to_tensor(encoder.t_d)
             row = {
                 "epoch": epoch,
-                "layer": encoder.name,
+                "layer": label,
                 "tau": float(tau),
                 "t_d": float(t_d),
                 "z_min": float(encoder.z_min),
                 "z_max": float(encoder.z_max),
                 "maximum_precision_error": float(temporal_kernel.maximum_precision_error(tau, t_d)),
-                **errors.get(encoder.name, {}),
-                **(_summary(norms[encoder.name]) if encoder.name in norms else {}),
+                **errors.get(encoder, {}),
+                **(_summary(norms[encoder]) if encoder in norms else {}),
             }
             self.rows.append(row)
         if self.path is not None:
@@ -92,7 +92,7 @@ class TemporalKernelHistory(keras.callbacks.Callback):
 
         def observe(encoder, z):
             kernel = (z, encoder.tau, encoder.t_d, encoder.time_window)
-            errors[encoder.name] = {
+            errors[encoder] = {
                 "maximum_error": _mean(temporal_kernel.maximum_error(*kernel)),
                 "minimum_error": _mean(temporal_kernel.minimum_error(*kernel)),
                 "precision_error": _mean(temporal_kernel.precision_error(*kernel, rounding=encoder.rounding)),

@@ -7,10 +7,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_ttfs import temporal_kernel
+from keras_ttfs import temporal_kernel, topology
 from keras_ttfs.layers import TKBatchNorm, TTFSActivation, TTFSEncode
 from keras_ttfs.models import TTFSModel
 from keras_ttfs.snn import graph
+from keras_ttfs.snn.network import check_batch_size
 
 # The paper's tau_0 = 10 at T = 32: the smallest level stays at 4.5 % of the largest.
 STEPS_PER_TAU = 3.2
@@ -104,6 +105,7 @@ def convert(
     """
     if input_coding not in ("ttfs", "analog"):
         raise ValueError(f"Expected input_coding to be 'ttfs' or 'analog'. Received: input_coding={input_coding!r}")
+    check_batch_size(batch_size)
     if data is not None:
         data = checked_data(data, input_coding)
     tau_0 = time_window / STEPS_PER_TAU if tau_0 is None else tau_0
@@ -126,10 +128,10 @@ def checked_data(data, input_coding="ttfs"):
         ValueError: "Expected data of intensities in [0, 1] ... Received: ...".
     """
     data = np.asarray(data)
-    if not len(data) or (input_coding == "ttfs" and not (data.min() >= 0)):
+    if not len(data) or (input_coding == "ttfs" and not (data.min() >= 0 and data.max() <= 1)):
         raise ValueError(
             f"Expected data of intensities in [0, 1] for input_coding='ttfs'. Received: shape {data.shape}"
-            + (f", smallest {data.min()}" if len(data) else "")
+            + (f", values in [{data.min()}, {data.max()}]" if len(data) else "")
         )
     return data
 
@@ -143,21 +145,25 @@ def coding_report(model, x, *, batch_size=100):
         batch_size: int >= 1.
 
     Returns:
-        A CodingReport, one LayerCoding for each layer.
+        A CodingReport, one LayerCoding for each layer; a layer that is called several times has one for all calls.
+
+    Raises:
+        ValueError: "Expected batch_size to be an integer >= 1 ...", or for a model that is no graph of layers.
 
     Reference: Fig. 7; Eqs. 10-12.
     """
+    check_batch_size(batch_size)
     sums = {}
 
     def see(layer, z):
-        sums[layer.name] = sums.get(layer.name, 0) + _regions(z, layer).numpy()
+        sums[layer] = sums.get(layer, 0) + _regions(z, layer).numpy()
 
     _pass_through(model, x, batch_size, see)
-    rows = CodingReport()
-    for name, (count, silent, pruned, quantised, clipped, *errors) in sums.items():
+    rows, names = CodingReport(), topology.labels(sums)
+    for layer, (count, silent, pruned, quantised, clipped, *errors) in sums.items():
         active = max(1.0, count - silent)
         shares = [value / count for value in (silent, pruned, quantised, clipped)]
-        rows.append(LayerCoding(name, 1.0, *map(float, shares), *(float(error / active) for error in errors)))
+        rows.append(LayerCoding(names[layer], 1.0, *map(float, shares), *(float(error / active) for error in errors)))
     return rows
 
 
@@ -190,7 +196,7 @@ def _pass_through(model, x, batch_size, see, replace=None):
         return layer(*args, **kwargs)
 
     for first in range(0, len(x), batch_size):
-        graph.walk(model, [tf.convert_to_tensor(x[first : first + batch_size], model.inputs[0].dtype)], visit)
+        topology.walk(model, [tf.convert_to_tensor(x[first : first + batch_size], model.inputs[0].dtype)], visit)
 
 
 class _Rebuilder:
@@ -201,17 +207,17 @@ class _Rebuilder:
         self.kernel = kernel
         self.input_coding = input_coding
         self.made = {}
-        self.names = {}
+        self.names = set()
 
     def model(self, options):
-        if len(getattr(self.source, "inputs", None) or []) != 1:
+        if any(len(getattr(self.source, ends, None) or []) != 1 for ends in ("inputs", "outputs")):
             raise ValueError(
-                "Expected a Functional or built Sequential model with one input. "
+                "Expected a Functional or built Sequential model with one input and one output. "
                 f"Received: {type(self.source).__name__} {self.source.name!r}"
             )
         inputs = keras.Input(self.source.inputs[0].shape[1:], dtype=self.source.inputs[0].dtype)
         x = self._activation("input_activation", None)(inputs) if self.input_coding == "ttfs" else inputs
-        outputs = graph.walk(self.source, [x], self._visit)
+        outputs = topology.walk(self.source, [x], self._visit)
         options.setdefault("name", self.source.name)
         model = TTFSModel(inputs, keras.tree.flatten(outputs)[0], **options)
         for layer, copy in self.made.values():
@@ -221,6 +227,8 @@ class _Rebuilder:
     def _visit(self, layer, *args, **kwargs):
         if isinstance(layer, keras.layers.InputLayer):
             return args[0]
+        if not isinstance(layer, keras.layers.Layer) or isinstance(layer, keras.Model):
+            raise graph.unsupported(layer, relu=True)
         if graph.is_relu(layer):
             return self._activation(layer.name, layer.dtype_policy)(args[0])
         if isinstance(layer, keras.layers.Activation) and graph.activation_of(layer) not in (None, "softmax"):
@@ -232,17 +240,15 @@ class _Rebuilder:
         return self._activation(f"{layer.name}_activation", layer.dtype_policy)(y) if own == "relu" else y
 
     def _activation(self, name, policy):
-        count = self.names[name] = self.names.get(name, -1) + 1
-        name = f"{name}_{count}" if count else name
-        return TTFSActivation(**self.kernel, name=name, dtype=policy)
+        return TTFSActivation(**self.kernel, name=topology.unused_name(name, self.names), dtype=policy)
 
     def _copy(self, layer, own):
         if id(layer) not in self.made:
-            config = layer.get_config()
+            config = {**layer.get_config(), "name": topology.unused_name(layer.name, self.names)}
             kind = type(layer)
             if own == "relu":
                 config["activation"] = "linear"
-            if kind is keras.layers.BatchNormalization:
+            if kind in graph.NORMS:
                 # With scale and shift whatever the source has: calibration needs both.
                 kind, config = TKBatchNorm, {**config, "scale": True, "center": True}
             self.made[id(layer)] = layer, kind.from_config(config)
@@ -251,9 +257,9 @@ class _Rebuilder:
 
 def _copy_weights(layer, copy):
     if isinstance(copy, TKBatchNorm):
-        for name in ("gamma", "beta", "moving_mean", "moving_variance"):
-            if getattr(layer, name, None) is not None:
-                getattr(copy, name).assign(getattr(layer, name))
+        for name, without in (("gamma", 1.0), ("beta", 0.0), ("moving_mean", 0.0), ("moving_variance", 1.0)):
+            weight, source = getattr(copy, name), getattr(layer, name, None)
+            weight.assign(np.full(weight.shape, without) if source is None else source)
     else:
         copy.set_weights(layer.get_weights())
 
@@ -336,7 +342,7 @@ def _units(model):
             units[0].join(unit)
         return units[0]
 
-    (output,) = keras.tree.flatten(graph.walk(model, [_Unit(1.0)], visit))
+    (output,) = keras.tree.flatten(topology.walk(model, [_Unit(1.0)], visit))
     output.join(_Unit(1.0))
     output.root().value = 1.0
     _tie(encoders)

@@ -172,7 +172,8 @@ def report(network, result, reference=TSC_CIFAR10):
     - quantised, 8-bit weights: an int8 multiply and an int32 add; weight and activation read, 1 byte each. With and
       without the zeros.
     - spiking, float32 and 8-bit weights: an add for each synaptic operation, which reads the weight and reads and writes
-      a potential of 4 bytes; the kernel's decay is one multiply for each neuron and step of its integration.
+      a potential of 4 bytes; a multiply more for each operation of an analog input; the kernel's decay is one multiply for
+      each neuron and step of its integration.
 
     Neuron updates on chips: each neuron in its integration and its fire phase, 2 T steps. Idle layers cost nothing there,
     which favours the chip. Traffic between cores and static power are in no row but TrueNorth's 26 pJ.
@@ -219,8 +220,8 @@ def report(network, result, reference=TSC_CIFAR10):
 
 
 def _costs(network, result, hidden, decays):
-    dense = network.dense_operations
-    events = result.synaptic_operations + network.analog_operations
+    dense, analog = network.dense_operations, network.analog_operations
+    events = result.synaptic_operations + analog
     neurons = sum(count for count, _ in hidden.values())
     bits = max(math.ceil(math.log2(window + 1)) for _, window in result.phases.values())
     add_multiply = FLOAT32_MULTIPLY + FLOAT32_ADD
@@ -231,8 +232,8 @@ def _costs(network, result, hidden, decays):
         Cost(f"quantised, {bits}-bit levels", dense, dense * quantised, dense * 2 * SRAM_BYTE, bits / 8 * neurons),
         Cost(f"quantised, {bits}-bit levels, zeros skipped", events, events * quantised, events * 2 * SRAM_BYTE,
              bits / 8 * neurons),
-        Cost("spiking, float32", events, events * FLOAT32_ADD + decays * FLOAT32_MULTIPLY, events * 12 * SRAM_BYTE,
-             potentials),
-        Cost("spiking, 8-bit weights", events, events * INT32_ADD + decays * INT32_MULTIPLY, events * 9 * SRAM_BYTE,
-             potentials),
+        Cost("spiking, float32", events, events * FLOAT32_ADD + (analog + decays) * FLOAT32_MULTIPLY,
+             events * 12 * SRAM_BYTE, potentials),
+        Cost("spiking, 8-bit weights", events, events * INT32_ADD + analog * INT8_MULTIPLY + decays * INT32_MULTIPLY,
+             events * 9 * SRAM_BYTE, potentials),
     ]  # fmt: skip

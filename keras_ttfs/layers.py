@@ -103,8 +103,14 @@ class TTFSEncode(keras.layers.Layer):
             initializer=keras.initializers.Constant(value),
             name=name,
             trainable=trainable,
+            dtype=self._kernel_dtype,
             autocast=False,
         )
+
+    @property
+    def _kernel_dtype(self):
+        # Not the policy's variable dtype: bfloat16 would lose the small steps of tau.
+        return "float64" if self.variable_dtype == "float64" else "float32"
 
     @property
     def z_min(self):
@@ -139,7 +145,7 @@ class TTFSEncode(keras.layers.Layer):
 
     def compute_output_spec(self, inputs, training=False):
         dtype = "float64" if keras.backend.standardize_dtype(inputs.dtype) == "float64" else "float32"
-        tau, t_d = (keras.KerasTensor((), dtype=self.variable_dtype) for _ in range(2))
+        tau, t_d = (keras.KerasTensor((), dtype=self._kernel_dtype) for _ in range(2))
         return keras.KerasTensor(inputs.shape, dtype=dtype), tau, t_d
 
     def compute_output_shape(self, input_shape):
@@ -263,12 +269,19 @@ class TTFSActivation(TTFSEncode):
         if not 0.0 <= relaxation <= 1.0:
             raise ValueError(f"Expected relaxation in [0, 1]. Received: relaxation={relaxation!r}")
         self.relaxation_0 = float(relaxation)
+        self.initial_relaxation = self.relaxation_0
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 
     def build(self, input_shape):
         super().build(input_shape)
-        self.relaxation = self._add_kernel_weight("relaxation", self.relaxation_0, trainable=False)
+        self.relaxation = self._add_kernel_weight("relaxation", self.initial_relaxation, trainable=False)
+
+    def set_relaxation(self, probability):
+        """Sets p of Fig. 4, a float in [0, 1], now or, where the layer is not built yet, when it is."""
+        self.initial_relaxation = probability
+        if self.built:
+            self.relaxation.assign(probability)
 
     def call(self, inputs, training=False):
         self._notice(inputs)
@@ -277,7 +290,7 @@ class TTFSActivation(TTFSEncode):
             z_hat = self._quantize(inputs, tau, t_d)
             self.spikes.update_state(z_hat)
             return z_hat
-        draw = keras.random.uniform((), seed=self.seed_generator, dtype=self.variable_dtype)
+        draw = keras.random.uniform((), seed=self.seed_generator, dtype=self._kernel_dtype)
         return self._quantize(inputs, tau, t_d, relaxed=draw < tf.convert_to_tensor(self.relaxation))
 
     def _quantize(self, inputs, tau, t_d, relaxed=False):
@@ -306,7 +319,8 @@ class TKBatchNorm(keras.layers.BatchNormalization):
     gradient of `-lambda_tb * P_TB(gamma, beta)` for the smallest level of the encoder that follows.
 
     A TTFSActivation called on its very output normalises on its own while it trains (`fused`): the same values bit for
-    bit, the same gradients to rounding errors, in less time and memory.
+    bit, the same gradients to rounding errors, in less time and memory. (A gradient with respect to the normalised values in
+    between is then None.)
 
     >>> layer = TKBatchNorm()
     >>> layer.build((None, 4))

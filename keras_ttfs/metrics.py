@@ -6,20 +6,23 @@ import tensorflow as tf
 
 @keras.saving.register_keras_serializable("keras_ttfs")
 class MeanSpikes(keras.metrics.Metric):
-    """Mean number of spikes per sample (S for one layer), counted exactly.
+    """Mean number of spikes per sample and call (S for a layer that is called once), counted exactly.
 
-    `update_state(values)` takes decoded activations `(batch, ...)` and counts the non-zero ones.
+    `update_state(values)` takes decoded activations `(batch, ...)` and counts the non-zero ones, `count`, and all,
+    `neurons`.
     """
 
     def __init__(self, name="spikes", dtype=None, **kwargs):
         super().__init__(name=name, dtype=dtype, **kwargs)
         # Integers: inside a half-precision layer's call Keras would round floating-point variables as it reads them.
         self.count = self.add_variable(shape=(), initializer="zeros", name="count", dtype="int64")
+        self.neurons = self.add_variable(shape=(), initializer="zeros", name="neurons", dtype="int64")
         self.samples = self.add_variable(shape=(), initializer="zeros", name="samples", dtype="int64")
 
     def update_state(self, values, sample_weight=None):
         self.count.assign_add(tf.math.count_nonzero(values))
-        self.samples.assign_add(tf.shape(values, out_type="int64")[0])
+        self.neurons.assign_add(tf.size(values, out_type=tf.int64))
+        self.samples.assign_add(tf.shape(values, out_type=tf.int64)[0])
 
     def result(self):
         count, samples = (tf.cast(tf.convert_to_tensor(value), "float64") for value in (self.count, self.samples))

@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_ttfs import metrics, regularizers
-from keras_ttfs.layers import TKBatchNorm, TTFSEncode, _check_number, _neurons
+from keras_ttfs import metrics, regularizers, topology
+from keras_ttfs.layers import TTFSEncode, _check_number, _neurons
 
 # Keras does not export the class that keras.Model(inputs, outputs) returns.
 _probe = keras.Input((1,), name="keras_ttfs_probe")
@@ -30,8 +30,10 @@ class TTFSModel(keras.Model):
     10
 
     In a functional model P_TB's batch normalisation may be separated from its encoder by layers without weights (pooling,
-    dropout, reshaping). In a subclassed model the encoder must be called on its very output, and encoders of the input
-    are named by `self.input_encoders = [layer, ...]`.
+    dropout, reshaping) and by the borders of nested models; an encoder that nothing with weights, no average pooling and no
+    Add precedes encodes the input. In a subclassed model the encoder must be called on the normalisation's very output, and
+    encoders of the input are named by `self.input_encoders = [layer, ...]`. A layer called several times counts its spikes
+    each time; called on the input and on hidden values, all of them as hidden.
 
     Args:
         *args, **kwargs: as `keras.Model`.
@@ -51,6 +53,8 @@ class TTFSModel(keras.Model):
         return super().__new__(cls, *args, **kwargs)
 
     def __init__(self, *args, lambda_tr=1e-5, lambda_tb=1e-5, **kwargs):
+        if (args or "inputs" in kwargs) and not isinstance(self, FunctionalTTFSModel):
+            _make_functional(type(self))
         for name, value in (("lambda_tr", lambda_tr), ("lambda_tb", lambda_tb)):
             _check_number(name, value, unit="1")
             if value < 0:
@@ -60,7 +64,9 @@ class TTFSModel(keras.Model):
         self.lambda_tb = float(lambda_tb)
         self._reg_tr = keras.metrics.Mean(name="reg_tr")
         self._p_tb = keras.metrics.Mean(name="p_tb")
-        self._ends = None
+        # Seen by `evaluate`: samples, and inputs and outputs of all of them.
+        self._samples = keras.metrics.Sum(name="keras_ttfs_samples", dtype="int64")
+        self._ends = keras.metrics.Sum(name="keras_ttfs_ends", dtype="int64")
 
     @property
     def encoders(self):
@@ -75,7 +81,10 @@ class TTFSModel(keras.Model):
 
     def batch_norm_pairs(self):
         """`[(TKBatchNorm, encoder that follows it), ...]`; a subclassed model must have been called."""
-        return [(norm, encoder) for encoder in self.encoders for norm in _followed_batch_norms(encoder)]
+        return list(dict.fromkeys((norm, call.layer) for call in self._spiking_calls() for norm in call.norms))
+
+    def _spiking_calls(self):
+        return topology.spiking_calls(self, getattr(self, "input_encoders", ()))
 
     def penalties(self):
         """`(REG_TR, P_TB)` of the model's present weights, two scalars."""
@@ -120,35 +129,39 @@ class TTFSModel(keras.Model):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         y_pred = self(x, training=False)
         self._step_loss(x, y, y_pred, sample_weight, training=False)
-        self._ends = [_neurons(leaf.shape) for leaf in keras.tree.flatten((x, y_pred))]
+        leaves = keras.tree.flatten((x, y_pred))
+        self._samples.update_state(tf.shape(leaves[0], out_type=tf.int64)[0])
+        self._ends.update_state(tf.add_n([tf.size(leaf, out_type=tf.int64) for leaf in leaves]))
         return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
     def get_metrics_result(self):
         logs = super().get_metrics_result()
         layers = self._counting_layers
-        for layer in layers:
-            logs.pop(layer.spikes.name, None)
-        if layers and self._ends is not None:
-            hidden = [layer for layer in layers if not self._encodes_input(layer)]
-            logs["spikes"] = _total(layer.spikes.result() for layer in hidden)
-            logs["input_spikes"] = _total(layer.spikes.result() for layer in layers if layer not in hidden)
-            neurons = self._ends + [layer.neurons for layer in hidden]
-            if None not in neurons:
-                logs["spikes_per_neuron"] = metrics.spikes_per_neuron(logs["spikes"], sum(neurons))
+        for metric in [self._samples, self._ends, *(layer.spikes for layer in layers)]:
+            logs.pop(metric.name, None)
+        if layers:
+            hidden = {id(call.layer) for call in self._spiking_calls() if not call.of_input}
+            inner = [layer.spikes for layer in layers if id(layer) in hidden]
+            outer = [layer.spikes for layer in layers if id(layer) not in hidden]
+            samples = _total([self._samples.result()])
+            logs["spikes"] = _total(metric.count for metric in inner) / samples
+            logs["input_spikes"] = _total(metric.count for metric in outer) / samples
+            neurons = _total([self._ends.result(), *(metric.neurons for metric in inner)]) / samples
+            logs["spikes_per_neuron"] = metrics.spikes_per_neuron(logs["spikes"], neurons)
         return logs
-
-    def _encodes_input(self, layer):
-        if hasattr(layer, "kernel"):
-            return False
-        if layer._inbound_nodes:
-            return not any(_has_synapses(operation) for operation in _upstream(layer))
-        return any(layer is other for other in getattr(self, "input_encoders", ()))
 
     @property
     def neurons(self):
-        """Neurons of a functional model, inputs and outputs included (N)."""
-        ends = sum(_neurons(tensor.shape) for tensor in self.inputs + self.outputs)
-        return ends + sum(layer.neurons for layer in self._counting_layers if not self._encodes_input(layer))
+        """Neurons of a functional model, inputs and outputs included (N).
+
+        Raises:
+            ValueError: "Expected fixed shapes ... Received: ...".
+        """
+        hidden = [call.layer.neurons for call in self._spiking_calls() if not call.of_input]
+        neurons = [_neurons(tensor.shape) for tensor in self.inputs + self.outputs] + hidden
+        if None in neurons:
+            raise ValueError(f"Expected fixed shapes. Received: {self.name!r} with inputs of shape {self.input_shape}")
+        return sum(neurons)
 
     def get_config(self):
         return {**super().get_config(), "lambda_tr": self.lambda_tr, "lambda_tb": self.lambda_tb}
@@ -159,34 +172,14 @@ class FunctionalTTFSModel(TTFSModel, _Functional):
     """What `TTFSModel(inputs, outputs)` returns."""
 
 
-def _total(values):
-    return sum(values, tf.constant(0.0, tf.float64))
-
-
-def _has_synapses(operation):
-    return isinstance(operation, (TTFSEncode, keras.Model)) or any(
-        hasattr(operation, name) for name in ("kernel", "depthwise_kernel", "embeddings")
+def _make_functional(subclass):
+    """Rebases a subclass whose __init__ passes inputs and outputs. Left to itself, Keras would rebase TTFSModel."""
+    subclass.__bases__ = tuple(
+        FunctionalTTFSModel if base is TTFSModel else _make_functional(base) if issubclass(base, TTFSModel) else base
+        for base in subclass.__bases__
     )
+    return subclass
 
 
-def _upstream(operation, stop=lambda operation: False):
-    """Every operation that `operation` depends on in its graph, not looking behind those where `stop` holds."""
-    found, frontier = [], [operation]
-    while frontier:
-        for node in frontier.pop()._inbound_nodes:
-            for parent in node.parent_nodes:
-                if not any(parent.operation is other for other in found):
-                    found.append(parent.operation)
-                    if not stop(parent.operation):
-                        frontier.append(parent.operation)
-    return found
-
-
-def _followed_batch_norms(encoder):
-    if not encoder._inbound_nodes:
-        norm = encoder.followed_batch_norm() if encoder.followed_batch_norm is not None else None
-        return [norm] if norm is not None else []
-    behind = _upstream(
-        encoder, stop=lambda operation: bool(operation.weights) if hasattr(operation, "weights") else False
-    )
-    return [operation for operation in behind if isinstance(operation, TKBatchNorm)]
+def _total(counts):
+    return sum((tf.cast(tf.convert_to_tensor(count), tf.float64) for count in counts), tf.constant(0.0, tf.float64))

@@ -65,8 +65,12 @@ def levels(tau, t_d, time_window, *, shift=0.0, dtype="float32"):
     Returns:
         A tensor of shape `(time_window,)`, decreasing.
 
+    Raises:
+        ValueError: "Expected time_window to be an integer >= 1 ...".
+
     Reference: Eq. 3.
     """
+    _check_time_window(time_window)
     tau, t_d = as_dtype(tau, tf.float64), as_dtype(t_d, tf.float64)
     steps = tf.range(time_window, dtype=tf.float64)
     return tf.cast(tf.exp((t_d - (steps + shift)) / tau), dtype)
@@ -76,6 +80,8 @@ def thresholds(tau, t_d, time_window, *, rounding="ceil", dtype="float32"):
     """The dynamic threshold of a firing neuron (theta_0 = 1) at each step of its window, shape `(time_window,)`.
 
     A neuron whose membrane potential is z fires at the first step t with `z >= thresholds[t]`.
+
+    Args and Raises: as `levels`; `rounding` is `"ceil"` or `"nearest"`.
 
     Reference: Eqs. 2 and 4, `theta(t) = theta_0 * kappa(t)`.
     """

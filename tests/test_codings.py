@@ -362,5 +362,5 @@ def test_activations_are_sampled_from_every_channel():
 
 
 def test_t2fsnn_wants_intensities(digits):
-    with pytest.raises(ValueError, match=r"Expected data of intensities in \[0, 1\] .*smallest -1"):
+    with pytest.raises(ValueError, match=r"Expected data of intensities in \[0, 1\] .*values in \[-1.0, -1.0\]"):
         convert_t2fsnn(digits[0], -np.ones((2, 8, 8, 1)))

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_ttfs import TKBatchNorm, TTFSActivation, TTFSModel, applications, coding_report, convert
+from keras_ttfs import TKBatchNorm, TTFSActivation, TTFSModel, applications, coding_report, convert, convert_t2fsnn
 from keras_ttfs.snn import SpikingNetwork, check_equivalence
 from tests import reference
 
@@ -196,7 +196,44 @@ def test_wrong_arguments():
         ValueError, match="Expected input_coding to be 'ttfs' or 'analog'. Received: input_coding='rate'"
     ):
         convert(source, input_coding="rate")
-    with pytest.raises(ValueError, match=r"Expected data of intensities in \[0, 1\] .* smallest -"):
+    with pytest.raises(ValueError, match=r"Expected data of intensities in \[0, 1\] .* values in \[-"):
         convert(source, data=X - 1)
+    with pytest.raises(ValueError, match=r"values in \[0, 255\]"):
+        convert(source, data=np.uint8([[[[0]] * 8] * 8, [[[255]] * 8] * 8]))
+    for batch_size in (0, -1):
+        with pytest.raises(ValueError, match="Expected batch_size to be an integer >= 1"):
+            convert(source, data=X, batch_size=batch_size)
+        with pytest.raises(ValueError, match="Expected batch_size to be an integer >= 1"):
+            coding_report(convert(source)[0], X, batch_size=batch_size)
+    inputs = keras.Input((4,))
+    with pytest.raises(ValueError, match="one input and one output"):
+        convert(keras.Model(inputs, [L.Dense(2)(inputs), L.Dense(3)(inputs)]))
+    with pytest.raises(ValueError, match="Write keras.layers.Add"):
+        convert(keras.Model(inputs, L.Dense(2)(L.ReLU()(inputs + inputs))))
     with pytest.raises(ValueError, match="Expected time_window to be an integer"):
         convert(source, time_window=0)
+
+
+def test_names_that_several_layers_bear():
+    def block(name, features):
+        layers = [L.Conv2D(3, 3, padding="same", activation="relu", name="conv"), L.ReLU(name="input_activation")]
+        return keras.Sequential([keras.Input((8, 8, features)), *layers], name=name)
+
+    inputs = keras.Input((8, 8, 1))
+    relu = L.ReLU(name="re_lu")
+    x = block("two", 3)(block("one", 1)(inputs))
+    x = relu(L.Dense(4, name="re_lu_1")(relu(L.Flatten()(x))))
+    source = random_weights(keras.Model(inputs, L.Dense(3)(x)))
+    model, report = convert(source, time_window=2000, tau_0=200.0, data=X)
+    assert len({row.layer for row in report}) == len(report) == 7
+    np.testing.assert_allclose(model.predict(X, verbose=0), source.predict(X, verbose=0), atol=0.05)
+    assert len(convert_t2fsnn(source, X).encoders) == 7
+
+
+@pytest.mark.parametrize("kind", [L.BatchNormalization, TKBatchNorm])
+@pytest.mark.parametrize("without", ["scale", "center"])
+def test_batch_normalisation_without_scale_or_shift(kind, without):
+    norm = kind(**{without: False}, gamma_initializer=keras.initializers.Constant(0.3), beta_initializer="ones")
+    source = keras.Sequential([keras.Input((8, 8, 1)), L.Conv2D(4, 3), norm, L.ReLU(), L.Flatten(), L.Dense(3)])
+    model, _ = convert(source, time_window=2000, tau_0=200.0, data=X)
+    np.testing.assert_allclose(model.predict(X, verbose=0), source.predict(X, verbose=0), atol=0.02)

@@ -103,6 +103,22 @@ def test_report_of_a_known_network(simulated):
         assert text in str(report)
 
 
+def test_an_analog_input_multiplies():
+    import keras
+    import numpy as np
+
+    from keras_ttfs import TTFSActivation
+    from keras_ttfs.snn import SpikingNetwork
+
+    dense = keras.layers.Dense
+    network = SpikingNetwork.from_model(keras.Sequential([keras.Input((20,)), dense(10), TTFSActivation(8), dense(4)]))
+    result = network.run(np.random.default_rng(0).uniform(size=(16, 20)))
+    costs = {cost.name: cost.compute for cost in energy.report(network, result).costs}
+    entering = 200 + 4 * result.hidden_spikes
+    assert costs["spiking, float32"] == pytest.approx(entering * 0.9e-12 + (200 + 10 * 8) * 3.7e-12)
+    assert costs["spiking, 8-bit weights"] == pytest.approx(entering * 0.1e-12 + 200 * 0.2e-12 + 10 * 8 * 3.1e-12)
+
+
 def test_latency_share_at_the_papers_last_row():
     assert energy.latency_share(0.049e6, 544) == pytest.approx(0.86, abs=0.005)
     with pytest.raises(ValueError, match="Expected platform"):

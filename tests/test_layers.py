@@ -266,3 +266,14 @@ def test_thresholds_are_what_the_encoder_compares_with():
         at, below = thresholds, np.nextafter(thresholds, np.float32(0))
         np.testing.assert_array_equal(temporal_kernel.encode(at, 10.0, 1.0, 32, rounding=rounding), np.arange(32))
         np.testing.assert_array_equal(temporal_kernel.encode(below, 10.0, 1.0, 32, rounding=rounding), np.arange(1, 33))
+
+
+@pytest.mark.parametrize("policy", ["bfloat16", "float16"])
+def test_kernel_of_a_half_precision_layer_moves_in_small_steps(policy):
+    layer = TTFSActivation(dtype=policy, relaxation=0.5)
+    z_hat = layer(tf.constant([[1.0, 0.5, 0.0]], policy), training=True)
+    assert z_hat.dtype == policy and {weight.dtype for weight in layer.weights} == {"float32"}
+    layer.tau.assign_add(1e-3)
+    assert float(layer.tau) == pytest.approx(10.001)
+    spike_time, tau, t_d = TTFSEncode(dtype=policy)(keras.Input((3,), dtype=policy))
+    assert (spike_time.dtype, tau.dtype, t_d.dtype) == ("float32",) * 3

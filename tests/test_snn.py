@@ -223,8 +223,7 @@ def test_operations_of_a_known_network():
     network = SpikingNetwork.from_model(keras.Model(inputs, L.Dense(2)(L.Flatten()(x))))
     # Of the 9 taps, a corner's neuron reaches 4 places, a border's 6.
     ways = np.array([[4, 6, 6, 4], [6, 9, 9, 6], [6, 9, 9, 6], [4, 6, 6, 4]])[..., None] * 3
-    analog, first, second = [counts[0] for counts in network.fan_out.values()]
-    assert analog.sum() == 0
+    first, second = [counts[0] for counts in network.fan_out.values()]
     np.testing.assert_array_equal(first, ways)
     np.testing.assert_array_equal(second, np.full(48, 2))
     assert network.dense_operations == ways.sum() + 96
@@ -234,6 +233,19 @@ def test_operations_of_a_known_network():
     result = network.run(one)
     hidden = result.spikes[network.populations[1].name]
     assert result.synaptic_operations == 6 * 3 / 2 + 2 * hidden
+
+
+def test_operations_without_spikes_are_those_of_each_layer():
+    inputs = keras.Input((4, 4, 3))
+    x = TTFSActivation()(L.Conv2D(4, 1)(L.SeparableConv2D(5, 3, depth_multiplier=2)(inputs)))
+    x = TTFSActivation()(L.SeparableConv2D(8, 3, padding="same")(x))
+    x = L.GlobalAveragePooling2D()(L.Add()([x, x]))
+    network = SpikingNetwork.from_model(keras.Model(inputs, L.Dense(10)(x)))
+    analog = 2 * 2 * (9 * 3 * 2 + 6 * 5) + 2 * 2 * 5 * 4
+    # Of a window of 3x3 at a corner of 2x2, four taps are inside.
+    second = 2 * 2 * (4 * 4 + 4 * 8)
+    assert network.analog_operations == analog
+    assert network.dense_operations == analog + second + 2 * 2 * 8 * 2 + 2 * 2 * 8 + 8 * 10
 
 
 def test_check_finds_what_differs():
@@ -359,6 +371,16 @@ def test_infinite_weights_are_refused():
         SpikingNetwork.from_model(model)
 
 
+@pytest.mark.parametrize(("name", "value"), [("tau", np.nan), ("tau", 0.0), ("t_d", np.inf)])
+def test_impossible_kernels_are_refused(name, value):
+    model = small_model()
+    getattr(model.encoders[1], name).assign(value)
+    with pytest.raises(
+        ValueError, match=f"Expected a finite tau > 0 and a finite t_d .* of '{model.encoders[1].name}'"
+    ):
+        SpikingNetwork.from_model(model)
+
+
 @pytest.mark.parametrize(
     ("x", "options", "message"),
     [
@@ -383,6 +405,13 @@ def test_wrong_arguments_of_check():
         check_equivalence(small_model(), X, modes="fast")
     with pytest.raises(ValueError, match="Expected dtype to be one of"):
         check_equivalence(small_model(), X, dtype="int8")
+    # A range of negative steps is empty: nothing would be compared.
+    for batch_size in (-1, 0):
+        with pytest.raises(ValueError, match="Expected batch_size to be an integer >= 1"):
+            check_equivalence(small_model(), X, batch_size=batch_size)
+    for wrong in (X[:0], X[:, 1:]):
+        with pytest.raises(ValueError, match="Expected inputs of shape"):
+            check_equivalence(small_model(), wrong)
 
 
 def test_pictures(tmp_path):

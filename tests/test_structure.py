@@ -22,11 +22,12 @@ RANK = {
     "metrics": 1,
     "fused": 1,
     "layers": 2,
+    "topology": 3,
     "spike_time": 3,
-    "models": 3,
-    "callbacks": 3,
+    "callbacks": 4,
+    "models": 4,
 }
-RANK |= {"applications": 4, "snn.graph": 4, "snn.network": 5, "snn.equivalence": 6, "snn.plots": 0}
+RANK |= {"applications": 5, "snn.graph": 4, "snn.network": 5, "snn.equivalence": 6, "snn.plots": 0}
 RANK |= {"snn.codings.coding": 0, "snn.codings": 2, "snn.coded": 6, "snn": 7, "conversion": 8, "snn.codings.t2fsnn": 9}
 RANK |= {f"snn.codings.{name}": 1 for name in ("rate", "phase", "burst", "temporal_switch")}
 RANK |= {"keras_ttfs": 10}

@@ -48,7 +48,7 @@ def activation_scales(steps, data, batch_size=100):
     """`{population: scale}`: the largest of its neurons' 99.9th-percentile ReLU activations on `data`.
 
     Args:
-        steps: of `graph.read(model, relu=True)`.
+        steps: of `graph.read`.
         data: array `(samples, ...)`: training inputs [1].
         batch_size: int >= 1: samples computed at a time.
 

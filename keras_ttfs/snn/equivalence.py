@@ -6,10 +6,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_ttfs import temporal_kernel
+from keras_ttfs import temporal_kernel, topology
 from keras_ttfs.layers import TTFSEncode
 from keras_ttfs.snn import graph
-from keras_ttfs.snn.network import DTYPES, MODES, SpikingNetwork, shows_progress
+from keras_ttfs.snn.network import MODES, SpikingNetwork, check_batch_size, check_inputs, shows_progress
 
 # What `strict` allows in float32, as a share of the spikes and as a distance from the threshold; in float64 nothing.
 FLOAT32_SHARE = 1e-5
@@ -141,9 +141,9 @@ def check_equivalence(
     modes = (modes,) if isinstance(modes, str) else tuple(modes)
     if not modes or any(mode not in MODES for mode in modes):
         raise ValueError(f"Expected modes among {MODES}. Received: modes={modes!r}")
-    if dtype not in DTYPES:
-        raise ValueError(f"Expected dtype to be one of {DTYPES}. Received: dtype={dtype!r}")
+    check_batch_size(batch_size)
     network = network or SpikingNetwork.from_model(model)
+    x = check_inputs(x, network.steps[0].shape, dtype)
     names = [neurons.name for neurons in network.populations]
     surrogate = _Surrogate(model, dtype, names)
     pairs = [(mode, neurons) for mode in modes for neurons in network.populations]
@@ -160,7 +160,7 @@ def check_equivalence(
     bar = keras.utils.Progbar(len(x), unit_name="sample") if shows_progress(verbose) else None
     batch_size = min(batch_size, len(x))
     for first in range(0, len(x), batch_size):
-        batch = np.asarray(x[first : first + batch_size])
+        batch = x[first : first + batch_size]
         filled = np.concatenate([batch, np.zeros((batch_size - len(batch), *batch.shape[1:]), batch.dtype)])
         logits, promised = surrogate(filled, len(batch))
         given = model.predict_on_batch(filled)[: len(batch)]
@@ -225,7 +225,7 @@ class _Surrogate:
                 layer.activation = keras.activations.linear
             return layer(*args, **kwargs)
 
-        return keras.tree.flatten(graph.walk(self.model, [batch], visit))[0], seen
+        return keras.tree.flatten(topology.walk(self.model, [batch], visit))[0], seen
 
 
 def in_dtype(model, dtype):

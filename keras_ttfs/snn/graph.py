@@ -4,8 +4,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_ttfs import temporal_kernel
+from keras_ttfs import temporal_kernel, topology
 from keras_ttfs.layers import TemporalKernelDecode, TKBatchNorm, TTFSActivation, TTFSEncode
+from keras_ttfs.topology import SUMS
 
 WEIGHTED = (
     keras.layers.Conv2D,
@@ -14,8 +15,6 @@ WEIGHTED = (
     keras.layers.Dense,
 )
 NORMS = (keras.layers.BatchNormalization, TKBatchNorm)
-# Sums with fixed weights.
-SUMS = (keras.layers.AveragePooling2D, keras.layers.GlobalAveragePooling2D, keras.layers.Add)
 # A spike stays a spike on its way through these; of each pooling window the earliest one goes on.
 ROUTES = (
     keras.layers.MaxPooling2D,
@@ -30,33 +29,6 @@ SUPPORTED = (
     "TemporalKernelDecode, MaxPooling2D, AveragePooling2D, GlobalAveragePooling2D, Flatten, Reshape, ZeroPadding2D, "
     "Dropout, Identity, Add, Concatenate, and a softmax at the output"
 )
-
-
-def walk(model, values, visit):
-    """Calls `visit(layer, *args, **kwargs)` for every layer in the order of the graph, nested models opened.
-
-    Args:
-        model: Functional or built Sequential model.
-        values: whatever stands for the inputs; what `visit` returns stands for a layer's output.
-
-    Returns:
-        What stands for the outputs.
-
-    Raises:
-        ValueError: "Expected a Functional or a built Sequential model. Received: ...".
-    """
-    functional = getattr(model, "_functional", None) or model
-    if not hasattr(functional, "_run_through_graph"):
-        raise ValueError(
-            f"Expected a Functional or a built Sequential model. Received: {type(model).__name__} {model.name!r}"
-        )
-
-    def operation_of(layer):
-        if isinstance(layer, keras.Model):
-            return lambda values, **kwargs: walk(layer, values, visit)
-        return lambda *args, **kwargs: visit(layer, *args, **kwargs)
-
-    return functional._run_through_graph(values, operation_of)
 
 
 def activation_of(layer):
@@ -103,6 +75,10 @@ class Step:
         """As `made("float64")`, with every weight 1 and no bias: counts the ways from a spike to a neuron."""
         return self.made("float64")
 
+    def operations(self):
+        """Multiply-accumulates, or additions, that compute it without spikes, per sample; borders included."""
+        return int(tf.reduce_sum(self.paths()(*(tf.ones((1, *step.shape), "float64") for step in self.inputs))))
+
 
 class Input(Step):
     """The model's input: an analog current until neurons encode it."""
@@ -136,6 +112,10 @@ class Neurons(Population):
         super().__init__(name, inputs, shape, encoder.time_window)
         self.tau = float(np.asarray(encoder.tau))
         self.t_d = float(np.asarray(encoder.t_d))
+        if not (np.isfinite(self.t_d) and 0 < self.tau < np.inf):
+            raise ValueError(
+                f"Expected a finite tau > 0 and a finite t_d [steps]. Received: tau={self.tau}, t_d={self.t_d} of {name!r}"
+            )
         self.rounding = encoder.rounding
         self.policy = encoder.dtype_policy.name
         # Its spike time when it stays silent; the type of all its spike times.
@@ -160,6 +140,9 @@ class Route(Step):
         layer = bare_copy(self.layer, dtype)
         return lambda *values: layer(list(values) if isinstance(layer, keras.layers.Concatenate) else values[0])
 
+    def operations(self):
+        return 0
+
 
 class Sum(Step):
     """Average pooling or Add: synapses whose weights are given by the architecture."""
@@ -178,9 +161,16 @@ class Sum(Step):
         if isinstance(self.layer, keras.layers.GlobalAveragePooling2D):
             return lambda value: tf.reshape(tf.reduce_sum(value, axis=(1, 2)), (-1, *self.shape))
         config = self.layer.get_config()
-        window = tf.ones((*config["pool_size"], self.inputs[0].shape[-1], 1), "float64")
-        options = {"strides": config["strides"], "padding": config["padding"]}
-        return lambda value: keras.ops.depthwise_conv(value, window, **options)
+        window = tf.ones((*config["pool_size"], 1, 1), "float64")
+        options = {"strides": config["strides"], "padding": config["padding"], "data_format": "channels_last"}
+
+        def sums(value):
+            # Each channel as an image of its own: a depthwise convolution would admit equal strides only.
+            channels = tf.reshape(tf.transpose(value, (0, 3, 1, 2)), (-1, *value.shape[1:3], 1))
+            pooled = keras.ops.conv(channels, window, **options)[..., 0]
+            return tf.transpose(tf.reshape(pooled, (-1, self.shape[-1], *self.shape[:-1])), (0, 2, 3, 1))
+
+        return sums
 
 
 class Synapse(Step):
@@ -236,6 +226,14 @@ class Synapse(Step):
     def paths(self):
         layer = self._summing_layer("float64", [np.ones(kernel.shape) for kernel in self.kernels])
         return layer or (lambda value: value)
+
+    def operations(self):
+        ways = super().operations()
+        if type(self.layer) is not keras.layers.SeparableConv2D:
+            return ways
+        # Its two stages one after the other, not every way through both.
+        depthwise, pointwise = self.kernels
+        return ways // pointwise.shape[-1] + int(np.prod(self.shape[:-1])) * pointwise.size
 
     def folded(self, dtype="float64"):
         """`(weights, bias)` with batch normalisation folded in: NumPy arrays, those of a neuromorphic chip.
@@ -310,7 +308,7 @@ class _Reader:
         if None in shape:
             raise ValueError(f"Expected a fixed input shape. Received: {(None, *shape)}")
         self.steps.append(Input("", (), shape))
-        values = walk(model, list(self.steps), self._visit)
+        values = topology.walk(model, list(self.steps), self._visit)
         self.output = keras.tree.flatten(values)[0]
         if isinstance(self.output, Encoded) or self.output.spiking or not self.output.inputs:
             raise ValueError(
@@ -319,11 +317,7 @@ class _Reader:
             )
 
     def _add(self, step):
-        name, repeats = step.name, 1
-        while step.name in self.names:
-            step.name = f"{name}_{repeats}"
-            repeats += 1
-        self.names.add(step.name)
+        step.name = topology.unused_name(step.name, self.names)
         self.steps.append(step)
         return step
 
@@ -358,7 +352,7 @@ class _Reader:
             neurons = self._add(Neurons(layer.name, inputs, inputs[0].shape, layer))
             return neurons if kind is TTFSActivation else (Encoded(neurons),) * 3
         if kind not in WEIGHTED + NORMS + SUMS + ROUTES:
-            raise _unsupported(layer, self.relu)
+            raise unsupported(layer, self.relu)
         own = activation_of(layer) if kind in WEIGHTED else None
         _check_options(layer, inputs, own, self.relu)
         shape = tuple(layer.compute_output_shape(shapes if len(shapes) > 1 else shapes[0])[1:])
@@ -399,6 +393,7 @@ def is_relu(layer):
 
 
 def not_relu(layer):
+    """The ValueError that names a layer and its activation."""
     activation = activation_of(layer) or "ReLU with max_value, negative_slope or threshold"
     return ValueError(f"Expected ReLU activations. Received: layer {layer.name!r} with activation {activation!r}")
 
@@ -406,7 +401,8 @@ def not_relu(layer):
 CONVERT = " keras_ttfs.convert turns a ReLU model into a TTFS model."
 
 
-def _unsupported(layer, relu):
+def unsupported(layer, relu):
+    """The ValueError that names a layer and what is supported; `relu` as `read`."""
     advice = ""
     if not isinstance(layer, keras.layers.Layer):
         advice = (

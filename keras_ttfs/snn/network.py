@@ -68,6 +68,7 @@ def shows_progress(verbose):
 
 
 def check_batch_size(batch_size):
+    """Raises ValueError where `batch_size` is no integer >= 1."""
     if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
         raise ValueError(f"Expected batch_size to be an integer >= 1 [samples]. Received: batch_size={batch_size!r}")
 
@@ -170,7 +171,7 @@ class SpikingNetwork:
         """`{step that spikes enter: [array (...) for each of its inputs]}`: synapses behind each place that sends there.
 
         None for inputs that are no spikes. Counted along every way from the spike to a neuron; the folded batch
-        normalisation costs none. The first step, the input, has that of an analog input.
+        normalisation costs none.
         """
         values, sent = (
             {},
@@ -178,10 +179,10 @@ class SpikingNetwork:
         )
         reached = []
         with tf.GradientTape() as tape:
+            tape.watch(list(sent.values()))
             for step in self.steps:
                 if isinstance(step, Input):
-                    current = values[step] = tf.zeros((1, *step.shape), "float64")
-                    tape.watch([current, *sent.values()])
+                    values[step] = tf.zeros((1, *step.shape), "float64")
                     continue
                 arguments = [sent.get((step, i), values[source]) for i, source in enumerate(step.inputs)]
                 if isinstance(step, Neurons):
@@ -190,21 +191,28 @@ class SpikingNetwork:
                 else:
                     values[step] = step.paths()(*arguments)
             total = tf.add_n([*reached, tf.reduce_sum(values[self.output])])
-        counts = tape.gradient(total, [current, *sent.values()], unconnected_gradients="zero")
+        counts = tape.gradient(total, list(sent.values()), unconnected_gradients="zero")
         table = {step: [None] * len(step.inputs) for step, _ in self._entries}
-        for (step, place), count in zip(self._entries, counts[1:]):
+        for (step, place), count in zip(self._entries, counts):
             table[step][place] = count.numpy()[0]
-        return {self.steps[0]: [counts[0].numpy()[0]], **table}
+        return table
 
-    @property
+    @functools.cached_property
     def dense_operations(self):
-        """Multiply-accumulates of the same network without spikes (its ReLU twin) per sample, borders included."""
-        return int(sum(count.sum() for counts in self.fan_out.values() for count in counts if count is not None))
+        """Operations of the same network without spikes (its ReLU twin) per sample, borders included.
 
-    @property
+        Multiply-accumulates of synapses, additions of average pooling and Add, layer by layer.
+        """
+        return sum(step.operations() for step in self._summing)
+
+    @functools.cached_property
     def analog_operations(self):
         """Of these, the ones that an analog input needs: they are no synaptic operations."""
-        return int(self.fan_out[self.steps[0]][0].sum())
+        return sum(step.operations() for step in self._summing if not self._sources(step))
+
+    @property
+    def _summing(self):
+        return [step for step in self.steps if not isinstance(step, (Input, Neurons))]
 
     @functools.cached_property
     def _entries(self):

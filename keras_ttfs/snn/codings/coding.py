@@ -49,5 +49,6 @@ def soft_reset(potential, threshold):
 
 
 def check_steps(name, value, least=1):
+    """Raises ValueError where `value` is no integer >= `least` [steps]."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         raise ValueError(f"Expected {name} to be an integer >= {least} [steps]. Received: {name}={value!r}")

@@ -45,7 +45,7 @@ def convert_t2fsnn(keras_model, data, *, time_window=40, tau_0=10.0, batch_size=
     data = conversion.checked_data(data).astype("float32")
     options = {"time_window": time_window, "tau_0": tau_0, "lambda_tr": lambda_tr, "lambda_tb": lambda_tb}
     model, _ = conversion.convert(keras_model, **options)
-    steps, _ = graph.read(keras_model, relu=True)
+    steps, _ = graph.read(model)
     scales = coded.activation_scales(steps, data, batch_size)
     activations = conversion.sampled_activations(model, data, batch_size)
     units = conversion.normalize(model, scales)

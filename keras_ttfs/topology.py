@@ -1,0 +1,140 @@
+"""What follows what in a Keras model: the calls of its layers in order, and what is known of those that fire spikes."""
+
+import dataclasses
+
+import keras
+
+from keras_ttfs.layers import TKBatchNorm, TTFSEncode
+from keras_ttfs.metrics import MeanSpikes
+
+# Synapses whose weights the architecture gives.
+SUMS = (keras.layers.AveragePooling2D, keras.layers.GlobalAveragePooling2D, keras.layers.Add)
+
+
+def unused_name(name, names):
+    """`name`, with a number where the set `names` has it already; adds what it returns."""
+    own, repeats = name, 1
+    while own in names:
+        own = f"{name}_{repeats}"
+        repeats += 1
+    names.add(own)
+    return own
+
+
+def labels(layers):
+    """`{layer: its name}`, numbered where layers of nested models bear the same."""
+    names = set()
+    return {layer: unused_name(layer.name, names) for layer in layers}
+
+
+def functional_of(layer):
+    """The graph of a Functional or built Sequential model; None for every other layer, and for what is none."""
+    functional = getattr(layer, "_functional", None) or layer
+    return functional if hasattr(functional, "_run_through_graph") else None
+
+
+def walk(model, values, visit):
+    """Calls `visit(layer, *args, **kwargs)` for every call of a layer in the order of the graph, nested models opened.
+
+    Args:
+        model: Functional or built Sequential model.
+        values: whatever stands for the inputs; what `visit` returns stands for a layer's output.
+
+    Returns:
+        What stands for the outputs.
+
+    Raises:
+        ValueError: "Expected a Functional or a built Sequential model. Received: ...".
+    """
+    functional = functional_of(model)
+    if functional is None:
+        raise ValueError(
+            f"Expected a Functional or a built Sequential model. Received: {type(model).__name__} {model.name!r}"
+        )
+
+    def operation_of(layer):
+        if isinstance(layer, keras.Model) and functional_of(layer):
+            return lambda values, **kwargs: walk(layer, values, visit)
+        return lambda *args, **kwargs: visit(layer, *args, **kwargs)
+
+    return functional._run_through_graph(values, operation_of)
+
+
+@dataclasses.dataclass(frozen=True)
+class SpikingCall:
+    """One call of a layer that fires spikes.
+
+    Attributes:
+        layer: TTFSEncode, TTFSActivation or a layer of `spike_time`.
+        norms: the TKBatchNorm layers whose output it takes, through layers without weights.
+        of_input: whether it encodes the model's input: nothing that sums or has weights lies before it.
+    """
+
+    layer: keras.layers.Layer
+    norms: tuple = ()
+    of_input: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class _Signal:
+    norms: tuple = ()
+    of_input: bool = False
+
+
+def spiking_calls(model, input_encoders=()):
+    """A SpikingCall for every call of a spiking layer in a model.
+
+    Calls are known of Functional and built Sequential models, nested ones included. Of any other container (a subclassed
+    model, a layer of layers) each spiking layer counts as called once, on the TKBatchNorm whose very output it took last;
+    those that encode the input are named by `input_encoders`.
+    """
+    calls = []
+
+    def visit(layer, *args, **kwargs):
+        signals = [value for value in keras.tree.flatten((args, kwargs)) if isinstance(value, _Signal)]
+        norms = tuple(dict.fromkeys(norm for signal in signals for norm in signal.norms))
+        of_input = bool(signals) and all(signal.of_input for signal in signals)
+        signal = _Signal(norms, of_input)
+        if _fires(layer):
+            calls.append(SpikingCall(layer, norms, of_input and (isinstance(layer, TTFSEncode) or not layer.weights)))
+            signal = _Signal()
+        elif isinstance(layer, TKBatchNorm):
+            signal = _Signal((layer,))
+        elif isinstance(layer, SUMS):
+            signal = _Signal(norms)
+        elif getattr(layer, "weights", ()) and not isinstance(layer, keras.layers.Normalization):
+            calls.extend(_inside(layer, input_encoders))
+            signal = _Signal()
+        outputs = layer._inbound_nodes[0].output_tensors if layer._inbound_nodes else [None]
+        return [signal] * len(outputs) if len(outputs) > 1 else signal
+
+    graph = functional_of(model)
+    if graph is None:
+        return list(_inside(model, input_encoders))
+    walk(model, [_Signal(of_input=True)] * len(graph.inputs), visit)
+    return calls
+
+
+def _fires(layer):
+    return isinstance(getattr(layer, "spikes", None), MeanSpikes) or isinstance(layer, TTFSEncode)
+
+
+def _inside(container, input_encoders):
+    """Of a container whose calls are unknown: what is known of the layers in it."""
+    for layer in container._flatten_layers(include_self=False, recursive=False):
+        if _fires(layer):
+            calls = [SpikingCall(layer)]
+        elif isinstance(layer, keras.Model) and functional_of(layer):
+            calls = spiking_calls(layer)
+        else:
+            yield from _inside(layer, input_encoders)
+            continue
+        for call in calls:
+            named = any(call.layer is other for other in input_encoders)
+            yield SpikingCall(call.layer, call.norms or _followed_batch_norm(call.layer), named)
+
+
+def _followed_batch_norm(layer):
+    reference = getattr(layer, "followed_batch_norm", None)
+    norm = None if reference is None else reference()
+    return () if norm is None else (norm,)
