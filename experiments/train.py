@@ -49,7 +49,7 @@ def train(
         _check_data(expected_data, data, "the runs beside this one")
     steps = data_module.steps_per_epoch(data, config.batch_size)
     model = build(config, data)
-    claim_workdir(config, workdir, overwrite)
+    claim_workdir(config, workdir, overwrite, data.description)
     checkpoint = Checkpoint(workdir, config, data)
     checkpoint.restore(model)
     fit_callbacks = [LearningRate(config, steps), StopOnNonFinite()]
@@ -105,9 +105,11 @@ def check_workdir(config, workdir, overwrite=False):
     )
 
 
-def claim_workdir(config, workdir, overwrite=False):
-    """Makes `workdir` this config's, as `check_workdir` allows."""
-    if check_workdir(config, workdir, overwrite):
+def claim_workdir(config, workdir, overwrite=False, data=None):
+    """Makes `workdir` this config's, as `check_workdir` allows; an interrupted run of other data is replaced too."""
+    state = os.path.join(workdir, "checkpoint", "state.json")
+    begun = read_json(state).get("data") if overwrite and os.path.exists(state) else None
+    if check_workdir(config, workdir, overwrite) or begun not in (None, data):
         shutil.rmtree(workdir)
     os.makedirs(workdir, exist_ok=True)
     write_json(os.path.join(workdir, "config.json"), config.as_dict())
@@ -115,7 +117,9 @@ def claim_workdir(config, workdir, overwrite=False):
 
 def _check_data(expected, data, whose):
     if expected != data.description:
-        raise ValueError(f"Expected the data of {whose}: {expected}. Received: {data.description}.")
+        raise ValueError(
+            f"Expected the data of {whose}: {expected}. Received: {data.description}. Choose another --workdir."
+        )
 
 
 def build(config, data):
@@ -246,7 +250,7 @@ class Checkpoint(keras.callbacks.Callback):
     def restore(self, model):
         if os.path.exists(self.path):
             begun, self.state = self.state["provenance"], read_json(self.path)
-            _check_data(self.state["data"], self.data, "the interrupted run")
+            _check_data(self.state.setdefault("data", self.data.description), self.data, "the interrupted run")
             past, now = str(self.state["provenance"]["git_revision"]), str(begun["git_revision"])
             if not past.endswith(now):
                 self.state["provenance"]["git_revision"] = f"{past} then {now}"

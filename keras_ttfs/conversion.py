@@ -193,6 +193,10 @@ def _pass_through(model, x, batch_size, see, replace=None):
             see(layer, args[0])
             if replace:
                 return replace(args[0])
+        elif any(
+            isinstance(inner, TTFSEncode) for inner in getattr(layer, "_flatten_layers", list)(include_self=False)
+        ):
+            raise graph.unsupported(layer, relu=False)
         return layer(*args, **kwargs)
 
     for first in range(0, len(x), batch_size):

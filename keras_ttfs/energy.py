@@ -170,7 +170,8 @@ def report(network, result, reference=TSC_CIFAR10):
 
     - ReLU twin, float32: a multiply and an add for each synapse; weight and activation read, 4 bytes each.
     - quantised, 8-bit weights: an int8 multiply and an int32 add; weight and activation read, 1 byte each. With and
-      without the zeros.
+      without the zeros (with them, where skipping them would be more work: ways through successive layers, see
+      `SpikingNetwork.dense_operations`).
     - spiking, float32 and 8-bit weights: an add for each synaptic operation, which reads the weight and reads and writes
       a potential of 4 bytes; a multiply more for each operation of an analog input; the kernel's decay is one multiply for
       each neuron and step of its integration.
@@ -224,13 +225,14 @@ def _costs(network, result, hidden, decays):
     events = result.synaptic_operations + analog
     neurons = sum(count for count, _ in hidden.values())
     bits = max(math.ceil(math.log2(window + 1)) for _, window in result.phases.values())
+    skipped = min(events, dense)
     add_multiply = FLOAT32_MULTIPLY + FLOAT32_ADD
     quantised = INT8_MULTIPLY + INT32_ADD
     potentials = 4 * neurons
     return [
         Cost("ReLU twin, float32", dense, dense * add_multiply, dense * 8 * SRAM_BYTE, 4 * neurons),
         Cost(f"quantised, {bits}-bit levels", dense, dense * quantised, dense * 2 * SRAM_BYTE, bits / 8 * neurons),
-        Cost(f"quantised, {bits}-bit levels, zeros skipped", events, events * quantised, events * 2 * SRAM_BYTE,
+        Cost(f"quantised, {bits}-bit levels, zeros skipped", skipped, skipped * quantised, skipped * 2 * SRAM_BYTE,
              bits / 8 * neurons),
         Cost("spiking, float32", events, events * FLOAT32_ADD + (analog + decays) * FLOAT32_MULTIPLY,
              events * 12 * SRAM_BYTE, potentials),

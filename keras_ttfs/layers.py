@@ -346,7 +346,7 @@ class TKBatchNorm(keras.layers.BatchNormalization):
         moments = super()._moments(inputs, mask)
         # Only where z is a function of the channel's own moments, in a precision that `fused` computes.
         last = self.axis in (-1, len(inputs.shape) - 1)
-        known = self.compute_dtype in ("float32", "bfloat16") and inputs.dtype == tf.float32
+        known = self.compute_dtype in ("float32", "bfloat16") and self.variable_dtype == inputs.dtype == tf.float32
         if mask is None and last and known and not (self.renorm or self.synchronized):
             self._batch_moments = moments
         return moments

@@ -30,10 +30,10 @@ class TTFSModel(keras.Model):
     10
 
     In a functional model P_TB's batch normalisation may be separated from its encoder by layers without weights (pooling,
-    dropout, reshaping) and by the borders of nested models; an encoder that nothing with weights, no average pooling and no
-    Add precedes encodes the input. In a subclassed model the encoder must be called on the normalisation's very output, and
-    encoders of the input are named by `self.input_encoders = [layer, ...]`. A layer called several times counts its spikes
-    each time; called on the input and on hidden values, all of them as hidden.
+    dropout, reshaping) and by the borders of nested models; an encoder encodes the input where nothing with weights, no
+    average pooling and no merging but Concatenate precedes it. In a subclassed model the encoder must be called on the
+    normalisation's very output, and encoders of the input are named by `self.input_encoders = [layer, ...]`. A layer called
+    several times counts its spikes each time; called on the input and on hidden values, all of them as hidden.
 
     Args:
         *args, **kwargs: as `keras.Model`.
@@ -64,9 +64,10 @@ class TTFSModel(keras.Model):
         self.lambda_tb = float(lambda_tb)
         self._reg_tr = keras.metrics.Mean(name="reg_tr")
         self._p_tb = keras.metrics.Mean(name="p_tb")
-        # Seen by `evaluate`: samples, and inputs and outputs of all of them.
-        self._samples = keras.metrics.Sum(name="keras_ttfs_samples", dtype="int64")
-        self._ends = keras.metrics.Sum(name="keras_ttfs_ends", dtype="int64")
+        # What `test_step` has seen: samples; spikes and neurons of all of them.
+        names = ("samples", "neurons", "spikes", "input_spikes")
+        self._seen = {name: keras.metrics.Sum(name=f"keras_ttfs_{name}", dtype="int64") for name in names}
+        self._tested = False
 
     @property
     def encoders(self):
@@ -83,8 +84,13 @@ class TTFSModel(keras.Model):
         """`[(TKBatchNorm, encoder that follows it), ...]`; a subclassed model must have been called."""
         return list(dict.fromkeys((norm, call.layer) for call in self._spiking_calls() for norm in call.norms))
 
-    def _spiking_calls(self):
-        return topology.spiking_calls(self, getattr(self, "input_encoders", ()))
+    def _spiking_calls(self, shapes=False):
+        return topology.spiking_calls(self, getattr(self, "input_encoders", ()), shapes)
+
+    def _counting_hidden(self, calls):
+        """The layers that count their spikes, but for those that encode the input, and nothing else, in these calls."""
+        inner, outer = ({call.layer for call in calls if call.of_input is of_input} for of_input in (False, True))
+        return [layer for layer in self._counting_layers if layer not in outer - inner]
 
     def penalties(self):
         """`(REG_TR, P_TB)` of the model's present weights, two scalars."""
@@ -98,6 +104,7 @@ class TTFSModel(keras.Model):
         if pairs:
             gamma, beta = (tf.concat(vectors, axis=0) for vectors in zip(*(norm.affine() for norm, _ in pairs)))
             z_min = tf.repeat([encoder.z_min for _, encoder in pairs], [tf.size(norm.moving_mean) for norm, _ in pairs])
+            gamma, beta = tf.cast(gamma, z_min.dtype), tf.cast(beta, z_min.dtype)
             p_tb = tf.reduce_sum(regularizers.pruning_probability(gamma, beta, tf.stop_gradient(z_min)))
         return reg_tr, p_tb
 
@@ -127,27 +134,41 @@ class TTFSModel(keras.Model):
 
     def test_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        before = self._counted()
         y_pred = self(x, training=False)
         self._step_loss(x, y, y_pred, sample_weight, training=False)
-        leaves = keras.tree.flatten((x, y_pred))
-        self._samples.update_state(tf.shape(leaves[0], out_type=tf.int64)[0])
-        self._ends.update_state(tf.add_n([tf.size(leaf, out_type=tf.int64) for leaf in leaves]))
+        self._count(before, keras.tree.flatten((x, y_pred)))
         return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+
+    def _counted(self):
+        """`{layer: (spikes, neurons)}` counted so far; a layer that is not built yet has counted none."""
+        return {
+            layer: (tf.convert_to_tensor(layer.spikes.count), tf.convert_to_tensor(layer.spikes.neurons))
+            for layer in self._counting_layers
+        }
+
+    def _count(self, before, ends):
+        """Adds a batch: `before` as `_counted` at its begin, `ends` its inputs and outputs."""
+        none = (tf.zeros((), tf.int64),) * 2
+        hidden = self._counting_hidden(self._spiking_calls())
+        self._seen["samples"].update_state(tf.shape(ends[0], out_type=tf.int64)[0])
+        self._seen["neurons"].update_state(tf.add_n([tf.size(leaf, out_type=tf.int64) for leaf in ends]))
+        for layer, counts in self._counted().items():
+            spikes, neurons = (now - past for now, past in zip(counts, before.get(layer, none)))
+            self._seen["spikes" if layer in hidden else "input_spikes"].update_state(spikes)
+            if layer in hidden:
+                self._seen["neurons"].update_state(neurons)
+        self._tested = True
 
     def get_metrics_result(self):
         logs = super().get_metrics_result()
         layers = self._counting_layers
-        for metric in [self._samples, self._ends, *(layer.spikes for layer in layers)]:
+        for metric in [*self._seen.values(), *(layer.spikes for layer in layers)]:
             logs.pop(metric.name, None)
-        if layers:
-            hidden = {id(call.layer) for call in self._spiking_calls() if not call.of_input}
-            inner = [layer.spikes for layer in layers if id(layer) in hidden]
-            outer = [layer.spikes for layer in layers if id(layer) not in hidden]
-            samples = _total([self._samples.result()])
-            logs["spikes"] = _total(metric.count for metric in inner) / samples
-            logs["input_spikes"] = _total(metric.count for metric in outer) / samples
-            neurons = _total([self._ends.result(), *(metric.neurons for metric in inner)]) / samples
-            logs["spikes_per_neuron"] = metrics.spikes_per_neuron(logs["spikes"], neurons)
+        if layers and self._tested:
+            samples, neurons, spikes, input_spikes = (tf.cast(m.result(), tf.float64) for m in self._seen.values())
+            logs["spikes"], logs["input_spikes"] = spikes / samples, input_spikes / samples
+            logs["spikes_per_neuron"] = metrics.spikes_per_neuron(spikes, neurons)
         return logs
 
     @property
@@ -157,8 +178,10 @@ class TTFSModel(keras.Model):
         Raises:
             ValueError: "Expected fixed shapes ... Received: ...".
         """
-        hidden = [call.layer.neurons for call in self._spiking_calls() if not call.of_input]
-        neurons = [_neurons(tensor.shape) for tensor in self.inputs + self.outputs] + hidden
+        calls = self._spiking_calls(shapes=True)
+        hidden = self._counting_hidden(calls)
+        neurons = [_neurons(tensor.shape) for tensor in self.inputs + self.outputs]
+        neurons += [call.neurons for call in calls if call.layer in hidden]
         if None in neurons:
             raise ValueError(f"Expected fixed shapes. Received: {self.name!r} with inputs of shape {self.input_shape}")
         return sum(neurons)
@@ -179,7 +202,3 @@ def _make_functional(subclass):
         for base in subclass.__bases__
     )
     return subclass
-
-
-def _total(counts):
-    return sum((tf.cast(tf.convert_to_tensor(count), tf.float64) for count in counts), tf.constant(0.0, tf.float64))

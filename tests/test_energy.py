@@ -119,6 +119,25 @@ def test_an_analog_input_multiplies():
     assert costs["spiking, 8-bit weights"] == pytest.approx(entering * 0.1e-12 + 200 * 0.2e-12 + 10 * 8 * 3.1e-12)
 
 
+def test_skipping_zeros_never_costs_more():
+    import keras
+    import numpy as np
+
+    from keras_ttfs import TTFSActivation
+    from keras_ttfs.snn import SpikingNetwork
+
+    layers = keras.layers
+    network = SpikingNetwork.from_model(
+        keras.Sequential([keras.Input((8, 8, 4)), TTFSActivation(), layers.SeparableConv2D(32, 3), layers.Flatten(),
+                          TTFSActivation(), layers.Dense(10)])
+    )  # fmt: skip
+    result = network.run(np.ones((1, 8, 8, 4)))
+    # Every way of a spike through both stages of the convolution, which no neurons part.
+    assert result.synaptic_operations > network.dense_operations == 36 * (9 * 4 + 4 * 32) + 36 * 32 * 10
+    costs = {cost.name: cost.operations for cost in energy.report(network, result).costs}
+    assert costs["quantised, 6-bit levels, zeros skipped"] == costs["quantised, 6-bit levels"]
+
+
 def test_latency_share_at_the_papers_last_row():
     assert energy.latency_share(0.049e6, 544) == pytest.approx(0.86, abs=0.005)
     with pytest.raises(ValueError, match="Expected platform"):

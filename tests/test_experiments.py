@@ -231,6 +231,10 @@ def test_a_run_goes_on_with_its_own_data_only(tmp_path):
     resumed = train.Checkpoint(str(tmp_path / "run"), Config(), data_module.load("digits"))
     with pytest.raises(ValueError, match="Expected the data of the interrupted run: digits, rescanned. Received: "):
         resumed.restore(None)
+    claim_workdir(Config(), str(tmp_path / "run"), True, "digits, rescanned")
+    assert os.path.exists(begun.path)
+    claim_workdir(Config(), str(tmp_path / "run"), True, resumed.data.description)
+    assert not os.path.exists(begun.path)
 
 
 @pytest.mark.parametrize(

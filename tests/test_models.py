@@ -330,3 +330,14 @@ def test_an_exported_model_predicts_the_same_without_this_library(tmp_path):
     done = subprocess.run([str(a) for a in arguments], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), model(X, training=False))
+
+
+def test_a_model_in_pure_half_precision_trains():
+    keras.config.set_dtype_policy("bfloat16")
+    try:
+        model = small()
+        model.compile("sgd", LOSS)
+        logs = model.fit(X, Y, epochs=1, verbose=0, validation_data=(X, Y)).history
+        assert np.isfinite(logs["loss"][0]) and logs["val_spikes"][0] > 0
+    finally:
+        keras.config.set_dtype_policy("float32")

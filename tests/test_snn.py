@@ -248,6 +248,16 @@ def test_operations_without_spikes_are_those_of_each_layer():
     assert network.dense_operations == analog + second + 2 * 2 * 8 * 2 + 2 * 2 * 8 + 8 * 10
 
 
+def test_analog_operations_beside_spikes():
+    inputs = keras.Input((8,))
+    x = L.Dense(4)(L.Concatenate()([inputs, TTFSActivation()(inputs)]))
+    network = SpikingNetwork.from_model(keras.Model(inputs, L.Dense(2)(TTFSActivation()(x))))
+    assert network.analog_operations == 32
+    assert network.dense_operations == 72
+    result = network.run(np.ones((1, 8)))
+    assert result.synaptic_operations == 32 + 2 * result.hidden_spikes
+
+
 def test_check_finds_what_differs():
     model = small_model()
     network = SpikingNetwork.from_model(model)

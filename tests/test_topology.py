@@ -49,6 +49,22 @@ def shared_encoder(inputs):
     return L.Dense(10)(L.Flatten()(encode(L.Conv2D(4, 3, padding="same")(encode(x)))))
 
 
+def shared_encoder_of_several_shapes(inputs):
+    encode = TTFSActivation()
+    x = encode(L.Dense(16)(L.Flatten()(TTFSActivation()(inputs))))
+    return L.Dense(10)(encode(L.Dense(4)(x)))
+
+
+def block_of_any_size(inputs):
+    block = keras.Sequential([keras.Input((None, None, 1)), L.Conv2D(2, 3), TTFSActivation()])
+    return L.Dense(10)(L.Flatten()(block(TTFSActivation()(inputs))))
+
+
+def block_called_by_keyword(inputs):
+    block = keras.Sequential([keras.Input((8, 8, 1)), L.Conv2D(2, 3), TKBatchNorm(), TTFSActivation()])
+    return L.Dense(10)(L.Flatten()(block(inputs=TTFSActivation()(inputs))))
+
+
 def shared_block(inputs):
     block = keras.Sequential([keras.Input((8, 8, 1)), L.Conv2D(1, 3, padding="same"), TTFSActivation()])
     return L.Dense(10)(L.Flatten()(block(block(TTFSActivation()(inputs)))))
@@ -64,7 +80,8 @@ def pooled_by_unequal_strides(inputs):
     "make",
     [
         nested_block_with_an_encoder_first, encoder_in_a_block, normalised_input, pooled_input, shared_encoder,
-        shared_block, pooled_by_unequal_strides,
+        shared_encoder_of_several_shapes, block_of_any_size, block_called_by_keyword, shared_block,
+        pooled_by_unequal_strides,
     ],
 )  # fmt: skip
 def test_a_model_counts_as_its_spiking_network(make):
@@ -96,6 +113,61 @@ def test_weights_of_any_kind_make_what_follows_hidden():
     assert logs["input_spikes"] == 0 and model.neurons == 64 + 6 + 10
 
 
+def test_averages_and_sums_of_the_input_make_what_follows_hidden():
+    inputs = keras.Input((8, 8))
+    for x in (L.AveragePooling1D(2)(inputs), inputs + inputs, L.Subtract()([inputs, inputs])):
+        model = TTFSModel(inputs, L.Dense(10)(L.Flatten()(TTFSActivation()(x))))
+        assert evaluated(model, X[..., 0])["input_spikes"] == 0
+        assert model.neurons == 64 + np.prod(x.shape[1:]) + 10
+
+
+def test_an_encoder_of_the_input_and_of_hidden_values_counts_as_hidden():
+    inputs = keras.Input((8,))
+    encode = TTFSActivation()
+    model = TTFSModel(inputs, L.Dense(10)(encode(L.Dense(6)(encode(inputs)))))
+    logs = evaluated(model, X[:, 0, :, 0])
+    assert model.neurons == 8 + 8 + 6 + 10 and logs["input_spikes"] == 0
+    assert logs["spikes_per_neuron"] == pytest.approx(logs["spikes"] / model.neurons, rel=1e-12)
+
+
+def test_an_encoder_outside_the_graph_counts_as_hidden():
+    class Beyond(TTFSModel):
+        def __init__(self):
+            inputs = keras.Input((8,))
+            super().__init__(inputs, L.Dense(10)(inputs))
+            self.beyond = TTFSActivation()
+
+        def call(self, x, training=False):
+            return self.beyond(super().call(x, training=training), training=training)
+
+    logs = evaluated(Beyond(), X[:, 0, :, 0])
+    assert logs["input_spikes"] == 0 and logs["spikes"] > 0
+
+
+def test_other_inferences_are_not_counted():
+    inputs = keras.Input((8, 8, 1))
+    model = TTFSModel(inputs, L.Dense(10)(L.Flatten()(TTFSActivation()(inputs))))
+    spikes = evaluated(model)["input_spikes"]
+
+    class Looks(keras.callbacks.Callback):
+        def on_test_batch_end(self, batch, logs=None):
+            self.model(X)
+
+    logs = model.evaluate(X, Y, batch_size=7, verbose=0, callbacks=[Looks()], return_dict=True)
+    assert logs["input_spikes"] == spikes
+
+
+def test_a_test_step_of_ones_own_counts_nothing():
+    class Own(WithInputs):
+        def test_step(self, data):
+            x, y = data
+            return self.compute_metrics(x, y, self(x, training=False))
+
+    model = Own(units=10)
+    model.compile("sgd", LOSS, metrics=["accuracy"])
+    assert "spikes" not in model.evaluate(X, Y, verbose=0, return_dict=True)
+
+
 def names(model):
     return {(norm.name, encoder.name) for norm, encoder in model.batch_norm_pairs()}
 
@@ -110,6 +182,15 @@ def test_pairs_cross_the_borders_of_blocks_and_not_those_of_calls():
     x = begins(pool(x))
     model = TTFSModel(inputs, L.Dense(10)(L.Flatten()(TTFSActivation(name="c")(x))))
     assert names(model) == {("one", "a"), ("zero", "b"), ("two", "c")}
+
+
+def test_a_block_of_several_inputs_called_with_their_names():
+    ends = [keras.Input((6,), name=name) for name in ("b", "a")]
+    block = keras.Model(ends, [TTFSActivation(name=f"of_{end.name}")(end) for end in ends])
+    inputs = keras.Input((8,))
+    norms = {name: TKBatchNorm(name=f"norm_{name}")(L.Dense(6)(inputs)) for name in ("a", "b")}
+    model = TTFSModel(inputs, L.Add()(block(norms)))
+    assert names(model) == {("norm_a", "of_a"), ("norm_b", "of_b")}
 
 
 class Blocks(TTFSModel):
@@ -192,6 +273,9 @@ def test_layers_of_one_name_in_several_blocks():
     model = TTFSModel(inputs, L.Dense(10)(L.Flatten()(second(first(inputs)))))
     second.get_layer("n").gamma.assign([0.25])
     assert [row.layer for row in coding_report(model, X)] == ["a", "a_1"]
+    opaque = keras.Input((8, 8, 1))
+    with pytest.raises(ValueError, match="Received: layer 'blocks"):
+        coding_report(TTFSModel(opaque, Blocks()(TTFSActivation()(opaque))), X)
     history = TemporalKernelHistory(X)
     history.set_model(model)
     history.on_epoch_end(0)

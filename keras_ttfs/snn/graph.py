@@ -6,7 +6,6 @@ import tensorflow as tf
 
 from keras_ttfs import temporal_kernel, topology
 from keras_ttfs.layers import TemporalKernelDecode, TKBatchNorm, TTFSActivation, TTFSEncode
-from keras_ttfs.topology import SUMS
 
 WEIGHTED = (
     keras.layers.Conv2D,
@@ -15,6 +14,8 @@ WEIGHTED = (
     keras.layers.Dense,
 )
 NORMS = (keras.layers.BatchNormalization, TKBatchNorm)
+# Sums with fixed weights.
+SUMS = (keras.layers.AveragePooling2D, keras.layers.GlobalAveragePooling2D, keras.layers.Add)
 # A spike stays a spike on its way through these; of each pooling window the earliest one goes on.
 ROUTES = (
     keras.layers.MaxPooling2D,
@@ -75,9 +76,9 @@ class Step:
         """As `made("float64")`, with every weight 1 and no bias: counts the ways from a spike to a neuron."""
         return self.made("float64")
 
-    def operations(self):
-        """Multiply-accumulates, or additions, that compute it without spikes, per sample; borders included."""
-        return int(tf.reduce_sum(self.paths()(*(tf.ones((1, *step.shape), "float64") for step in self.inputs))))
+    def operations(self, values):
+        """Multiply-accumulates, or additions, on inputs that are 1 where there is something to add, else 0."""
+        return int(tf.reduce_sum(self.paths()(*values)))
 
 
 class Input(Step):
@@ -140,7 +141,7 @@ class Route(Step):
         layer = bare_copy(self.layer, dtype)
         return lambda *values: layer(list(values) if isinstance(layer, keras.layers.Concatenate) else values[0])
 
-    def operations(self):
+    def operations(self, values):
         return 0
 
 
@@ -227,9 +228,9 @@ class Synapse(Step):
         layer = self._summing_layer("float64", [np.ones(kernel.shape) for kernel in self.kernels])
         return layer or (lambda value: value)
 
-    def operations(self):
-        ways = super().operations()
-        if type(self.layer) is not keras.layers.SeparableConv2D:
+    def operations(self, values):
+        ways = super().operations(values)
+        if type(self.layer) is not keras.layers.SeparableConv2D or not ways:
             return ways
         # Its two stages one after the other, not every way through both.
         depthwise, pointwise = self.kernels

@@ -201,18 +201,29 @@ class SpikingNetwork:
     def dense_operations(self):
         """Operations of the same network without spikes (its ReLU twin) per sample, borders included.
 
-        Multiply-accumulates of synapses, additions of average pooling and Add, layer by layer.
+        Multiply-accumulates of synapses, additions of average pooling and Add, layer by layer. `fan_out` counts every way
+        through successive layers instead, for between them no neurons hold a sum: more, behind a separable convolution or
+        an average.
         """
-        return sum(step.operations() for step in self._summing)
+        return sum(
+            step.operations([tf.ones((1, *source.shape), "float64") for source in step.inputs])
+            for step in self.steps
+            if not isinstance(step, (Input, Neurons))
+        )
 
     @functools.cached_property
     def analog_operations(self):
-        """Of these, the ones that an analog input needs: they are no synaptic operations."""
-        return sum(step.operations() for step in self._summing if not self._sources(step))
-
-    @property
-    def _summing(self):
-        return [step for step in self.steps if not isinstance(step, (Input, Neurons))]
+        """Of these, the ones on an analog input and its sums: they are no synaptic operations."""
+        total, analog = 0, {}
+        for step in self.steps:
+            analog[step] = (tf.ones if isinstance(step, Input) else tf.zeros)((1, *step.shape), "float64")
+            values = [analog[source] for source in step.inputs]
+            if isinstance(step, graph.Route):
+                analog[step] = step.paths()(*values)
+            elif not isinstance(step, (Input, Neurons)):
+                total += step.operations(values)
+                analog[step] = tf.zeros_like(analog[step]) if self._sources(step) else tf.ones_like(analog[step])
+        return total
 
     @functools.cached_property
     def _entries(self):
