@@ -73,6 +73,7 @@ def train(
             epochs=config.epochs,
             validation_data=data_module.evaluation_batches(data.validation, EVALUATION_BATCH),
             callbacks=fit_callbacks,
+            shuffle=False,  # The data set brings its own order.
             verbose=verbose,
         )
     checkpoint.load_kept(model)
