@@ -142,8 +142,10 @@ def _scatter(axis, sweeps, flag, label):
     accuracy = [100 * result["accuracy"] for result in points]
     axis.plot(spikes, accuracy, color="0.8", zorder=0)
     axis.scatter(spikes, accuracy, c=range(len(points)), cmap="viridis")
-    for x, y, result in zip(spikes, accuracy, points):
-        axis.annotate(f"{result['config'][flag]:g}", (x, y), textcoords="offset points", xytext=(5, 3), fontsize=8)
+    for number, (x, y, result) in enumerate(zip(spikes, accuracy, points)):
+        # Above and below by turns, for neighbours may be close.
+        place = (5, -11 if number % 2 else 3)
+        axis.annotate(f"{result['config'][flag]:g}", (x, y), textcoords="offset points", xytext=place, fontsize=8)
     axis.set(xlabel="spikes per image [10^4]", ylabel="test accuracy [%]", title=label)
     axis.margins(0.12)
     axis.grid(alpha=0.3)
