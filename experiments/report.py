@@ -163,12 +163,13 @@ def table1_section(group="table1_small"):
     runs = [run for row in results.values() for run in row]
     first = runs[0]
     config = first["config"]
-    seeds = ", ".join(str(seed) for seed in sorted({run["config"]["seed"] for run in runs}))
+    seeds = sorted({run["config"]["seed"] for run in runs})
+    named = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {', '.join(map(str, seeds))}, mean ± standard deviation"
     epochs = ", ".join(str(epochs) for epochs in sorted({run["epochs"] for run in runs}))
     return [
         f"**Table 1 at reduced scale**: {first['data']}, {config['model']} at width {config['width']:g}, T = "
         f"{config['time_window']}, gamma_0 = {config['gamma_0']:g}, {epochs} epochs, {config['dtype_policy']}, "
-        f"{first['test_images']:,} test images, {first['device']}; seeds {seeds}, mean ± standard deviation. The paper's "
+        f"{first['test_images']:,} test images, {first['device']}; {named}. The paper's "
         f"columns: full width, 2,000 epochs, the original images.\n\n{table1(results)}"
     ]
 
