@@ -3,14 +3,13 @@
 Everything between the markers is replaced; `--check` changes nothing and fails where README differs.
 """
 
-import csv
 import pathlib
 import statistics
 import sys
 
 from absl import app, flags
 
-from experiments import plots
+from experiments import figures, plots
 from experiments.files import read_json, replaced
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -196,9 +195,8 @@ def _sweep_results(group):
         number = float(value) if value.replace(".", "").replace("e-", "").isdigit() else 0.0
         return list(TABLE1_ROWS).index(row), flag, number, value
 
-    names = [path.name.removesuffix(".json") for path in (RESULTS / group).glob("*.json")]
-    chosen = sorted((name for name in names if not name.endswith(".distributions")), key=place)
-    return {name: read_json(RESULTS / group / f"{name}.json") for name in chosen}
+    results = figures.load_sweeps(RESULTS / group)
+    return {name: results[name] for name in sorted(results, key=place)}
 
 
 def orders(group="table1_small", sweeps="sweeps_small"):
@@ -237,11 +235,8 @@ def _short(value):
 
 def _final_mean(group, row, column):
     """A column of the histories' last epoch, its mean over the seeds."""
-    values = []
-    for path in (RESULTS / group).glob(f"{row}.seed*.history.csv"):
-        with open(path, newline="") as file:
-            values.append(float(list(csv.DictReader(file))[-1][column]))
-    return statistics.mean(values)
+    histories = (RESULTS / group).glob(f"{row}.seed*.history.csv")
+    return statistics.mean(figures.read_rows(path)[-1][column] for path in histories)
 
 
 def _differences(results, row, other):
