@@ -60,11 +60,13 @@ def load_runs(folder, seed=0):
 
 def load_sweeps(folder):
     """`{"row,flag=value": result}`."""
-    return {path.name.removesuffix(".json"): read_json(path) for path in _results(folder)}
+    return {path.name.removesuffix(".json"): read_json(path) for path in result_files(folder, "*")}
 
 
-def _results(folder):
-    return sorted(p for p in pathlib.Path(folder).glob("*.json") if not p.name.endswith(".distributions.json"))
+def result_files(folder, runs):
+    """Paths of the results of runs that a pattern names."""
+    paths = pathlib.Path(folder).glob(f"{runs}.json")
+    return sorted(path for path in paths if not path.name.endswith(".distributions.json"))
 
 
 def _chosen(runs, rows):

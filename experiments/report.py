@@ -145,9 +145,8 @@ def _table1_results(group):
     """`{row: [result of each seed]}` of the committed runs, all of one data set."""
     results = {}
     for row in TABLE1_ROWS:
-        for path in sorted((RESULTS / group).glob(f"{row}.seed*.json")):
-            if not path.name.endswith(".distributions.json"):
-                results.setdefault(row, []).append(read_json(path))
+        for path in figures.result_files(RESULTS / group, f"{row}.seed*"):
+            results.setdefault(row, []).append(read_json(path))
     data = {run["data"] for runs in results.values() for run in runs}
     if len(data) > 1:
         raise ValueError(f"Expected runs of one data set in {group}. Received: {', '.join(sorted(data))}")
@@ -304,14 +303,15 @@ def sweep_table(results):
 def table2(results):
     """Table 2 as Markdown of the results of `experiments.table2`, energies normalised to our TSC, if that was measured."""
     tsc = next(((r["spikes"], r["time_steps"]) for r in results if r["row"] == "tsc"), None)
-    lines = [[*_TABLE2_COLUMNS[:4], "of its model [%]", "answer at step", *_TABLE2_COLUMNS[4:]]]
+    lines = [[*_TABLE2_COLUMNS[:4], "of its model [%]", "answer at step", *_TABLE2_COLUMNS[4:], "seconds per image"]]
     for result in results:
         training = "conversion" if result["row"] in TABLE2_ROWS else "direct"
         coding = TABLE2_ROWS.get(result["row"], ("", "TTFS"))[1]
         numbers = _table2_cells(result["spikes"], result["time_steps"], result["neurons"], tsc)
         accuracies = (f"{100 * result[name]:.2f}" for name in ("accuracy", "model_accuracy"))
         answer = f"{result['decision_step']:,}" if result["decision_step"] else "-"
-        lines.append([result["label"], training, coding, *accuracies, answer, *numbers])
+        seconds = f"{result['seconds'] / result['settings']['test_images']:.2g}"
+        lines.append([result["label"], training, coding, *accuracies, answer, *numbers, seconds])
     return _markdown(lines)
 
 
@@ -350,8 +350,26 @@ def _table2_cells(spikes, steps, neurons, reference):
     ]
 
 
-def table2_section(group="table2_small"):
+# Folder of a Table 2: whose models.
+TABLE2_GROUPS = {
+    "table2_small": "ReLU twin and TTFS models of Table 1 at reduced scale",
+    "table2_width1": "ReLU twin and TTFS model at full width",
+}
+
+
+def table2_sections():
     """Table 2 of the committed results and the paper's, an empty list where there are none."""
+    parts = [part for group, models in TABLE2_GROUPS.items() for part in _table2_of(group, models)]
+    if not parts:
+        return []
+    return [
+        *parts,
+        f"The paper's Table 2 (CIFAR-10, VGG-16 at full width); its last four columns computed from its spikes and "
+        f"steps, but for Zhou et al.:\n\n{paper_table2()}",
+    ]
+
+
+def _table2_of(group, models):
     order = {row: number for number, row in enumerate(TABLE2_ROWS)}
     results = [read_json(path) for path in sorted((RESULTS / group).glob("*.json"))]
     results.sort(key=lambda result: order.get(result["row"], len(order)))
@@ -366,14 +384,11 @@ def table2_section(group="table2_small"):
         if result["time_steps"] is None and result["training"]
     ]
     return [
-        f"**Table 2 on one network**: {first['settings']['data']}, ReLU twin and TTFS models of Table 1 at reduced scale, "
-        f"{first['neurons']:,} neurons, first {first['settings']['test_images']:,} test images, float32, "
-        f"{first['device']}, {minutes:.0f} minutes. Energies are normalised to our TSC row; time steps of TTFS "
-        f"rows count the idle window of the output, as the paper's 544 and 680 do.{''.join(others)}\n\n"
-        f"{table2(results)}\n\n"
-        f"![Accuracy over time steps and over spikes](experiments/results/{group}/codings.png)",
-        f"The paper's Table 2 (CIFAR-10, VGG-16 at full width); its last four columns computed from its spikes and "
-        f"steps, but for Zhou et al.:\n\n{paper_table2()}",
+        f"**Table 2 on one network**: {first['settings']['data']}, {models}, {first['neurons']:,} neurons, "
+        f"first {first['settings']['test_images']:,} test images, float32, {first['device']}, {minutes:.0f} minutes. "
+        "Energies are normalised to our TSC row; time steps of TTFS rows count the idle window of the output, as the "
+        f"paper's 544 and 680 do. Seconds include conversion and calibration.{''.join(others)}\n\n{table2(results)}\n\n"
+        f"![Accuracy over time steps and over spikes](experiments/results/{group}/codings.png)"
     ]
 
 
@@ -528,7 +543,7 @@ def section():
             f"{config['dtype_policy']}, {first['test_images']:,} test images, {first['device']} "
             f"(training took {minutes} minutes).\n\n{table(results, [_simulation(group, row) for row in rows])}"
         )
-    parts += [*table1_section(), *spiking_section(), *table2_section()]
+    parts += [*table1_section(), *spiking_section(), *table2_sections()]
     return "\n\n".join([*parts, *training_section(), size_section(), simulation_section()])
 
 
