@@ -118,8 +118,10 @@ def figure_2(runs, sweeps, path):
 def figure_3(runs, sweeps, path):
     """Accuracy against spikes for initial largest levels and time constants."""
     figure, axes = _figure(2)
-    _scatter(axes[0], sweeps, "z_max_0", r"$\hat z_{M,0}$")
-    _scatter(axes[1], sweeps, "tau_0", r"$\tau_0$")
+    if "sm_sr,base" in sweeps:
+        axes[0].plot(*_spikes_and_accuracy(sweeps["sm_sr,base"]), "*", color="C3", label="1 with SR")
+    _scatter(axes[0], sweeps, "z_max_0", r"SM, $\hat z_{M,0}$")
+    _scatter(axes[1], sweeps, "tau_0", r"SM+SR, $\tau_0$")
     _save(figure, path)
 
 
@@ -133,6 +135,8 @@ def figure_8(runs, sweeps, path):
 
 def _scatter(axis, sweeps, flag, label):
     """One point per value of a flag, the base run's value included, labelled."""
+    import matplotlib
+
     rows = {name.split(",")[0] for name in sweeps if f",{flag}=" in name}
     points = [
         result for name, result in sweeps.items() if name.split(",")[0] in rows and (flag in name or "base" in name)
@@ -140,17 +144,18 @@ def _scatter(axis, sweeps, flag, label):
     if not points:
         raise Missing(f"the sweep over {flag}")
     points.sort(key=lambda result: result["config"][flag])
-    spikes = [result["spikes"] / 1e4 for result in points]
-    accuracy = [100 * result["accuracy"] for result in points]
+    spikes, accuracy = zip(*map(_spikes_and_accuracy, points))
     axis.plot(spikes, accuracy, color="0.8", zorder=0)
-    axis.scatter(spikes, accuracy, c=range(len(points)), cmap="viridis")
+    colors = matplotlib.colormaps["viridis"].resampled(len(points))
     for number, (x, y, result) in enumerate(zip(spikes, accuracy, points)):
-        # Above and below by turns, for neighbours may be close.
-        place = (5, -11 if number % 2 else 3)
-        axis.annotate(f"{result['config'][flag]:g}", (x, y), textcoords="offset points", xytext=place, fontsize=8)
-    axis.set(xlabel="spikes per image [10^4]", ylabel="test accuracy [%]", title=label)
-    axis.margins(0.12)
+        axis.plot(x, y, "o", color=colors(number), label=f"{result['config'][flag]:g}")
+    axis.set(xlabel="spikes per image [10^4]", ylabel="test accuracy [%]")
+    axis.legend(title=label)
     axis.grid(alpha=0.3)
+
+
+def _spikes_and_accuracy(result):
+    return result["spikes"] / 1e4, 100 * result["accuracy"]
 
 
 def figure_5(runs, sweeps, path):
@@ -292,14 +297,20 @@ def figure_13(runs, sweeps, path):
 
 
 def figure_16(runs, sweeps, path):
-    """Training and validation loss."""
+    """Training and validation loss, without the terms of Eq. 9 in which the rows differ."""
     figure, axes = _figure(2)
-    for axis, name, label in ((axes[0], "loss", "training loss"), (axes[1], "val_loss", "validation loss")):
+    for axis, prefix, label in ((axes[0], "", "training loss"), (axes[1], "val_", "validation loss")):
         for row, run in runs.items():
-            history = run["history"]
+            history, config = run["history"], run["result"]["config"]
             epochs = [line["epoch"] + 1 for line in history]
-            axis.plot(epochs, [line[name] for line in history], color=COLORS[row], label=CONFIGURATIONS[row])
-        axis.set(xlabel="epoch", ylabel=label)
+            losses = [
+                line[f"{prefix}loss"]
+                - config["lambda_tr"] * line[f"{prefix}reg_tr"]
+                + config["lambda_tb"] * line[f"{prefix}p_tb"]
+                for line in history
+            ]
+            axis.plot(epochs, losses, color=COLORS[row], label=CONFIGURATIONS[row])
+        axis.set(xlabel="epoch", ylabel=f"{label} without TR and TB")
         axis.grid(alpha=0.3)
     axes[1].legend(fontsize=7)
     _save(figure, path)

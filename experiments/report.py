@@ -3,6 +3,7 @@
 Everything between the markers is replaced; `--check` changes nothing and fails where README differs.
 """
 
+import math
 import pathlib
 import statistics
 import sys
@@ -352,7 +353,7 @@ def _table2_cells(spikes, steps, neurons, reference):
 
 # Folder of a Table 2: whose models.
 TABLE2_GROUPS = {
-    "table2_small": "ReLU twin and TTFS models of Table 1 at reduced scale",
+    "table2_small": "ReLU twin and TTFS models of Table 1 at reduced scale, seed 0",
     "table2_width1": "ReLU twin and TTFS model at full width",
 }
 
@@ -376,7 +377,10 @@ def _table2_of(group, models):
     if not results:
         return []
     first = results[0]
+    settings = first["settings"]
+    _check_same(group, results, "data", "test_images", "calibration_images", "time_window")
     minutes = sum(result["seconds"] for result in results) / 60
+    error = max(math.sqrt(r["accuracy"] * (1 - r["accuracy"]) / settings["test_images"]) for r in results)
     others = [
         f" {result['label']} is another network, of {result['neurons']:,} neurons, trained in {result['training']['epochs']} "
         f"epochs and {result['training']['wall_time'] / 60:.0f} minutes; its spike times are real numbers, without steps."
@@ -384,12 +388,21 @@ def _table2_of(group, models):
         if result["time_steps"] is None and result["training"]
     ]
     return [
-        f"**Table 2 on one network**: {first['settings']['data']}, {models}, {first['neurons']:,} neurons, "
-        f"first {first['settings']['test_images']:,} test images, float32, {first['device']}, {minutes:.0f} minutes. "
+        f"**Table 2 on one network**: {settings['data']}, {models}, {first['neurons']:,} neurons, first "
+        f"{settings['test_images']:,} test images (standard error of an accuracy: up to {100 * error:.1f} points), scales "
+        f"of {settings['calibration_images']:,} training images, float32, {first['device']}, {minutes:.0f} minutes. "
         "Energies are normalised to our TSC row; time steps of TTFS rows count the idle window of the output, as the "
-        f"paper's 544 and 680 do. Seconds include conversion and calibration.{''.join(others)}\n\n{table2(results)}\n\n"
+        f"paper's 544 and 680 do, those of TSC the window of an input that is analog here. Seconds include conversion and "
+        f"calibration.{''.join(others)}\n\n{table2(results)}\n\n"
         f"![Accuracy over time steps and over spikes](experiments/results/{group}/codings.png)"
     ]
+
+
+def _check_same(group, results, *settings):
+    for name in settings:
+        found = {str(result["settings"][name]) for result in results}
+        if len(found) > 1:
+            raise ValueError(f"Expected one {name} in {group}. Received: {', '.join(sorted(found))}")
 
 
 def spiking_section(group="spiking_small"):

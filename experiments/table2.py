@@ -229,7 +229,7 @@ if __name__ == "__main__":
     flags.DEFINE_enum("dataset", "cifar10", CHOICES["dataset"], "Data set of the models.")
     flags.DEFINE_string("data_dir", None, "Directory of tensorflow-datasets; its own default if not given.")
     flags.DEFINE_integer("test_images", 1000, "First so many test images [images]; 0: all.", lower_bound=0)
-    flags.DEFINE_integer("calibration_images", 500, "First so many training images [images].", lower_bound=1)
+    flags.DEFINE_integer("calibration_images", 5000, "First so many training images [images].", lower_bound=1)
     flags.DEFINE_integer("time_window", 40, "T of TTFS by conversion [steps].", lower_bound=2)
     flags.DEFINE_integer("batch_size", 100, "Images simulated at a time [images].", lower_bound=1)
     flags.mark_flags_as_required(["model", "workdir"])

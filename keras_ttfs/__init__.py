@@ -8,7 +8,7 @@ from keras_ttfs.metrics import MeanSpikes, spike_rate, spikes_per_neuron
 from keras_ttfs.models import TTFSModel
 from keras_ttfs.snn.codings.t2fsnn import convert_t2fsnn
 
-__version__ = "0.6.0"
+__version__ = "0.7.0"
 
 __all__ = [
     "MeanSpikes",

@@ -50,10 +50,10 @@ class CodingReport(list):
 
     def __str__(self):
         names = [field.name for field in dataclasses.fields(LayerCoding)]
-        lines = [f"{names[0]:<28}" + "".join(f"{name.replace('_error', ' err'):>13}" for name in names[1:])]
+        lines = [f"{names[0]:<28}" + "".join(f"{name.replace('_error', ' err'):>15}" for name in names[1:])]
         for row in self:
             values = [getattr(row, name) for name in names[1:]]
-            lines.append(f"{row.layer:<28}" + "".join("-".rjust(13) if math.isnan(v) else f"{v:13.4f}" for v in values))
+            lines.append(f"{row.layer:<28}" + "".join("-".rjust(15) if math.isnan(v) else f"{v:15.4f}" for v in values))
         return "\n".join(lines)
 
 

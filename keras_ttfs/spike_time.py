@@ -4,6 +4,8 @@ A neuron integrates currents that decay exponentially and fires once, when its p
 in the place of every spike time t, the output's is a closed form of the inputs' that came before it.
 """
 
+import math
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -120,7 +122,7 @@ class SpikeTimeEncode(keras.layers.Layer):
     """Intensities in [0, 1] as spike times: `z = exp(scale * (1 - x))`, the brightest first; every input fires.
 
     Args:
-        scale: float > 0: when the darkest fires [tau].
+        scale: float > 0, < ln(NEVER) = 11.5: when the darkest fires [tau].
 
     Input shape and output shape: `(batch, ...)`.
 
@@ -131,6 +133,10 @@ class SpikeTimeEncode(keras.layers.Layer):
     def __init__(self, scale=3.0, **kwargs):
         super().__init__(**kwargs)
         _check_number("scale", scale, positive=True, unit="tau")
+        if not scale < math.log(NEVER):
+            raise ValueError(
+                f"Expected scale < {math.log(NEVER):.1f} [tau], so that the darkest fires. Received: scale={scale!r}"
+            )
         self.scale = float(scale)
 
     def build(self, input_shape):

@@ -43,8 +43,6 @@ class Phase(Rate):
 
 
 class Burst(Rate):
-    share = 0.125
-
     def begin(self, count):
         super().begin(count)
         self.in_a_row = np.zeros(count, int)

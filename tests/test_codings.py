@@ -199,6 +199,16 @@ def test_temporal_switch_fires_two_spikes_or_none(digits):
     assert all(spikes % 2 == 0 for spikes in result.spikes.values())
 
 
+def test_a_strong_neuron_bursts():
+    model = keras.Sequential([keras.Input((1,)), L.Dense(1, activation="relu"), L.Dense(1)])
+    model.set_weights([np.ones((1, 1)), np.zeros(1), np.ones((1, 1)), np.zeros(1)])
+    network = CodedNetwork.from_model(model, codings.BurstCoding(), np.ones((2, 1)))
+    result = network.run(np.full((1, 1), 0.9), time_steps=2000, verbose=0)
+    assert result.logits[0, 0] == pytest.approx(0.9, abs=0.01)
+    # More than two thresholds of 0.125 a spike: single spikes would carry one.
+    assert 2000 * result.logits[0, 0] / result.hidden_spikes > 0.25
+
+
 def test_samples_that_stop_fire_no_more(digits):
     model, x, _ = digits
     network = CodedNetwork.from_model(model, codings.RateCoding(), x[:200])
@@ -218,10 +228,11 @@ def test_samples_that_stop_fire_no_more(digits):
     np.testing.assert_allclose(np.concatenate([run.logits for run in fired]), stopped.logits, atol=1e-5)
 
 
-def test_samples_whose_spikes_have_not_reached_the_output_do_not_stop():
+@pytest.mark.parametrize("stop_after", [1, 5])
+def test_samples_whose_spikes_have_not_reached_the_output_do_not_stop(stop_after):
     model = relu_model()
     network = CodedNetwork.from_model(model, codings.RateCoding(), np.eye(4))
-    dim = network.run(np.full((3, 4), 1e-3), time_steps=50, stop_after=5, verbose=0)
+    dim = network.run(np.full((3, 4), 1e-3), time_steps=50, stop_after=stop_after, verbose=0)
     assert (dim.steps == 50).all() and dim.hidden_spikes == 0
 
 
@@ -331,6 +342,15 @@ def test_fitted_kernels_lower_the_three_losses():
     before, after = losses(20.0, 0.0), losses(tau, t_d)
     assert sum(after) < 0.2 * sum(before)
     assert np.exp(t_d / tau) == pytest.approx(z.max(), rel=0.02)
+
+
+@pytest.mark.parametrize("time_window", [2, 4, 8])
+def test_kernels_of_short_windows_reach_further_down(time_window):
+    z = np.random.default_rng(0).gamma(1.0, 0.25, 20000).astype("float32")
+    z = z[z < 1.2]
+    tau, t_d = t2fsnn.fit_kernel(z, 10.0, time_window)
+    assert 1.0 <= tau < 10.0
+    assert np.exp(t_d / tau) == pytest.approx(z.max(), rel=1e-5)
 
 
 def test_t2fsnn_fits_kernels_in_the_units_that_layers_share():

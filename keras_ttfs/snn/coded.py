@@ -55,27 +55,35 @@ def activation_scales(steps, data, batch_size=100):
     Raises:
         ValueError: "Expected some neuron of every layer to be active ..." where a layer's scale is 0.
     """
-    values, scales = {}, {}
-    for number, step in enumerate(steps):
-        inputs = [values[source] for source in step.inputs]
-        if isinstance(step, Input):
-            values[step] = np.asarray(data, "float32")
-        elif isinstance(step, Population):
-            values[step] = np.maximum(inputs[0], 0.0)
-            scales[step.name] = float(np.percentile(values[step], PERCENTILE, axis=0).max())
-            if not scales[step.name] > 0:
-                raise ValueError(
-                    f"Expected some neuron of every layer to be active on the data. Received: none of {step.name!r} is"
-                )
-        else:
-            function = step.made("float32")
-            batches = range(0, len(data), batch_size)
-            values[step] = np.concatenate(
-                [function(*(value[first : first + batch_size] for value in inputs)).numpy() for first in batches]
+    rank = PERCENTILE / 100 * (len(data) - 1)
+    kept = len(data) - int(rank)
+    largest = {}  # Of each neuron, its so many largest activations.
+    functions = {step: step.made("float32") for step in steps if not isinstance(step, (Input, Population))}
+    for first in range(0, len(data), batch_size):
+        values = {}
+        for step in steps:
+            inputs = [values[source] for source in step.inputs]
+            if isinstance(step, Input):
+                values[step] = np.asarray(data[first : first + batch_size], "float32")
+            elif isinstance(step, Population):
+                values[step] = np.maximum(inputs[0], 0.0)
+                candidates = np.concatenate([largest.get(step.name, values[step][:0]), values[step]])
+                largest[step.name] = np.partition(candidates, -min(kept, len(candidates)), axis=0)[-kept:]
+            else:
+                values[step] = functions[step](*inputs).numpy()
+    scales = {name: float(_interpolated(values, rank % 1).max()) for name, values in largest.items()}
+    for name, scale in scales.items():
+        if not scale > 0:
+            raise ValueError(
+                f"Expected some neuron of every layer to be active on the data. Received: none of {name!r} is"
             )
-        needed = {source for later in steps[number + 1 :] for source in later.inputs}
-        values = {source: value for source, value in values.items() if source in needed}
     return scales
+
+
+def _interpolated(largest, share):
+    """Between the smallest and the second smallest of each column, at `share` of the way."""
+    low, high = np.sort(largest, axis=0)[[0, min(1, len(largest) - 1)]]
+    return low + share * (high - low)
 
 
 class CodedNetwork:
@@ -115,7 +123,8 @@ class CodedNetwork:
         Args:
             model: of the layers that `SpikingNetwork.from_model` takes, with ReLU in the place of TTFSActivation.
             coding: a Coding.
-            data: array `(samples, ...)` of training inputs, from which the scales are measured [1]; some hundreds do.
+            data: array `(samples, ...)` of training inputs, from which the scales are measured [1]; of fewer
+                than a thousand the percentile is about the maximum.
             batch_size: int >= 1: samples of `data` at a time.
 
         Raises:
@@ -259,7 +268,7 @@ class _Simulation:
                 progress.add(1)
             if stop_after is None:
                 continue
-            done = living[now + 1 - changed[living] >= stop_after]
+            done = living[answered[living] & (now + 1 - changed[living] >= stop_after)]
             steps[done] = now + 1
             alive[places] &= ~np.isin(living, done)
             if not alive.any():

@@ -8,7 +8,7 @@ from keras_ttfs.snn.codings.coding import Coding, soft_reset
 class BurstCoding(Coding):
     """The threshold grows by a factor after each of consecutive spikes, else it goes back; a spike carries its threshold.
 
-    A neuron with much to send sends it in a burst. An activation of 1 is `threshold` per step.
+    An activation of 1 is 1 per step, several thresholds: what a neuron cannot send in single spikes it sends in bursts.
 
     Args:
         threshold: float in (0, 1]: of the first spike of a burst [1].
@@ -28,7 +28,6 @@ class BurstCoding(Coding):
             raise ValueError(f"Expected factor >= 1. Received: factor={factor!r}")
         self.threshold = float(threshold)
         self.factor = float(factor)
-        self.current = self.threshold
 
     def state(self, potential):
         return (tf.fill(tf.shape(potential), tf.constant(self.threshold, potential.dtype)),)

@@ -1,5 +1,7 @@
 """TTFS coding by conversion: T2FSNN, whose kernels are fitted to the activations of a trained ReLU network."""
 
+import math
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -10,6 +12,7 @@ from keras_ttfs.snn import coded, graph
 SAMPLED_ACTIVATIONS = 1 << 15
 ITERATIONS = 600
 LEARNING_RATE = 0.1
+SMALLEST_TAU = 1.0  # Of a smaller one, levels are more than e apart.
 
 
 def convert_t2fsnn(keras_model, data, *, time_window=40, tau_0=10.0, batch_size=100, lambda_tr=1e-5, lambda_tb=1e-5):
@@ -25,7 +28,8 @@ def convert_t2fsnn(keras_model, data, *, time_window=40, tau_0=10.0, batch_size=
 
     Args:
         keras_model: as `keras_ttfs.convert`.
-        data: array `(samples, ...)` of training inputs, intensities in [0, 1]; some hundreds do.
+        data: array `(samples, ...)` of training inputs, intensities in [0, 1]; of fewer than a thousand the
+            percentile that scales a layer is about its maximum.
         time_window: int >= 1: T [steps].
         tau_0: float > 0: time constant before the fit [steps].
         batch_size: int >= 1: samples of `data` at a time.
@@ -38,7 +42,7 @@ def convert_t2fsnn(keras_model, data, *, time_window=40, tau_0=10.0, batch_size=
         ValueError: as `keras_ttfs.convert`.
 
     Differs from the paper: the losses are computed on a random sample of all activations, not batch by batch;
-    Adam descends, and t_d is not learnt but computed. T = 40 gives Table 2's time steps, 680 = 17 T.
+    Adam descends, and t_d is not learnt but computed from tau. T = 40 gives Table 2's time steps, 680 = 17 T.
 
     Reference: Park et al., "T2FSNN", DAC 2020; section 6, Table 2.
     """
@@ -66,18 +70,18 @@ def fit_kernel(z, tau_0, time_window):
     optimizer = keras.optimizers.Adam(LEARNING_RATE)
     optimizer.build([tau])
 
-    def best_delay():
-        return tf.stop_gradient(tf.convert_to_tensor(tau)) * tf.math.log(largest)
-
     @tf.function(autograph=False)
     def descend():
-        t_d = best_delay()
         with tf.GradientTape() as tape:
+            # t_d follows tau, so that its gradient is part of tau's.
+            t_d = tau * tf.math.log(largest)
             precision = tf.reduce_mean((z - temporal_kernel.quantize(z, tau, t_d, time_window)) ** 2) / 2
             minimum = (smallest - temporal_kernel.z_min(tau, t_d, time_window)) ** 2 / 2
             loss = precision + minimum
         optimizer.apply([tape.gradient(loss, tau.value)], [tau])
+        tau.assign(tf.maximum(tau, SMALLEST_TAU))
 
     for _ in range(ITERATIONS):
         descend()
-    return float(np.asarray(tau)), float(best_delay())
+    tau = float(np.asarray(tau))
+    return tau, tau * math.log(largest)

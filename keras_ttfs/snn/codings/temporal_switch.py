@@ -17,7 +17,7 @@ class TemporalSwitchCoding(Coding):
 
     Differs from the paper: only what the reproduced paper says of it was at hand. The neurons' dynamics are ours: one window
     after the other, layer by layer, so that a neuron knows its activation before it switches on. The answer is there
-    when the last window ends.
+    when the last window ends. The first window is the input's, as in TTFS coding: an analog input leaves it idle.
 
     Reference: Han and Roy, "Deep spiking neural network: energy efficiency through time based coding", ECCV 2020.
     """
