@@ -148,10 +148,13 @@ def _table1_results(group):
     for row in TABLE1_ROWS:
         for path in figures.result_files(RESULTS / group, f"{row}.seed*"):
             results.setdefault(row, []).append(read_json(path))
-    data = {run["data"] for runs in results.values() for run in runs}
-    if len(data) > 1:
-        raise ValueError(f"Expected runs of one data set in {group}. Received: {', '.join(sorted(data))}")
+    _check_same(group, "data", [run["data"] for runs in results.values() for run in runs])
     return results
+
+
+def _check_same(group, name, values):
+    if len(found := {str(value) for value in values}) > 1:
+        raise ValueError(f"Expected one {name} in {group}. Received: {', '.join(sorted(found))}")
 
 
 def table1_section(group="table1_small"):
@@ -378,7 +381,8 @@ def _table2_of(group, models):
         return []
     first = results[0]
     settings = first["settings"]
-    _check_same(group, results, "data", "test_images", "calibration_images", "time_window")
+    for name in ("data", "test_images", "calibration_images", "time_window"):
+        _check_same(group, name, [result["settings"][name] for result in results])
     minutes = sum(result["seconds"] for result in results) / 60
     error = max(math.sqrt(r["accuracy"] * (1 - r["accuracy"]) / settings["test_images"]) for r in results)
     others = [
@@ -396,13 +400,6 @@ def _table2_of(group, models):
         f"calibration.{''.join(others)}\n\n{table2(results)}\n\n"
         f"![Accuracy over time steps and over spikes](experiments/results/{group}/codings.png)"
     ]
-
-
-def _check_same(group, results, *settings):
-    for name in settings:
-        found = {str(result["settings"][name]) for result in results}
-        if len(found) > 1:
-            raise ValueError(f"Expected one {name} in {group}. Received: {', '.join(sorted(found))}")
 
 
 def spiking_section(group="spiking_small"):
