@@ -356,8 +356,8 @@ def _table2_cells(spikes, steps, neurons, reference):
 
 # Folder of a Table 2: whose models.
 TABLE2_GROUPS = {
-    "table2_small": "ReLU twin and TTFS models of Table 1 at reduced scale, seed 0",
-    "table2_width1": "ReLU twin and TTFS model at full width",
+    "table2_small": "ReLU twin and TTFS models trained again as Table 1 at reduced scale, seed 0",
+    "table2_width1": "ReLU twin at full width, for the time that a simulation takes",
 }
 
 
@@ -386,11 +386,14 @@ def _table2_of(group, models):
     minutes = sum(result["seconds"] for result in results) / 60
     error = max(math.sqrt(r["accuracy"] * (1 - r["accuracy"]) / settings["test_images"]) for r in results)
     others = [
-        f" {result['label']} is another network, of {result['neurons']:,} neurons, trained in {result['training']['epochs']} "
-        f"epochs and {result['training']['wall_time'] / 60:.0f} minutes; its spike times are real numbers, without steps."
+        f" {result['label']} is another network, of {result['neurons']:,} neurons, trained in "
+        f"{_epochs(result['training'])} and {result['training']['wall_time'] / 60:.0f} minutes; its spike times are real "
+        "numbers, without steps."
         for result in results
         if result["time_steps"] is None and result["training"]
     ]
+    if trained := first.get("training"):
+        models += f" (trained in {_epochs(trained)})"
     return [
         f"**Table 2 on one network**: {settings['data']}, {models}, {first['neurons']:,} neurons, first "
         f"{settings['test_images']:,} test images (standard error of an accuracy: up to {100 * error:.1f} points), scales "
@@ -400,6 +403,10 @@ def _table2_of(group, models):
         f"calibration.{''.join(others)}\n\n{table2(results)}\n\n"
         f"![Accuracy over time steps and over spikes](experiments/results/{group}/codings.png)"
     ]
+
+
+def _epochs(training):
+    return f"{training['epochs']} epoch{'s' if training['epochs'] != 1 else ''}"
 
 
 def spiking_section(group="spiking_small"):

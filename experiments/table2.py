@@ -19,8 +19,11 @@ from experiments.config import CHOICES, differences
 from experiments.files import read_json, replaced, write_json
 
 
-def simulate_conversion(row, model, calibration, images, labels, batch_size):
-    """A converted coding: `(network, time steps, decision step, accuracy by step, spikes by step)`."""
+def simulate_conversion(row, model, calibration, images, labels, batch_size, time_steps=None):
+    """A converted coding: `(network, time steps, decision step, accuracy by step, spikes by step)`.
+
+    Codings with windows take no other number of steps than their own.
+    """
     from keras_ttfs.snn import CodedNetwork, codings
 
     kinds = {
@@ -29,8 +32,10 @@ def simulate_conversion(row, model, calibration, images, labels, batch_size):
         "burst": codings.BurstCoding,
         "tsc": codings.TemporalSwitchCoding,
     }
-    network = CodedNetwork.from_model(model, kinds[row](), calibration)
-    result = network.run(images, batch_size=batch_size, verbose=1)
+    coding = kinds[row]()
+    network = CodedNetwork.from_model(model, coding, calibration)
+    steps = time_steps if coding.time_window is None else None
+    result = network.run(images, steps, batch_size=batch_size, verbose=1)
     correct = (result.predictions == labels[:, None]).mean(0)
     return network, result.time_steps, result.time_steps, correct, result.spikes_per_step
 
@@ -81,7 +86,6 @@ def evaluate_spike_times(path, images, labels, batch_size):
         "spikes": float(logs["spikes"]),
         "neurons": model.neurons,
         "curve": [],
-        "training": _training(path),
     }
 
 
@@ -91,17 +95,18 @@ def _training(path):
     return {key: read_json(result)[key] for key in ("config", "epochs", "wall_time")} if result.exists() else None
 
 
-def simulate(row, path, data, batch_size, time_window):
+def simulate(row, path, data, batch_size, time_window, time_steps=None):
     """The result of one row, a dict; `path` is that of the ReLU twin, or of the trained model of a row."""
     begun = time.monotonic()
     if row == "spike_time":
         result = evaluate_spike_times(path, *data[1:], batch_size)
     else:
-        result = simulate_steps(row, path, data, batch_size, time_window)
-    return {"row": row, "label": label(row, path), **result, "seconds": round(time.monotonic() - begun, 1)}
+        result = simulate_steps(row, path, data, batch_size, time_window, time_steps)
+    seconds = round(time.monotonic() - begun, 1)
+    return {"row": row, "label": label(row, path), **result, "training": _training(path), "seconds": seconds}
 
 
-def simulate_steps(row, path, data, batch_size, time_window):
+def simulate_steps(row, path, data, batch_size, time_window, time_steps):
     """The result of a row that is simulated step by step."""
     import keras_ttfs
 
@@ -114,7 +119,7 @@ def simulate_steps(row, path, data, batch_size, time_window):
         converted = keras_ttfs.convert_t2fsnn(model, calibration, time_window=time_window)
         outcome = simulate_ttfs(converted, images, labels, batch_size, early)
     else:
-        outcome = simulate_conversion(row, model, calibration, images, labels, batch_size)
+        outcome = simulate_conversion(row, model, calibration, images, labels, batch_size, time_steps)
     network, time_steps, decision_step, accuracy, spikes = outcome
     surrogate = model.predict(images, batch_size=batch_size, verbose=0).argmax(-1)
     return {
@@ -196,13 +201,14 @@ def run_all(options):
         "test_images": len(parts[2]),
         "calibration_images": len(parts[0]),
         "time_window": options.time_window,
+        "time_steps": options.time_steps,
     }
     asked = {row: {**settings, "model_sha256": _sha256(path)} for row, path in paths.items()}
     files = {row: os.path.join(options.workdir, f"{row}.json") for row in paths}
     missing = [row for row, file in files.items() if not _finished(file, asked[row])]
     os.makedirs(options.workdir, exist_ok=True)
     for row in runs.announced(missing, lambda row: label(row, paths[row])):
-        result = simulate(row, paths[row], parts, options.batch_size, options.time_window)
+        result = simulate(row, paths[row], parts, options.batch_size, options.time_window, options.time_steps)
         write_json(files[row], {**result, "settings": asked[row], **provenance()})
     return [read_json(file) for file in files.values()]
 
@@ -231,6 +237,7 @@ if __name__ == "__main__":
     flags.DEFINE_integer("test_images", 1000, "First so many test images [images]; 0: all.", lower_bound=0)
     flags.DEFINE_integer("calibration_images", 5000, "First so many training images [images].", lower_bound=1)
     flags.DEFINE_integer("time_window", 40, "T of TTFS by conversion [steps].", lower_bound=2)
+    flags.DEFINE_integer("time_steps", None, "H of rate, phase and burst coding [steps]; their own if not given.", 1)
     flags.DEFINE_integer("batch_size", 100, "Images simulated at a time [images].", lower_bound=1)
     flags.mark_flags_as_required(["model", "workdir"])
     app.run(main)
