@@ -392,6 +392,11 @@ def _table2_of(group, models):
         for result in results
         if result["time_steps"] is None and result["training"]
     ]
+    for longer in (read_json(path) for path in sorted((RESULTS / f"{group}_long").glob("*.json"))):
+        others.append(
+            f" In {longer['time_steps']:,} steps {longer['label']} reaches {100 * longer['accuracy']:.1f} % of the first "
+            f"{longer['settings']['test_images']:,} images, its model {100 * longer['model_accuracy']:.1f} %."
+        )
     if trained := first.get("training"):
         models += f" (trained in {_epochs(trained)})"
     return [
