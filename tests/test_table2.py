@@ -102,6 +102,14 @@ def test_flag_errors(models, tmp_path, flag, message):
     assert done.returncode != 0 and message in done.stderr
 
 
+def test_time_steps_are_for_codings_without_windows(models):
+    digits = data.load("digits").test()
+    images, labels = data.scale(digits.images[:20]).numpy(), digits.labels[:20]
+    for row, steps in (("rate", 16), ("tsc", 192)):
+        outcome = table2.simulate_conversion(row, table2.float32(models[0]), images, images, labels, 20, time_steps=16)
+        assert outcome[1:3] == (steps, steps) and len(outcome[3]) == len(outcome[4]) == steps
+
+
 def test_curves_are_thinned_and_keep_their_end():
     import numpy as np
 
