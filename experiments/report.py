@@ -356,7 +356,7 @@ def _table2_cells(spikes, steps, neurons, reference):
 
 # Why conversions stay behind their model, as their runs of more steps show (folder of the table, with "_long").
 TABLE2_REASONS = {
-    "rate": "has not settled after 512 steps",
+    "rate": "has not settled at the end",
     "t2fsnn": "rounds activations down, to levels exp(1/tau) apart, in every layer",
 }
 # Folder of a Table 2: whose models.
@@ -397,7 +397,9 @@ def _table2_of(group, models):
         for result in results
         if result["time_steps"] is None and result["training"]
     ]
-    for longer in (read_json(path) for path in sorted((RESULTS / f"{group}_long").glob("*.json"))):
+    longer_runs = [read_json(path) for path in sorted((RESULTS / f"{group}_long").glob("*.json"))]
+    _check_same(group, "ReLU twin", [result["settings"]["model_sha256"] for result in (first, *longer_runs)])
+    for longer in longer_runs:
         others.append(
             f" {longer['label']} {TABLE2_REASONS[longer['row']]}: in {longer['time_steps']:,} steps it reaches "
             f"{100 * longer['accuracy']:.1f} % of the first {longer['settings']['test_images']:,} images, its model "

@@ -19,10 +19,10 @@ from experiments.config import CHOICES, differences
 from experiments.files import read_json, replaced, write_json
 
 
-def simulate_conversion(row, model, calibration, images, labels, batch_size, time_steps=None):
+def simulate_conversion(row, model, calibration, images, labels, batch_size, time_steps):
     """A converted coding: `(network, time steps, decision step, accuracy by step, spikes by step)`.
 
-    Codings with windows take no other number of steps than their own.
+    Codings with windows, and all where `time_steps` is None, take their own number of steps.
     """
     from keras_ttfs.snn import CodedNetwork, codings
 
@@ -95,7 +95,7 @@ def _training(path):
     return {key: read_json(result)[key] for key in ("config", "epochs", "wall_time")} if result.exists() else None
 
 
-def simulate(row, path, data, batch_size, time_window, time_steps=None):
+def simulate(row, path, data, batch_size, time_window, time_steps):
     """The result of one row, a dict; `path` is that of the ReLU twin, or of the trained model of a row."""
     begun = time.monotonic()
     if row == "spike_time":
@@ -237,7 +237,7 @@ if __name__ == "__main__":
     flags.DEFINE_integer("test_images", 1000, "First so many test images [images]; 0: all.", lower_bound=0)
     flags.DEFINE_integer("calibration_images", 5000, "First so many training images [images].", lower_bound=1)
     flags.DEFINE_integer("time_window", 40, "T of TTFS by conversion [steps].", lower_bound=2)
-    flags.DEFINE_integer("time_steps", None, "H of rate, phase and burst coding [steps]; their own if not given.", 1)
+    flags.DEFINE_integer("time_steps", None, "H of rate, phase, burst [steps]; their own if not given.", lower_bound=1)
     flags.DEFINE_integer("batch_size", 100, "Images simulated at a time [images].", lower_bound=1)
     flags.mark_flags_as_required(["model", "workdir"])
     app.run(main)
