@@ -1,14 +1,18 @@
-"""Deep spiking neural networks with time-to-first-spike coding, as ordinary Keras 3 layers."""
+"""Deep spiking neural networks with time-to-first-spike coding, as ordinary Keras 3 layers.
 
-from keras_ttfs import applications, energy, regularizers, snn, spike_time, temporal_kernel
+Train: `TTFSActivation` in the place of ReLU, `TKBatchNorm` in the place of BatchNormalization, `TTFSModel` in the place of
+keras.Model. Simulate: `snn.SpikingNetwork.from_model(model).run(x)`. Convert a trained ReLU model: `convert`.
+"""
+
+from keras_ttfs import applications, energy, regularizers, snn, spike_time_layers, temporal_kernel
 from keras_ttfs.callbacks import RelaxationSchedule, TemporalKernelHistory
-from keras_ttfs.conversion import coding_report, convert
+from keras_ttfs.conversion import convert, quantization_report
 from keras_ttfs.layers import TemporalKernelDecode, TKBatchNorm, TTFSActivation, TTFSEncode
 from keras_ttfs.metrics import MeanSpikes, spike_rate, spikes_per_neuron
 from keras_ttfs.models import TTFSModel
-from keras_ttfs.snn.codings.t2fsnn import convert_t2fsnn
+from keras_ttfs.t2fsnn import convert_t2fsnn
 
-__version__ = "0.7.0"
+__version__ = "0.8.0"
 
 __all__ = [
     "MeanSpikes",
@@ -20,14 +24,14 @@ __all__ = [
     "TemporalKernelDecode",
     "TemporalKernelHistory",
     "applications",
-    "coding_report",
     "convert",
     "convert_t2fsnn",
     "energy",
+    "quantization_report",
     "regularizers",
     "snn",
-    "spike_time",
     "spike_rate",
+    "spike_time_layers",
     "spikes_per_neuron",
     "temporal_kernel",
 ]

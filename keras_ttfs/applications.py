@@ -1,10 +1,23 @@
-"""Networks of the paper, ready to train."""
+"""Networks of the paper, ready to train.
+
+A network's every argument stands in its signature. `experiments.config.Config` passes those that it has by name.
+"""
+
+from collections.abc import Iterator
+from typing import Any
 
 import keras
 
-from keras_ttfs import spike_time
-from keras_ttfs.layers import TKBatchNorm, TTFSActivation, _check_number
+from keras_ttfs import checks
+from keras_ttfs.layers import TKBatchNorm, TTFSActivation
 from keras_ttfs.models import TTFSModel
+from keras_ttfs.spike_time_layers import (
+    SpikeTimeConv2D,
+    SpikeTimeDense,
+    SpikeTimeEncode,
+    SpikeTimeOutput,
+    SpikeTimePooling2D,
+)
 
 # Channels of each block of convolutions; 2x2 max pooling ends a block.
 VGG16_BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
@@ -13,7 +26,28 @@ VGG6_BLOCKS = ((32, 32), (64, 64))
 VGG6_DENSE = (128,)
 
 
-def vgg16(input_shape=(32, 32, 3), classes=10, **kwargs):
+def vgg16(
+    input_shape: tuple[int, int, int] = (32, 32, 3),
+    classes: int = 10,
+    *,
+    width: float = 1.0,
+    time_window: int = 32,
+    tau_0: float = 10.0,
+    t_d_0: float = 0.0,
+    z_max_0: float | None = None,
+    rounding: str = "ceil",
+    kernel_gradient: str = "decoder",
+    input_coding: str = "ttfs",
+    activation: str = "ttfs",
+    dropout: float = 0.0,
+    l2: float = 0.0,
+    gamma_0: float = 1.0,
+    bn_momentum: float = 0.99,
+    lambda_tr: float = 1e-5,
+    lambda_tb: float = 1e-5,
+    seed: int | None = None,
+    name: str = "vgg16",
+) -> TTFSModel:
     """VGG-16 of the paper: 13 convolutions and 3 dense layers, each but the last followed by TKBatchNorm and activation.
 
     conv 64,64,P,128,128,P,256x3,P,512x3,P,512x3,P (3x3, same; P: 2x2 max pooling), dense 512, 512, classes. The output is
@@ -25,20 +59,18 @@ def vgg16(input_shape=(32, 32, 3), classes=10, **kwargs):
     Args:
         input_shape: `(height, width, channels)`, at least 32x32; intensities in [0, 1].
         classes: int >= 2.
-        width: float > 0: factor on every hidden channel count.
+        width: float > 0: factor on every hidden channel count [1].
         time_window, tau_0, t_d_0, z_max_0, rounding, kernel_gradient: of every TTFSActivation.
         input_coding: `"ttfs"` encodes the input as spikes (the paper); `"analog"` injects it as it is.
-        activation: `"ttfs"`; `"relu"` for the ReLU twin: the same layers and the same weights layout, no kernels;
-            `"spike_time"` for the same blocks of neurons without kernels and normalisation (`keras_ttfs.spike_time`),
-            which have no dropout and no L2, and where the arguments of kernels and normalisation mean nothing.
+        activation: `"ttfs"`, or `"relu"` for the ReLU twin: the same layers and the same layout of weights, no kernels.
         dropout: float in [0, 1]: factor on the authors' rates (0.3 after the first convolution, 0.4 after each that no
-            pooling follows, 0.5 after flattening and each dense layer). 0: none, 1: theirs.
-        l2: float >= 0: factor of the squared norm of every weight matrix in the loss.
-        gamma_0: float: initial scale of every batch normalisation (Keras: 1). Below 1, pre-activations start inside
+            pooling follows, 0.5 after flattening and each dense layer) [1]. 0: none, 1: theirs.
+        l2: float >= 0: factor of the squared norm of every weight matrix in the loss [1].
+        gamma_0: float: initial scale of every batch normalisation (Keras: 1) [1]. Below 1, pre-activations start inside
             [z_min, z_max].
-        bn_momentum: float in [0, 1): of the moving statistics (Keras: 0.99; runs of few steps need less).
+        bn_momentum: float in [0, 1): of the moving statistics (Keras: 0.99; runs of few steps need less) [1].
         lambda_tr, lambda_tb: of TTFSModel.
-        seed: int or None, of relaxation and dropout.
+        seed: int or None, of weights, relaxation and dropout.
         name: of the model.
 
     Returns:
@@ -47,144 +79,175 @@ def vgg16(input_shape=(32, 32, 3), classes=10, **kwargs):
     Raises:
         ValueError: "Expected ... Received: ...".
 
+    Differs from the paper: its text gives neither dropout rates nor an L2 factor. The rates are those of the authors' code.
+
     Reference: section 6, Table 3.
     """
-    return _vgg("vgg16", VGG16_BLOCKS, VGG16_DENSE, input_shape, classes, **kwargs)
+    return _vgg(VGG16_BLOCKS, VGG16_DENSE, **locals())
 
 
-def vgg6(input_shape=(8, 8, 1), classes=10, **kwargs):
-    """A small network in VGG's manner for small images: conv 32,32,P,64,64,P, dense 128, classes. Arguments as `vgg16`."""
-    return _vgg("vgg6", VGG6_BLOCKS, VGG6_DENSE, input_shape, classes, **kwargs)
-
-
-def _vgg(
-    name,
-    blocks,
-    dense,
-    input_shape,
-    classes,
+def vgg6(
+    input_shape: tuple[int, int, int] = (8, 8, 1),
+    classes: int = 10,
     *,
-    width=1.0,
-    time_window=32,
-    tau_0=10.0,
-    t_d_0=0.0,
-    z_max_0=None,
-    rounding="ceil",
-    kernel_gradient="decoder",
-    input_coding="ttfs",
-    activation="ttfs",
-    dropout=0.0,
-    l2=0.0,
-    gamma_0=1.0,
-    bn_momentum=0.99,
-    lambda_tr=1e-5,
-    lambda_tb=1e-5,
-    seed=None,
-    **kwargs,
-):
-    _check_vgg(input_shape, 2 ** len(blocks), classes, width, input_coding, activation, dropout, l2, gamma_0)
-    if not 0.0 <= bn_momentum < 1.0:
-        raise ValueError(f"Expected bn_momentum in [0, 1). Received: bn_momentum={bn_momentum!r}")
-    kwargs.setdefault("name", name)
-    seeds = iter(range(seed * 1000, (seed + 1) * 1000)) if seed is not None else None
+    width: float = 1.0,
+    time_window: int = 32,
+    tau_0: float = 10.0,
+    t_d_0: float = 0.0,
+    z_max_0: float | None = None,
+    rounding: str = "ceil",
+    kernel_gradient: str = "decoder",
+    input_coding: str = "ttfs",
+    activation: str = "ttfs",
+    dropout: float = 0.0,
+    l2: float = 0.0,
+    gamma_0: float = 1.0,
+    bn_momentum: float = 0.99,
+    lambda_tr: float = 1e-5,
+    lambda_tb: float = 1e-5,
+    seed: int | None = None,
+    name: str = "vgg6",
+) -> TTFSModel:
+    """A small network in VGG's manner for small images: conv 32,32,P,64,64,P, dense 128, classes.
 
-    def next_seed():
-        return next(seeds) if seeds is not None else None
+    Args, Returns and Raises: as `vgg16`. Images of at least 4x4 will do.
 
-    if activation == "spike_time":
-        for label, value, only in (("dropout", dropout, 0), ("l2", l2, 0), ("input_coding", input_coding, "ttfs")):
-            if value != only:
-                raise ValueError(f"Expected {label}={only!r} with activation='spike_time'. Received: {label}={value!r}")
-        return _spike_time_vgg(blocks, dense, input_shape, classes, width, next_seed, **kwargs)
+    >>> vgg6().neurons
+    6410
+    """
+    return _vgg(VGG6_BLOCKS, VGG6_DENSE, **locals())
 
-    def activate(x, label):
-        if activation == "relu" and label != "input":
-            return keras.layers.ReLU(name=f"{label}_activation")(x)
-        return TTFSActivation(
-            time_window,
-            tau_0,
-            t_d_0,
-            rounding,
-            kernel_gradient,
-            z_max_0=z_max_0,
-            seed=next_seed(),
-            name=f"{label}_activation",
-        )(x)
 
-    def synapse(x, layer, units, label):
-        regularizer = keras.regularizers.L2(l2) if l2 else None
-        initializer = keras.initializers.GlorotUniform(seed=next_seed())
-        options = {"use_bias": False, "kernel_regularizer": regularizer, "kernel_initializer": initializer}
-        x = layer(max(1, round(width * units)), **options, name=label)(x)
-        initial = keras.initializers.Constant(gamma_0)
-        x = TKBatchNorm(momentum=bn_momentum, gamma_initializer=initial, name=f"{label}_norm")(x)
-        return activate(x, label)
+def spike_time_vgg6(
+    input_shape: tuple[int, int, int] = (8, 8, 1),
+    classes: int = 10,
+    *,
+    width: float = 1.0,
+    seed: int | None = None,
+    name: str = "spike_time_vgg6",
+) -> TTFSModel:
+    """The blocks of `vgg6` made of neurons without kernels, windows and normalisation (`keras_ttfs.spike_time_layers`).
 
-    def drop(x, rate):
-        return keras.layers.Dropout(rate * dropout, seed=next_seed())(x) if dropout else x
+    It has no dropout and no L2. Layers sort their inputs and add them one by one, so training takes far longer than that
+    of a convolution: for small networks only.
 
+    >>> spike_time_vgg6(width=0.25).neurons
+    1658
+
+    Args:
+        input_shape: `(height, width, channels)`, at least 4x4; intensities in [0, 1].
+        classes: int >= 2.
+        width: float > 0: factor on every hidden channel count [1].
+        seed: int or None, of the weights.
+        name: of the model.
+
+    Returns:
+        A TTFSModel whose loss has no terms of temporal kernels.
+
+    Raises:
+        ValueError: "Expected ... Received: ...".
+
+    Reference: Zhou et al., "Temporal-coded deep spiking neural network with easy training and robust performance", AAAI
+    2021.
+    """
+    _check_network(input_shape, 2 ** len(VGG6_BLOCKS), classes, width)
+    seeds = _seeds(seed)
     inputs = keras.Input(input_shape)
-    x = activate(inputs, "input") if input_coding == "ttfs" and activation == "ttfs" else inputs
-    for i, block in enumerate(blocks, 1):
+    x = SpikeTimeEncode(name="encode")(inputs)
+    for i, block in enumerate(VGG6_BLOCKS, 1):
         for j, filters in enumerate(block, 1):
-            x = synapse(x, _convolution, filters, f"conv{i}_{j}")
-            if j < len(block):
-                x = drop(x, 0.3 if (i, j) == (1, 1) else 0.4)
-        x = keras.layers.MaxPooling2D(2, name=f"pool{i}")(x)
-    x = drop(keras.layers.Flatten(name="flatten")(x), 0.5)
-    for i, units in enumerate(dense, 1):
-        x = drop(synapse(x, keras.layers.Dense, units, f"dense{i}"), 0.5)
-    head = keras.layers.Dense(
-        classes,
-        kernel_regularizer=keras.regularizers.L2(l2) if l2 else None,
-        kernel_initializer=keras.initializers.GlorotUniform(seed=next_seed()),
-        dtype=_head_dtype(),
-        name="logits",
-    )
-    return TTFSModel(inputs, head(x), lambda_tr=lambda_tr, lambda_tb=lambda_tb, **kwargs)
-
-
-def _spike_time_vgg(blocks, dense, input_shape, classes, width, next_seed, **kwargs):
-    inputs = keras.Input(input_shape)
-    x = spike_time.SpikeTimeEncode(name="encode")(inputs)
-    for i, block in enumerate(blocks, 1):
-        for j, filters in enumerate(block, 1):
-            filters = max(1, round(width * filters))
-            x = spike_time.SpikeTimeConv2D(filters, seed=next_seed(), name=f"conv{i}_{j}")(x)
-        x = spike_time.SpikeTimePooling2D(2, name=f"pool{i}")(x)
+            x = SpikeTimeConv2D(_units(width, filters), seed=next(seeds), name=f"conv{i}_{j}")(x)
+        x = SpikeTimePooling2D(2, name=f"pool{i}")(x)
     x = keras.layers.Flatten(name="flatten")(x)
+    for i, units in enumerate(VGG6_DENSE, 1):
+        x = SpikeTimeDense(_units(width, units), seed=next(seeds), name=f"dense{i}")(x)
+    logits = SpikeTimeOutput(classes, seed=next(seeds), name="logits")(x)
+    return TTFSModel(inputs, logits, lambda_tr=0.0, lambda_tb=0.0, name=name)
+
+
+def _vgg(blocks, dense, *, input_shape, classes, lambda_tr, lambda_tb, name, input_coding, activation, **options):
+    """A VGG of these blocks. The other arguments are those of `vgg16`."""
+    _check_network(input_shape, 2 ** len(blocks), classes, options["width"])
+    checks.one_of("input_coding", input_coding, ("ttfs", "analog"))
+    checks.one_of("activation", activation, ("ttfs", "relu"))
+    part = _VGGParts(activation, **options)
+    inputs = keras.Input(input_shape)
+    x = part.spikes(inputs, "input") if input_coding == "ttfs" and activation == "ttfs" else inputs
+    for i, block in enumerate(blocks, 1):
+        for j, filters in enumerate(block, 1):
+            x = part.hidden(x, _convolution, filters, f"conv{i}_{j}")
+            if j < len(block):
+                x = part.dropped(x, 0.3 if (i, j) == (1, 1) else 0.4)
+        x = keras.layers.MaxPooling2D(2, name=f"pool{i}")(x)
+    x = part.dropped(keras.layers.Flatten(name="flatten")(x), 0.5)
     for i, units in enumerate(dense, 1):
-        x = spike_time.SpikeTimeDense(max(1, round(width * units)), seed=next_seed(), name=f"dense{i}")(x)
-    logits = spike_time.SpikeTimeOutput(classes, seed=next_seed(), name="logits")(x)
-    return TTFSModel(inputs, logits, lambda_tr=0.0, lambda_tb=0.0, **kwargs)
+        x = part.dropped(part.hidden(x, keras.layers.Dense, units, f"dense{i}"), 0.5)
+    # Logits stay in the variables' precision under a mixed policy.
+    head = keras.layers.Dense(
+        classes, **part.weights(), dtype=keras.config.dtype_policy().variable_dtype, name="logits"
+    )
+    return TTFSModel(inputs, head(x), lambda_tr=lambda_tr, lambda_tb=lambda_tb, name=name)
 
 
-def _head_dtype():
-    """Logits stay in the variables' precision under a mixed policy."""
-    return keras.config.dtype_policy().variable_dtype
+class _VGGParts:
+    """The parts that a VGG is made of, with the options of `vgg16`."""
+
+    def __init__(self, activation, *, width, dropout, l2, gamma_0, bn_momentum, seed, **temporal_kernel_options):
+        self.activation = activation
+        self.width = width
+        self.dropout = checks.share("dropout", dropout)
+        if not l2 >= 0.0:
+            raise ValueError(f"Expected l2 >= 0. Received: l2={l2!r}")
+        if not 0.0 <= bn_momentum < 1.0:
+            raise ValueError(f"Expected bn_momentum in [0, 1). Received: bn_momentum={bn_momentum!r}")
+        self.l2 = l2
+        self.gamma_0 = checks.number("gamma_0", gamma_0, unit="1")
+        self.bn_momentum = bn_momentum
+        self.seeds = _seeds(seed)
+        self.temporal_kernel_options = temporal_kernel_options
+
+    def spikes(self, x, label):
+        return TTFSActivation(**self.temporal_kernel_options, seed=next(self.seeds), name=f"{label}_activation")(x)
+
+    def weights(self):
+        """Options of a layer with weights."""
+        return {
+            "kernel_regularizer": keras.regularizers.L2(self.l2) if self.l2 else None,
+            "kernel_initializer": keras.initializers.GlorotUniform(seed=next(self.seeds)),
+        }
+
+    def hidden(self, x, layer, units, label):
+        x = layer(_units(self.width, units), **self.weights(), use_bias=False, name=label)(x)
+        initial = keras.initializers.Constant(self.gamma_0)
+        x = TKBatchNorm(momentum=self.bn_momentum, gamma_initializer=initial, name=f"{label}_norm")(x)
+        if self.activation == "relu":
+            return keras.layers.ReLU(name=f"{label}_activation")(x)
+        return self.spikes(x, label)
+
+    def dropped(self, x, rate):
+        return keras.layers.Dropout(rate * self.dropout, seed=next(self.seeds))(x) if self.dropout else x
 
 
-def _convolution(filters, **kwargs):
+def _seeds(seed: int | None) -> Iterator[int | None]:
+    """A seed for each layer with random numbers, one after the other. None for each where `seed` is None."""
+    while seed is None:
+        yield None
+    yield from range(seed * 1000, (seed + 1) * 1000)
+
+
+def _units(width: float, units: int) -> int:
+    return max(1, round(width * units))
+
+
+def _convolution(filters: int, **kwargs: Any) -> keras.layers.Layer:
     return keras.layers.Conv2D(filters, 3, padding="same", **kwargs)
 
 
-def _check_vgg(input_shape, smallest, classes, width, input_coding, activation, dropout, l2, gamma_0):
+def _check_network(input_shape, smallest, classes, width):
     if len(input_shape) != 3 or any(size is None or size < smallest for size in input_shape[:2]):
         raise ValueError(
             f"Expected input_shape (height, width, channels) of at least {smallest}x{smallest}. "
             f"Received: input_shape={input_shape}"
         )
-    if isinstance(classes, bool) or not isinstance(classes, int) or classes < 2:
-        raise ValueError(f"Expected classes to be an integer >= 2. Received: classes={classes!r}")
-    _check_number("width", width, positive=True, unit="1")
-    _check_number("gamma_0", gamma_0, unit="1")
-    for name, value, choices in (
-        ("input_coding", input_coding, ("ttfs", "analog")),
-        ("activation", activation, ("ttfs", "relu", "spike_time")),
-    ):
-        if value not in choices:
-            raise ValueError(f"Expected {name} to be one of {choices}. Received: {name}={value!r}")
-    if not 0.0 <= dropout <= 1.0:
-        raise ValueError(f"Expected dropout in [0, 1]. Received: dropout={dropout!r}")
-    if not l2 >= 0.0:
-        raise ValueError(f"Expected l2 >= 0. Received: l2={l2!r}")
+    checks.integer("classes", classes, least=2)
+    checks.number("width", width, above=0, unit="1")

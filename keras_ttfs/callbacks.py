@@ -7,12 +7,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_ttfs import temporal_kernel, topology
+from keras_ttfs import checks, temporal_kernel, topology
 from keras_ttfs.layers import TTFSActivation, TTFSEncode
-
-
-def _layers(model, kind):
-    return [layer for layer in model._flatten_layers(include_self=False) if isinstance(layer, kind)]
 
 
 class RelaxationSchedule(keras.callbacks.Callback):
@@ -31,18 +27,14 @@ class RelaxationSchedule(keras.callbacks.Callback):
 
     def __init__(self, target_epoch):
         super().__init__()
-        if isinstance(target_epoch, bool) or not isinstance(target_epoch, (int, np.integer)) or target_epoch < 1:
-            raise ValueError(
-                f"Expected target_epoch to be an integer >= 1 [epochs]. Received: target_epoch={target_epoch!r}"
-            )
-        self.target_epoch = int(target_epoch)
+        self.target_epoch = checks.integer("target_epoch", target_epoch, unit="epochs")
 
     def probability(self, epoch):
         """p(e) in [0, 1] for the epoch, counted from 0."""
         return max(0.0, 1.0 - (epoch + 1) / self.target_epoch)
 
     def on_epoch_begin(self, epoch, logs=None):
-        for layer in _layers(self.model, TTFSActivation):
+        for layer in topology.layers_of(self.model, TTFSActivation):
             layer.set_relaxation(self.probability(epoch))
 
 
@@ -69,7 +61,7 @@ class TemporalKernelHistory(keras.callbacks.Callback):
         errors = self._errors() if self.data is not None else {}
         pairs = self.model.batch_norm_pairs() if hasattr(self.model, "batch_norm_pairs") else []
         norms = {encoder: norm for norm, encoder in pairs}
-        for encoder, label in topology.labels(_layers(self.model, TTFSEncode)).items():
+        for encoder, label in topology.labels(topology.layers_of(self.model, TTFSEncode)).items():
             # Not float(weight): that fails on the mirrored weights of a distribution strategy.
             tau, t_d = tf.convert_to_tensor(encoder.tau), tf.convert_to_tensor(encoder.t_d)
             row = {
@@ -98,14 +90,8 @@ class TemporalKernelHistory(keras.callbacks.Callback):
                 "precision_error": _mean(temporal_kernel.precision_error(*kernel, rounding=encoder.rounding)),
             }
 
-        encoders = _layers(self.model, TTFSEncode)
-        for encoder in encoders:
-            encoder.observer = observe
-        try:
+        with topology.observed(self.model, observe):
             self.model(tf.convert_to_tensor(self.data), training=False)
-        finally:
-            for encoder in encoders:
-                encoder.observer = None
         return errors
 
     def arrays(self):

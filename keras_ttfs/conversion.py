@@ -1,32 +1,31 @@
 """Turns a trained Keras ReLU model into a TTFS model, and reports what the spikes lose of its activations."""
 
 import dataclasses
-import math
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_ttfs import temporal_kernel, topology
+from keras_ttfs import checks, temporal_kernel, topology
 from keras_ttfs.layers import TKBatchNorm, TTFSActivation, TTFSEncode
 from keras_ttfs.models import TTFSModel
-from keras_ttfs.snn import graph
-from keras_ttfs.snn.network import check_batch_size
+from keras_ttfs.snn import reader
 
 # The paper's tau_0 = 10 at T = 32: the smallest level stays at 4.5 % of the largest.
 STEPS_PER_TAU = 3.2
 # Calibration looks at this many activations of each layer, and at scales down to 1/16 of the largest one.
 SAMPLED_ACTIVATIONS = 1 << 17
 SCALES = 2.0 ** -np.arange(0, 4.01, 0.125)
+INPUT_CODINGS = ("ttfs", "analog")
 
 
-@dataclasses.dataclass
-class LayerCoding:
+@dataclasses.dataclass(frozen=True)
+class LayerQuantization:
     """What one TTFS layer does to its pre-activations: shares of them in the regions of Fig. 7, and mean errors.
 
     Attributes:
         layer: name.
-        scale: by which calibration divided the pre-activations [1].
         silent: share with z <= 0, which ReLU sets to 0 as well.
         pruned: share with 0 < z below the smallest threshold: no spike.
         quantised: share that fires within the window's range.
@@ -35,51 +34,50 @@ class LayerCoding:
     """
 
     layer: str
-    scale: float = 1.0
-    silent: float = math.nan
-    pruned: float = math.nan
-    quantised: float = math.nan
-    clipped: float = math.nan
-    maximum_error: float = math.nan
-    minimum_error: float = math.nan
-    precision_error: float = math.nan
+    silent: float
+    pruned: float
+    quantised: float
+    clipped: float
+    maximum_error: float
+    minimum_error: float
+    precision_error: float
 
 
-class CodingReport(list):
-    """List of LayerCoding; prints as a table."""
+class QuantizationReport(list):
+    """List of LayerQuantization; prints as a table."""
 
     def __str__(self):
-        names = [field.name for field in dataclasses.fields(LayerCoding)]
+        names = [field.name for field in dataclasses.fields(LayerQuantization)]
         lines = [f"{names[0]:<28}" + "".join(f"{name.replace('_error', ' err'):>15}" for name in names[1:])]
         for row in self:
-            values = [getattr(row, name) for name in names[1:]]
-            lines.append(f"{row.layer:<28}" + "".join("-".rjust(15) if math.isnan(v) else f"{v:15.4f}" for v in values))
+            lines.append(f"{row.layer:<28}" + "".join(f"{getattr(row, name):15.4f}" for name in names[1:]))
         return "\n".join(lines)
 
 
 def convert(
-    keras_model,
+    keras_model: keras.Model,
     *,
-    time_window=32,
-    tau_0=None,
-    z_max_0=1.0,
-    rounding="ceil",
-    input_coding="ttfs",
-    data=None,
-    calibrate=True,
-    batch_size=100,
-    **model_options,
-):
+    time_window: int = 32,
+    tau_0: float | None = None,
+    z_max_0: float = 1.0,
+    rounding: str = "ceil",
+    input_coding: str = "ttfs",
+    data: Any = None,
+    calibrate: bool = True,
+    batch_size: int = 100,
+    **model_options: Any,
+) -> TTFSModel:
     """Turns a trained ReLU model into a TTFSModel: `ReLU` -> TTFSActivation, BatchNormalization -> TKBatchNorm.
 
-    Weights are copied. Calibration on `data` gives each layer a scale s, folded into weights, batch normalisation and
-    biases, so that its activations fit [z_min, z_max], and a scale g by which the next layer takes its levels: s and g
-    minimise the squared error `(relu(z) - g * z_hat(z / s))**2`. Layers that meet in Add or Concatenate share theirs. The
-    model is ready for `compile` and `fit`, for `SpikingNetwork.from_model`, and to be saved.
+    Weights are copied. Calibration on `data` gives each layer a scale s, by which its pre-activations are divided so that
+    they fit [z_min, z_max], and a scale g by which the next layer takes its levels. Both are folded into weights, batch
+    normalisation and biases. They minimise the squared error `(relu(z) - g * z_hat(z / s))**2`. Layers that meet in Add or
+    Concatenate share theirs. The model is ready for `compile` and `fit`, for `SpikingNetwork.from_model`, and to be saved.
+    `quantization_report(model, data)` says what each layer loses.
 
     >>> relu = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "relu"), keras.layers.Dense(2)])
-    >>> model, report = convert(relu, time_window=16, data=np.random.default_rng(0).uniform(size=(8, 4)))
-    >>> [row.layer for row in report][1:] == [f"{relu.layers[0].name}_activation"]
+    >>> model = convert(relu, time_window=16, data=np.random.default_rng(0).uniform(size=(8, 4)))
+    >>> [encoder.name for encoder in model.encoders][1:] == [f"{relu.layers[0].name}_activation"]
     True
 
     Args:
@@ -90,38 +88,33 @@ def convert(
         z_max_0: float > 0: largest level [1].
         rounding: `"ceil"` or `"nearest"`.
         input_coding: `"ttfs"` encodes the input, which must be intensities in [0, 1]; `"analog"` injects it as it is.
-        data: array `(samples, ...)` of inputs for calibration and report [1]; some hundreds do.
+        data: array `(samples, ...)` of inputs for calibration [1]; some hundreds do. Without it nothing is calibrated.
         calibrate: bool: whether to calibrate where there is `data`.
         batch_size: int >= 1: samples of `data` at a time.
         **model_options: of TTFSModel: `lambda_tr`, `lambda_tb`, `name`.
 
     Returns:
-        `(model, report)`: the TTFSModel and a CodingReport on `data` (of scales alone without `data`).
+        The TTFSModel.
 
     Raises:
         ValueError: "Expected ReLU activations. Received: ..." naming the layer, and for whatever `from_model` refuses.
 
     Reference: Fig. 7; Eqs. 10-12.
     """
-    if input_coding not in ("ttfs", "analog"):
-        raise ValueError(f"Expected input_coding to be 'ttfs' or 'analog'. Received: input_coding={input_coding!r}")
-    check_batch_size(batch_size)
+    checks.one_of("input_coding", input_coding, INPUT_CODINGS)
+    checks.batch(batch_size)
     if data is not None:
         data = checked_data(data, input_coding)
     tau_0 = time_window / STEPS_PER_TAU if tau_0 is None else tau_0
-    kernel = {"time_window": time_window, "tau_0": tau_0, "z_max_0": z_max_0, "rounding": rounding}
-    model = _Rebuilder(keras_model, kernel, input_coding).model(model_options)
-    graph.read(model)
-    scales = _calibrate(model, data, batch_size) if data is not None and calibrate else {}
-    if data is None:
-        return model, CodingReport(LayerCoding(encoder.name) for encoder in model.encoders)
-    report = coding_report(model, data, batch_size=batch_size)
-    for row in report:
-        row.scale = scales.get(row.layer, 1.0)
-    return model, report
+    temporal_kernel_options = {"time_window": time_window, "tau_0": tau_0, "z_max_0": z_max_0, "rounding": rounding}
+    model = _Rebuilder(keras_model, temporal_kernel_options, input_coding).model(model_options)
+    reader.read(model)
+    if data is not None and calibrate:
+        _calibrate(model, data, batch_size)
+    return model
 
 
-def checked_data(data, input_coding="ttfs"):
+def checked_data(data: Any, input_coding: str = "ttfs") -> np.ndarray:
     """`data` as an array, if an encoder of `input_coding` can take it.
 
     Raises:
@@ -136,34 +129,40 @@ def checked_data(data, input_coding="ttfs"):
     return data
 
 
-def coding_report(model, x, *, batch_size=100):
-    """What each TTFS layer of a model loses on inputs `x`: shares of pruned, quantised and clipped pre-activations, errors.
+def quantization_report(model: keras.Model, data: Any, *, batch_size: int = 100) -> QuantizationReport:
+    """What each TTFS layer of a model loses: shares of pruned, quantised and clipped pre-activations, and errors.
+
+    >>> model = keras.Sequential([keras.Input((4,)), TTFSActivation(name="in"), keras.layers.Dense(2)])
+    >>> (row,) = quantization_report(model, np.array([[1.5, 0.5, 0.01, 0.0]]))
+    >>> row.layer, row.clipped, row.quantised, row.pruned, row.silent
+    ('in', 0.25, 0.25, 0.25, 0.25)
 
     Args:
         model: Functional or Sequential model with TTFSActivation or TTFSEncode layers.
-        x: array `(samples, ...)` [1].
-        batch_size: int >= 1.
+        data: array `(samples, ...)` of inputs [1].
+        batch_size: int >= 1: samples at a time.
 
     Returns:
-        A CodingReport, one LayerCoding for each layer; a layer that is called several times has one for all calls.
+        A QuantizationReport, one LayerQuantization for each layer. A layer that is called several times has one for all
+        calls.
 
     Raises:
         ValueError: "Expected batch_size to be an integer >= 1 ...", or for a model that is no graph of layers.
 
     Reference: Fig. 7; Eqs. 10-12.
     """
-    check_batch_size(batch_size)
-    sums = {}
+    checks.batch(batch_size)
+    sums: dict = {}
 
-    def see(layer, z):
+    def add(layer, z):
         sums[layer] = sums.get(layer, 0) + _regions(z, layer).numpy()
 
-    _pass_through(model, x, batch_size, see)
-    rows, names = CodingReport(), topology.labels(sums)
+    _pass_through(model, data, batch_size, add)
+    rows, names = QuantizationReport(), topology.labels(sums)
     for layer, (count, silent, pruned, quantised, clipped, *errors) in sums.items():
         active = max(1.0, count - silent)
-        shares = [value / count for value in (silent, pruned, quantised, clipped)]
-        rows.append(LayerCoding(names[layer], 1.0, *map(float, shares), *(float(error / active) for error in errors)))
+        shares = [float(value / count) for value in (silent, pruned, quantised, clipped)]
+        rows.append(LayerQuantization(names[layer], *shares, *(float(error / active) for error in errors)))
     return rows
 
 
@@ -185,18 +184,19 @@ def _regions(z, layer):
     return tf.stack(sums + [tf.reduce_sum(tf.where(active, error, tf.zeros_like(z))) for error in errors])
 
 
-def _pass_through(model, x, batch_size, see, replace=None):
-    """Evaluates a model on x in batches; `see(layer, z)` gets what enters each encoder, `replace(z)` stands for it."""
+def _pass_through(model, x, batch_size, observe, activation=None):
+    """Evaluates a model on x in batches. `observe(layer, z)` is called with what enters each encoder.
+
+    `activation(z)` stands for every encoder, where given.
+    """
 
     def visit(layer, *args, **kwargs):
         if isinstance(layer, TTFSEncode):
-            see(layer, args[0])
-            if replace:
-                return replace(args[0])
-        elif any(
-            isinstance(inner, TTFSEncode) for inner in getattr(layer, "_flatten_layers", list)(include_self=False)
-        ):
-            raise graph.unsupported(layer, relu=False)
+            observe(layer, args[0])
+            if activation:
+                return activation(args[0])
+        elif topology.layers_of(layer, TTFSEncode):
+            raise reader.unsupported(layer, "ttfs")
         return layer(*args, **kwargs)
 
     for first in range(0, len(x), batch_size):
@@ -206,11 +206,11 @@ def _pass_through(model, x, batch_size, see, replace=None):
 class _Rebuilder:
     """Builds the TTFS model of a ReLU model, layer by layer."""
 
-    def __init__(self, source, kernel, input_coding):
+    def __init__(self, source, temporal_kernel_options, input_coding):
         self.source = source
-        self.kernel = kernel
+        self.temporal_kernel_options = temporal_kernel_options
         self.input_coding = input_coding
-        self.made = {}
+        self.copies = {}
         self.names = set()
 
     def model(self, options):
@@ -222,9 +222,8 @@ class _Rebuilder:
         inputs = keras.Input(self.source.inputs[0].shape[1:], dtype=self.source.inputs[0].dtype)
         x = self._activation("input_activation", None)(inputs) if self.input_coding == "ttfs" else inputs
         outputs = topology.walk(self.source, [x], self._visit)
-        options.setdefault("name", self.source.name)
-        model = TTFSModel(inputs, keras.tree.flatten(outputs)[0], **options)
-        for layer, copy in self.made.values():
+        model = TTFSModel(inputs, keras.tree.flatten(outputs)[0], **{"name": self.source.name, **options})
+        for layer, copy in self.copies.values():
             _copy_weights(layer, copy)
         return model
 
@@ -232,31 +231,32 @@ class _Rebuilder:
         if isinstance(layer, keras.layers.InputLayer):
             return args[0]
         if not isinstance(layer, keras.layers.Layer) or isinstance(layer, keras.Model):
-            raise graph.unsupported(layer, relu=True)
-        if graph.is_relu(layer):
+            raise reader.unsupported(layer, "relu")
+        if reader.is_relu(layer):
             return self._activation(layer.name, layer.dtype_policy)(args[0])
-        if isinstance(layer, keras.layers.Activation) and graph.activation_of(layer) not in (None, "softmax"):
-            raise graph.not_relu(layer)
-        own = graph.activation_of(layer) if isinstance(layer, graph.WEIGHTED) else None
+        if isinstance(layer, keras.layers.Activation) and reader.activation_of(layer) not in (None, "softmax"):
+            raise reader.not_relu(layer)
+        own = reader.activation_of(layer) if isinstance(layer, reader.WEIGHTED) else None
         if own not in (None, "relu", "softmax"):
-            raise graph.not_relu(layer)
-        y = self._copy(layer, own)(*args)
+            raise reader.not_relu(layer)
+        y = self._copy_of(layer, own)(*args)
         return self._activation(f"{layer.name}_activation", layer.dtype_policy)(y) if own == "relu" else y
 
     def _activation(self, name, policy):
-        return TTFSActivation(**self.kernel, name=topology.unused_name(name, self.names), dtype=policy)
+        name = topology.unused_name(name, self.names)
+        return TTFSActivation(**self.temporal_kernel_options, name=name, dtype=policy)
 
-    def _copy(self, layer, own):
-        if id(layer) not in self.made:
+    def _copy_of(self, layer, own_activation):
+        if id(layer) not in self.copies:
             config = {**layer.get_config(), "name": topology.unused_name(layer.name, self.names)}
             kind = type(layer)
-            if own == "relu":
+            if own_activation == "relu":
                 config["activation"] = "linear"
-            if kind in graph.NORMS:
+            if kind in reader.NORMS:
                 # With scale and shift whatever the source has: calibration needs both.
                 kind, config = TKBatchNorm, {**config, "scale": True, "center": True}
-            self.made[id(layer)] = layer, kind.from_config(config)
-        return self.made[id(layer)][1]
+            self.copies[id(layer)] = layer, kind.from_config(config)
+        return self.copies[id(layer)][1]
 
 
 def _copy_weights(layer, copy):
@@ -268,8 +268,8 @@ def _copy_weights(layer, copy):
         copy.set_weights(layer.get_weights())
 
 
-class _Unit:
-    """The unit of a signal in the converted model: what 1 stands for in the source model. Signals may share one."""
+class _SharedScale:
+    """The activation of the source model that 1 stands for in the converted model. Signals may share one."""
 
     def __init__(self, value=None):
         self.parent = None
@@ -284,28 +284,39 @@ class _Unit:
             theirs.parent = mine
             mine.value = theirs.value if mine.value is None else mine.value
 
+    def is_shared_with(self, other):
+        return self.root() is other.root()
+
+
+@dataclasses.dataclass(frozen=True)
+class _ScaledCall:
+    """One call of an encoder, or one layer with weights, with the scales of what enters and of what leaves."""
+
+    layer: keras.layers.Layer
+    before: _SharedScale
+    after: _SharedScale
+
 
 def _calibrate(model, data, batch_size):
-    """Chooses the units, folds them into the weights of `model`; returns `{layer: scale of its pre-activations}`."""
-    encoders, scaled = _units(model)
+    """Chooses the scales and folds them into the weights of `model`."""
+    encoders, weighted = _shared_scales(model)
     activations = sampled_activations(model, data, batch_size)
-    for _, _, unit, _ in encoders:
-        unit = unit.root()
-        if unit.value is None:
-            own = [entry for entry in encoders if entry[2].root() is unit]
-            unit.value = _best_scale(
-                [(layer, activations[name], after.root() is unit) for name, layer, _, after in own]
+    for call in encoders:
+        scale = call.before.root()
+        if scale.value is None:
+            members = [other for other in encoders if other.before.is_shared_with(scale)]
+            scale.value = _best_scale(
+                [(own.layer, activations[own.layer.name], own.after.is_shared_with(scale)) for own in members]
             )
-    for _, _, before, after in encoders:
-        if after.root().value is None:
-            own = [(layer, activations[name]) for name, layer, _, other in encoders if other.root() is after.root()]
-            after.root().value = _decoding_gain(own, before.root().value)
-    for layer, before, after in scaled:
-        _fold(layer, before.root().value or 1.0, after.root().value or 1.0)
-    return {name: before.root().value for name, _, before, _ in encoders}
+    for call in encoders:
+        if call.after.root().value is None:
+            members = [other for other in encoders if other.after.is_shared_with(call.after)]
+            pairs = [(other.layer, activations[other.layer.name]) for other in members]
+            call.after.root().value = _decoding_gain(pairs, call.before.root().value)
+    _fold_all(weighted)
 
 
-def normalize(model, scales):
+def normalize(model: keras.Model, scales: dict[str, float]) -> dict[str, float]:
     """Measures every layer's activations in units of its own, by folding the units into the weights.
 
     Args:
@@ -316,69 +327,77 @@ def normalize(model, scales):
     Returns:
         `{encoder: the activation that became 1}`.
     """
-    encoders, scaled = _units(model)
-    for _, _, before, after in encoders:
-        before.join(after)
-    for _, _, unit, _ in encoders:
-        if unit.root().value is None:
-            unit.root().value = max(scales[name] for name, _, other, _ in encoders if other.root() is unit.root())
-    for layer, before, after in scaled:
-        _fold(layer, before.root().value or 1.0, after.root().value or 1.0)
-    return {name: unit.root().value for name, _, unit, _ in encoders}
+    encoders, weighted = _shared_scales(model)
+    for call in encoders:
+        call.before.join(call.after)
+    for call in encoders:
+        scale = call.before.root()
+        if scale.value is None:
+            scale.value = max(scales[other.layer.name] for other in encoders if other.before.is_shared_with(scale))
+    _fold_all(weighted)
+    return {call.layer.name: call.before.root().value for call in encoders}
 
 
-def _units(model):
-    """`([(name, encoder, unit before, unit after)], [(layer with weights, unit before, unit after)])`."""
-    encoders, scaled = [], {}
+def _shared_scales(model):
+    """`(calls of encoders, layers with weights)` of a model, each a _ScaledCall."""
+    encoders: list = []
+    weighted: dict = {}
 
     def visit(layer, *args, **kwargs):
-        units = [value for value in keras.tree.flatten(args) if isinstance(value, _Unit)]
+        scales = [value for value in keras.tree.flatten(args) if isinstance(value, _SharedScale)]
         if isinstance(layer, TTFSEncode):
-            encoders.append((layer.name, layer, units[0], _Unit()))
-            return encoders[-1][3]
+            encoders.append(_ScaledCall(layer, scales[0], _SharedScale()))
+            return encoders[-1].after
         if layer.weights:
-            if layer in scaled:
-                scaled[layer][0].join(units[0])
+            if layer in weighted:
+                weighted[layer].before.join(scales[0])
             else:
-                scaled[layer] = units[0], _Unit()
-            return scaled[layer][1]
-        for unit in units[1:]:
-            units[0].join(unit)
-        return units[0]
+                weighted[layer] = _ScaledCall(layer, scales[0], _SharedScale())
+            return weighted[layer].after
+        for scale in scales[1:]:
+            scales[0].join(scale)
+        return scales[0]
 
-    (output,) = keras.tree.flatten(topology.walk(model, [_Unit(1.0)], visit))
-    output.join(_Unit(1.0))
+    (output,) = keras.tree.flatten(topology.walk(model, [_SharedScale(1.0)], visit))
+    output.join(_SharedScale(1.0))
     output.root().value = 1.0
-    _tie(encoders)
-    return encoders, [(layer, before, after) for layer, (before, after) in scaled.items()]
+    _join_where_levels_meet(encoders)
+    return encoders, list(weighted.values())
 
 
-def _tie(encoders):
-    """Joins the units that one choice must serve: a layer whose levels meet others cannot choose their unit freely."""
+def _join_where_levels_meet(encoders):
+    """Joins the scales that one choice must serve: a layer whose levels meet others cannot choose their unit freely."""
     changed = True
     while changed:
         changed = False
-        for _, _, before, after in encoders:
-            for _, _, other_before, other_after in encoders:
-                meets = after.root() is other_before.root() or after.root().value is not None
-                partner = after if meets else other_before if after.root() is other_after.root() else None
-                if partner is not None and partner.root() is not before.root():
-                    before.join(partner)
+        for call in encoders:
+            for other in encoders:
+                meets = call.after.is_shared_with(other.before) or call.after.root().value is not None
+                shares = call.after.is_shared_with(other.after)
+                partner = call.after if meets else other.before if shares else None
+                if partner is not None and not partner.is_shared_with(call.before):
+                    call.before.join(partner)
                     changed = True
 
 
-def sampled_activations(model, data, batch_size):
+def _fold_all(weighted):
+    for call in weighted:
+        _fold(call.layer, call.before.root().value or 1.0, call.after.root().value or 1.0)
+
+
+def sampled_activations(model: keras.Model, data: np.ndarray, batch_size: int) -> dict[str, np.ndarray]:
     """`{encoder: positive pre-activations}` of the model with ReLU in the place of every encoder, a sample of them."""
-    found, rng = {}, np.random.default_rng(0)
+    found: dict = {}
+    rng = np.random.default_rng(0)
     most = -(-SAMPLED_ACTIVATIONS // -(-len(data) // batch_size))
 
-    def see(layer, z):
+    def sample(layer, z):
         flat = np.asarray(tf.cast(z, "float32")).ravel()
         # At random: a fixed stride would meet the same channels again and again.
         flat = flat if len(flat) <= most else flat[rng.integers(len(flat), size=most)]
         found.setdefault(layer.name, []).append(flat[flat > 0])
 
-    _pass_through(model, data, batch_size, see, tf.nn.relu)
+    _pass_through(model, data, batch_size, sample, tf.nn.relu)
     return {name: np.concatenate(parts) for name, parts in found.items()}
 
 

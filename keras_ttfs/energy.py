@@ -191,7 +191,7 @@ def report(network, result, reference=TSC_CIFAR10):
     """
     spikes, steps = result.hidden_spikes, result.time_steps
     populations = {name: (result.neurons[name], window) for name, (_, window) in result.phases.items()}
-    hidden = {name: entry for name, entry in populations.items() if name not in result.input_layers}
+    hidden = {name: entry for name, entry in populations.items() if name not in result.input_encoders}
     updates = sum(neurons * 2 * window for neurons, window in populations.values())
     decays = sum(neurons * window for neurons, window in hidden.values())
     chips = {

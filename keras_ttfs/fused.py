@@ -1,12 +1,22 @@
 """Batch normalisation and TTFS activation as one function, for training steps: nothing between the two is kept in memory.
 
 A training step reads and writes far more than it computes between its convolutions. Here the normalised potentials z are
-recomputed wherever they are needed, and only the input x and the output z_hat are kept, as batch normalisation and ReLU
-keep theirs. A level needs its logarithm and its look-up once, forward; backward takes it from z_hat.
+recomputed wherever they are needed. Only the input x and the output z_hat are kept, as batch normalisation and ReLU keep
+theirs. A level needs its logarithm and its look-up once, forward; backward takes it from z_hat.
+
+How the two layers find each other. TKBatchNorm attaches an `Origin` to the very tensor that it returns. A TTFSActivation or
+TTFSEncode that is called on that tensor reads it back with `origin_of`: TTFSModel pairs the two layers for P_TB by it in
+subclassed models, and a training TTFSActivation computes both layers at once by it. The record is lost, without a word and
+without another value, wherever a new tensor takes the old one's place: behind any layer in between (pooling, dropout), under
+another dtype policy (Keras casts), in a functional model's symbolic tensors, at the border of a tf.function. It says nothing
+of how x was normalised (`normalization` is None) at inference, with a mask, with `axis` other than the last, with `renorm`
+or `synchronized`, and in float16 and float64.
 """
 
 import dataclasses
+from typing import Any
 
+import keras
 import tensorflow as tf
 
 from keras_ttfs import temporal_kernel
@@ -33,14 +43,22 @@ class Normalization:
     epsilon: float
 
 
-def attach(z, normalization):
-    """Lets whoever receives the tensor z know how it was made."""
-    z._keras_ttfs_normalization = normalization
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """Where a tensor z comes from: the TKBatchNorm that returned it, and how it was normalised, if that is known."""
+
+    batch_norm: keras.layers.BatchNormalization
+    normalization: Normalization | None = None
 
 
-def normalization_of(z):
-    """The Normalization whose very output z is, or None."""
-    return getattr(z, "_keras_ttfs_normalization", None)
+def attach(z: Any, origin: Origin) -> None:
+    """Lets whoever receives this very tensor know where it comes from."""
+    z._keras_ttfs_origin = origin
+
+
+def origin_of(z: Any) -> Origin | None:
+    """The Origin that was attached to this very tensor. None without one."""
+    return getattr(z, "_keras_ttfs_origin", None)
 
 
 def _columns(x):
@@ -50,19 +68,28 @@ def _columns(x):
     return max(columns for columns in range(1, most + 1) if (pixels or 1) % columns == 0)
 
 
-def normalize_and_quantize(normalization, tau, t_d, time_window, *, dtype, rounding="ceil", relaxed=False):
+def normalize_and_quantize(
+    normalization: Normalization,
+    tau: Any,
+    t_d: Any,
+    time_window: int,
+    *,
+    dtype: Any,
+    rounding: str = "ceil",
+    relaxed: Any = False,
+) -> tf.Tensor:
     """`temporal_kernel.quantize` of a batch normalisation's output z, from its input x.
 
     Forward: the value of the two functions one after the other, bit for bit.
 
-    Backward: theirs, to rounding errors: with `dz = upstream * z_hat / z` inside the window, 0 outside, and
-    `x_hat = (x - mean) / sqrt(variance + epsilon)`
+    Backward: the gradients of the two functions, to rounding errors. With `dz = upstream * z_hat / z` inside the window
+    and 0 outside, and `x_hat = (x - mean) / sqrt(variance + epsilon)`:
 
         dgamma = sum(dz * x_hat)                dtau = -sum(upstream * z_hat * ln(z_hat)) / tau
         dbeta  = sum(dz)                        dt_d =  sum(upstream * z_hat) / tau
         dx     = gamma / sqrt(variance + epsilon) * (dz - dbeta / n - x_hat * dgamma / n)
 
-    where the sums run over the n rows of a channel, those of the kernel over all. ReLU's if relaxed.
+    The sums run over the n rows of a channel. Those of the kernel run over all elements. If relaxed, dz is ReLU's.
 
     Args:
         normalization: a Normalization by the batch's own statistics, x float32 or bfloat16 `(..., channels)`.
@@ -91,7 +118,7 @@ def normalize_and_quantize(normalization, tau, t_d, time_window, *, dtype, round
         affine = *per_row(scale, beta - mean * scale), tf.constant(float("inf"), tf.float32)
         shape, x = tf.shape(x), tf.reshape(x, rows)
         step = _propose(x, *affine, tau, t_d, time_window, rounding, dtype)
-        tables = temporal_kernel._tables(tau, t_d, time_window, rounding)
+        tables = temporal_kernel.tables(tau, t_d, time_window, rounding)
         z_hat = _decide(x, *affine, step, *tables, relaxed, time_window, dtype)
 
         def gradient(upstream):
@@ -133,13 +160,13 @@ def _potential_gradient(upstream, x, z_hat, scale, shift, infinity, z_max, dtype
 @compiled
 def _propose(x, scale, shift, infinity, tau, t_d, time_window, rounding, dtype):
     z = _potential(x, scale, shift, infinity, dtype)
-    return temporal_kernel._proposed_step(z, tau, t_d, time_window, rounding, EPSILON)
+    return temporal_kernel.proposed_step(z, tau, t_d, time_window, rounding, EPSILON)
 
 
 @compiled
-def _decide(x, scale, shift, infinity, step, table, carried, relaxed, time_window, dtype):
+def _decide(x, scale, shift, infinity, step, thresholds, levels, relaxed, time_window, dtype):
     z = _potential(x, scale, shift, infinity, dtype)
-    return tf.cast(temporal_kernel._emitted(z, step, table, carried, relaxed, time_window, EPSILON), dtype)
+    return tf.cast(temporal_kernel.level_or_relu(z, step, thresholds, levels, relaxed, time_window, EPSILON), dtype)
 
 
 @compiled

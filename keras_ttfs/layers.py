@@ -2,23 +2,17 @@
 
 import math
 import weakref
+from typing import Any
 
 import keras
 import tensorflow as tf
 
-from keras_ttfs import fused, regularizers, temporal_kernel
+from keras_ttfs import checks, fused, keras_internals, regularizers, temporal_kernel
 from keras_ttfs.metrics import MeanSpikes
 
 
-def _check_number(name, value, *, positive=False, unit="steps"):
-    finite = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if not finite or (positive and value <= 0):
-        expected = "a finite number > 0" if positive else "a finite number"
-        raise ValueError(f"Expected {name} to be {expected} [{unit}]. Received: {name}={value!r}")
-
-
-def _neurons(shape):
-    """Numbers per sample of a tensor of this shape, None where a dimension is unknown."""
+def neurons_of(shape: Any) -> int | None:
+    """Numbers per sample of a tensor of this shape, batch first. None where a dimension is unknown."""
     return None if None in tuple(shape[1:]) else math.prod(shape[1:])
 
 
@@ -69,23 +63,18 @@ class TTFSEncode(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        temporal_kernel._check_time_window(time_window)
-        temporal_kernel._check_rounding(rounding)
-        temporal_kernel._check_kernel_gradient(kernel_gradient)
-        _check_number("tau_0", tau_0, positive=True)
-        _check_number("t_d_0", t_d_0)
+        self.time_window = temporal_kernel.check_time_window(time_window)
+        self.rounding = temporal_kernel.check_rounding(rounding)
+        self.kernel_gradient = temporal_kernel.check_kernel_gradient(kernel_gradient)
+        self.tau_0 = checks.number("tau_0", tau_0, above=0, unit="steps")
+        self.t_d_0 = checks.number("t_d_0", t_d_0, unit="steps")
         if z_max_0 is not None:
-            _check_number("z_max_0", z_max_0, positive=True, unit="1")
+            checks.number("z_max_0", z_max_0, above=0, unit="1")
             if t_d_0 != 0.0:
                 raise ValueError(
                     f"Expected either t_d_0 or z_max_0, not both. Received: t_d_0={t_d_0!r}, z_max_0={z_max_0!r}"
                 )
-            t_d_0 = tau_0 * math.log(z_max_0)
-        self.time_window = int(time_window)
-        self.tau_0 = float(tau_0)
-        self.t_d_0 = float(t_d_0)
-        self.rounding = rounding
-        self.kernel_gradient = kernel_gradient
+            self.t_d_0 = self.tau_0 * math.log(z_max_0)
         self.followed_batch_norm = None
         self.observer = None
         self.supports_masking = True
@@ -93,7 +82,7 @@ class TTFSEncode(keras.layers.Layer):
     def build(self, input_shape):
         self.tau = self._add_kernel_weight("tau", self.tau_0)
         self.t_d = self._add_kernel_weight("t_d", self.t_d_0)
-        self.neurons = _neurons(input_shape)
+        self.neurons = neurons_of(input_shape)
         self.spikes = MeanSpikes(name=f"{self.name}_spikes")
         self.built = True
 
@@ -123,7 +112,7 @@ class TTFSEncode(keras.layers.Layer):
         return temporal_kernel.z_max(self.tau, self.t_d)
 
     def call(self, inputs, training=False):
-        self._notice(inputs)
+        self._observe(inputs)
         tau, t_d = tf.convert_to_tensor(self.tau), tf.convert_to_tensor(self.t_d)
         if self.kernel_gradient == "full":
             spike_time = temporal_kernel.encode(inputs, tau, t_d, self.time_window, rounding=self.rounding)
@@ -135,11 +124,11 @@ class TTFSEncode(keras.layers.Layer):
             self.spikes.update_state(spike_time < self.time_window)
         return spike_time, tau, t_d
 
-    def _notice(self, inputs):
-        """Remember the batch normalisation whose output this is (TTFSModel pairs the two); show z to an observer."""
-        norm = getattr(inputs, "_keras_ttfs_batch_norm", None)
-        # Weak, for Keras would adopt the layer as a sub-layer of this one.
-        self.followed_batch_norm = weakref.ref(norm) if norm is not None else None
+    def _observe(self, inputs):
+        """Remembers the batch normalisation whose output this is, for `TTFSModel.batch_norm_pairs`; calls the observer."""
+        origin = fused.origin_of(inputs)
+        # Weak, because Keras would adopt the layer as a sub-layer of this one.
+        self.followed_batch_norm = None if origin is None else weakref.ref(origin.batch_norm)
         if self.observer is not None:
             self.observer(self, inputs)
 
@@ -193,8 +182,7 @@ class TemporalKernelDecode(keras.layers.Layer):
     def __init__(self, time_window=32, **kwargs):
         # Spike times and kernel stay as they come: a half-precision cast would move them.
         super().__init__(autocast=False, **kwargs)
-        temporal_kernel._check_time_window(time_window)
-        self.time_window = int(time_window)
+        self.time_window = temporal_kernel.check_time_window(time_window)
         self.built = True
 
     def build(self, input_shape):
@@ -265,10 +253,7 @@ class TTFSActivation(TTFSEncode):
         **kwargs,
     ):
         super().__init__(time_window, tau_0, t_d_0, rounding, kernel_gradient, z_max_0, **kwargs)
-        _check_number("relaxation", relaxation, unit="probability")
-        if not 0.0 <= relaxation <= 1.0:
-            raise ValueError(f"Expected relaxation in [0, 1]. Received: relaxation={relaxation!r}")
-        self.relaxation_0 = float(relaxation)
+        self.relaxation_0 = checks.share("relaxation", relaxation)
         self.initial_relaxation = self.relaxation_0
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
@@ -284,7 +269,7 @@ class TTFSActivation(TTFSEncode):
             self.relaxation.assign(probability)
 
     def call(self, inputs, training=False):
-        self._notice(inputs)
+        self._observe(inputs)
         tau, t_d = tf.convert_to_tensor(self.tau), tf.convert_to_tensor(self.t_d)
         if not training:
             z_hat = self._quantize(inputs, tau, t_d)
@@ -294,10 +279,10 @@ class TTFSActivation(TTFSEncode):
         return self._quantize(inputs, tau, t_d, relaxed=draw < tf.convert_to_tensor(self.relaxation))
 
     def _quantize(self, inputs, tau, t_d, relaxed=False):
-        normalization = fused.normalization_of(inputs)
-        if normalization is not None and self.kernel_gradient == "decoder":
+        origin = fused.origin_of(inputs)
+        if origin is not None and origin.normalization is not None and self.kernel_gradient == "decoder":
             options = {"rounding": self.rounding, "relaxed": relaxed, "dtype": inputs.dtype}
-            return fused.normalize_and_quantize(normalization, tau, t_d, self.time_window, **options)
+            return fused.normalize_and_quantize(origin.normalization, tau, t_d, self.time_window, **options)
         options = {"rounding": self.rounding, "kernel_gradient": self.kernel_gradient, "relaxed": relaxed}
         return temporal_kernel.quantize(inputs, tau, t_d, self.time_window, **options)
 
@@ -312,7 +297,7 @@ class TTFSActivation(TTFSEncode):
 
 
 @keras.saving.register_keras_serializable("keras_ttfs")
-class TKBatchNorm(keras.layers.BatchNormalization):
+class TKBatchNorm(keras_internals.ObservedBatchNormalization):
     """Temporal-kernel-aware batch normalisation: `keras.layers.BatchNormalization` that knows its P_TB.
 
     Forward and backward: those of BatchNormalization, exactly; all of its arguments. Training with `TTFSModel` adds the
@@ -333,23 +318,22 @@ class TKBatchNorm(keras.layers.BatchNormalization):
     def call(self, inputs, training=None, mask=None):
         self._batch_moments = None
         outputs = super().call(inputs, training=training, mask=mask)
-        outputs._keras_ttfs_batch_norm = self
+        normalization = None
         if self._batch_moments is not None:
-            parameters = (
+            gamma, beta = (
                 None if weight is None else tf.convert_to_tensor(weight) for weight in (self.gamma, self.beta)
             )
-            fused.attach(outputs, fused.Normalization(inputs, *self._batch_moments, *parameters, self.epsilon))
+            normalization = fused.Normalization(inputs, *self._batch_moments, gamma, beta, self.epsilon)
+        fused.attach(outputs, fused.Origin(self, normalization))
         self._batch_moments = None
         return outputs
 
-    def _moments(self, inputs, mask):
-        moments = super()._moments(inputs, mask)
+    def moments_computed(self, inputs, mask, mean, variance):
         # Only where z is a function of the channel's own moments, in a precision that `fused` computes.
         last = self.axis in (-1, len(inputs.shape) - 1)
         known = self.compute_dtype in ("float32", "bfloat16") and self.variable_dtype == inputs.dtype == tf.float32
         if mask is None and last and known and not (self.renorm or self.synchronized):
-            self._batch_moments = moments
-        return moments
+            self._batch_moments = mean, variance
 
     def affine(self):
         """`(gamma, beta)` as tensors `(channels,)`: 1 and 0 where the layer has none."""

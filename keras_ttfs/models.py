@@ -4,14 +4,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_ttfs import metrics, regularizers, topology
-from keras_ttfs.layers import TTFSEncode, _check_number, _neurons
+from keras_ttfs import checks, keras_internals, metrics, regularizers, topology
+from keras_ttfs.layers import TTFSEncode, neurons_of
 
-# Keras does not export the class that keras.Model(inputs, outputs) returns.
-_probe = keras.Input((1,), name="keras_ttfs_probe")
-_Functional = type(
-    keras.Model(_probe, keras.layers.Identity(name="keras_ttfs_identity")(_probe), name="keras_ttfs_probe")
-)
 SPIKE_METRICS = ("spikes", "input_spikes", "spikes_per_neuron")
 
 
@@ -54,11 +49,9 @@ class TTFSModel(keras.Model):
 
     def __init__(self, *args, lambda_tr=1e-5, lambda_tb=1e-5, **kwargs):
         if (args or "inputs" in kwargs) and not isinstance(self, FunctionalTTFSModel):
-            _make_functional(type(self))
-        for name, value in (("lambda_tr", lambda_tr), ("lambda_tb", lambda_tb)):
-            _check_number(name, value, unit="1")
-            if value < 0:
-                raise ValueError(f"Expected {name} to be >= 0. Received: {name}={value!r}")
+            keras_internals.make_functional(type(self), TTFSModel, FunctionalTTFSModel)
+        checks.number("lambda_tr", lambda_tr, least=0, unit="1/steps^2")
+        checks.number("lambda_tb", lambda_tb, least=0, unit="1")
         super().__init__(*args, **kwargs)
         self.lambda_tr = float(lambda_tr)
         self.lambda_tb = float(lambda_tb)
@@ -70,15 +63,9 @@ class TTFSModel(keras.Model):
         self._tested = False
 
     @property
-    def encoders(self):
+    def encoders(self) -> list:
         """Every TTFSEncode and TTFSActivation of the model, nested ones included."""
-        return [layer for layer in self._flatten_layers(include_self=False) if isinstance(layer, TTFSEncode)]
-
-    @property
-    def _counting_layers(self):
-        """Every layer that counts its spikes: encoders, and those of `spike_time`."""
-        layers = self._flatten_layers(include_self=False)
-        return [layer for layer in layers if isinstance(getattr(layer, "spikes", None), metrics.MeanSpikes)]
+        return topology.layers_of(self, TTFSEncode)
 
     def batch_norm_pairs(self):
         """`[(TKBatchNorm, encoder that follows it), ...]`; a subclassed model must have been called."""
@@ -89,8 +76,8 @@ class TTFSModel(keras.Model):
 
     def _counting_hidden(self, calls):
         """The layers that count their spikes, but for those that encode the input, and nothing else, in these calls."""
-        inner, outer = ({call.layer for call in calls if call.of_input is of_input} for of_input in (False, True))
-        return [layer for layer in self._counting_layers if layer not in outer - inner]
+        inner, outer = ({call.layer for call in calls if call.encodes_input is is_input} for is_input in (False, True))
+        return [layer for layer in topology.counting_layers(self) if layer not in outer - inner]
 
     def penalties(self):
         """`(REG_TR, P_TB)` of the model's present weights, two scalars."""
@@ -116,7 +103,7 @@ class TTFSModel(keras.Model):
         # Keras divides its own loss by the replicas, whose gradients are then summed.
         loss += tf.cast(self.lambda_tr * reg_tr - self.lambda_tb * p_tb, loss.dtype) / replicas
         batch = tf.shape(keras.tree.flatten(x)[0])[0]
-        self._loss_tracker.update_state(loss * replicas, sample_weight=batch)
+        keras_internals.track_loss(self, loss * replicas, batch)
         self._reg_tr.update_state(reg_tr)
         self._p_tb.update_state(p_tb)
         return loss
@@ -144,7 +131,7 @@ class TTFSModel(keras.Model):
         """`{layer: (spikes, neurons)}` counted so far; a layer that is not built yet has counted none."""
         return {
             layer: (tf.convert_to_tensor(layer.spikes.count), tf.convert_to_tensor(layer.spikes.neurons))
-            for layer in self._counting_layers
+            for layer in topology.counting_layers(self)
         }
 
     def _count(self, before, ends):
@@ -162,7 +149,7 @@ class TTFSModel(keras.Model):
 
     def get_metrics_result(self):
         logs = super().get_metrics_result()
-        layers = self._counting_layers
+        layers = topology.counting_layers(self)
         for metric in [*self._seen.values(), *(layer.spikes for layer in layers)]:
             logs.pop(metric.name, None)
         if layers and self._tested:
@@ -180,7 +167,7 @@ class TTFSModel(keras.Model):
         """
         calls = self._spiking_calls(shapes=True)
         hidden = self._counting_hidden(calls)
-        neurons = [_neurons(tensor.shape) for tensor in self.inputs + self.outputs]
+        neurons = [neurons_of(tensor.shape) for tensor in self.inputs + self.outputs]
         neurons += [call.neurons for call in calls if call.layer in hidden]
         if None in neurons:
             raise ValueError(f"Expected fixed shapes. Received: {self.name!r} with inputs of shape {self.input_shape}")
@@ -191,14 +178,5 @@ class TTFSModel(keras.Model):
 
 
 @keras.saving.register_keras_serializable("keras_ttfs")
-class FunctionalTTFSModel(TTFSModel, _Functional):
+class FunctionalTTFSModel(TTFSModel, keras_internals.Functional):
     """What `TTFSModel(inputs, outputs)` returns."""
-
-
-def _make_functional(subclass):
-    """Rebases a subclass whose __init__ passes inputs and outputs. Left to itself, Keras would rebase TTFSModel."""
-    subclass.__bases__ = tuple(
-        FunctionalTTFSModel if base is TTFSModel else _make_functional(base) if issubclass(base, TTFSModel) else base
-        for base in subclass.__bases__
-    )
-    return subclass

@@ -12,8 +12,13 @@ rounded once to the working precision, and compared. A spiking neuron that compa
 very same step.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
+
+from keras_ttfs import checks
 
 ROUNDINGS = ("ceil", "nearest")
 KERNEL_GRADIENTS = ("decoder", "full")
@@ -21,7 +26,7 @@ KERNEL_GRADIENTS = ("decoder", "full")
 EPSILON = float(np.finfo(np.float32).tiny)
 
 
-def as_dtype(value, dtype):
+def as_dtype(value: Any, dtype: Any) -> tf.Tensor:
     """`tf.cast` that does not take a Python number through float32."""
     return tf.constant(value, dtype) if isinstance(value, (int, float)) else tf.cast(value, dtype)
 
@@ -33,24 +38,22 @@ def _at_least_float32(*values):
     return [tf.cast(first, dtype)] + [as_dtype(value, dtype) for value in values[1:]]
 
 
-def _check_time_window(time_window):
-    if isinstance(time_window, bool) or not isinstance(time_window, (int, np.integer)) or time_window < 1:
-        raise ValueError(f"Expected time_window to be an integer >= 1 [steps]. Received: time_window={time_window!r}")
+def check_time_window(time_window: Any) -> int:
+    """`time_window` as an int, if it is an integer >= 1."""
+    return checks.integer("time_window", time_window, unit="steps")
 
 
-def _check_rounding(rounding):
-    if rounding not in ROUNDINGS:
-        raise ValueError(f"Expected rounding to be one of {ROUNDINGS}. Received: rounding={rounding!r}")
+def check_rounding(rounding: Any) -> str:
+    """`rounding`, if it is one of ROUNDINGS."""
+    return checks.one_of("rounding", rounding, ROUNDINGS)
 
 
-def _check_kernel_gradient(kernel_gradient):
-    if kernel_gradient not in KERNEL_GRADIENTS:
-        raise ValueError(
-            f"Expected kernel_gradient to be one of {KERNEL_GRADIENTS}. Received: kernel_gradient={kernel_gradient!r}"
-        )
+def check_kernel_gradient(kernel_gradient: Any) -> str:
+    """`kernel_gradient`, if it is one of KERNEL_GRADIENTS."""
+    return checks.one_of("kernel_gradient", kernel_gradient, KERNEL_GRADIENTS)
 
 
-def levels(tau, t_d, time_window, *, shift=0.0, dtype="float32"):
+def levels(tau: Any, t_d: Any, time_window: int, *, shift: float = 0.0, dtype: Any = "float32") -> tf.Tensor:
     """Every level of a kernel, from the largest to the smallest: `exp(-(t + shift - t_d) / tau)` for t = 0..T-1.
 
     Computed in float64 and rounded once, so each is the floating-point number nearest to the exact level.
@@ -70,13 +73,13 @@ def levels(tau, t_d, time_window, *, shift=0.0, dtype="float32"):
 
     Reference: Eq. 3.
     """
-    _check_time_window(time_window)
+    check_time_window(time_window)
     tau, t_d = as_dtype(tau, tf.float64), as_dtype(t_d, tf.float64)
     steps = tf.range(time_window, dtype=tf.float64)
     return tf.cast(tf.exp((t_d - (steps + shift)) / tau), dtype)
 
 
-def thresholds(tau, t_d, time_window, *, rounding="ceil", dtype="float32"):
+def thresholds(tau: Any, t_d: Any, time_window: int, *, rounding: str = "ceil", dtype: Any = "float32") -> tf.Tensor:
     """The dynamic threshold of a firing neuron (theta_0 = 1) at each step of its window, shape `(time_window,)`.
 
     A neuron whose membrane potential is z fires at the first step t with `z >= thresholds[t]`.
@@ -85,11 +88,11 @@ def thresholds(tau, t_d, time_window, *, rounding="ceil", dtype="float32"):
 
     Reference: Eqs. 2 and 4, `theta(t) = theta_0 * kappa(t)`.
     """
-    _check_rounding(rounding)
+    check_rounding(rounding)
     return levels(tau, t_d, time_window, shift=0.5 if rounding == "nearest" else 0.0, dtype=dtype)
 
 
-def _proposed_step(z, tau, t_d, time_window, rounding, epsilon):
+def proposed_step(z, tau, t_d, time_window, rounding, epsilon):
     """A step t in {0..T-1} such that the spike, if there is one, is at t or t + 1; in the smallest integers for it."""
     shift = 0.5 if rounding == "nearest" else 0.0
     # The logarithm only proposes the nearest threshold; `_spike_time` compares with it and decides.
@@ -100,10 +103,10 @@ def _proposed_step(z, tau, t_d, time_window, rounding, epsilon):
     return tf.cast(step, next(dtype for dtype in (tf.int8, tf.int16, tf.int32) if last <= dtype.max))
 
 
-def _spike_time(z, step, table, time_window, epsilon):
+def _spike_time(z, step, thresholds, time_window, epsilon):
     """The spike time, an int32: the proposed step or the next; T where silent. That of NaN is undefined."""
     step = tf.cast(step, tf.int32)
-    spike_time = tf.where(tf.maximum(z, 0.0) + epsilon >= tf.gather(table, step), step, step + 1)
+    spike_time = tf.where(tf.maximum(z, 0.0) + epsilon >= tf.gather(thresholds, step), step, step + 1)
     return tf.where(z > 0, spike_time, time_window)
 
 
@@ -114,7 +117,9 @@ def _encode_gradient(upstream, z, spike_time, tau, t_d, time_window, epsilon):
     return tf.where(inside, upstream * (-tau / (tf.maximum(z, 0.0) + epsilon)), tf.zeros_like(upstream)), inside
 
 
-def encode(z, tau, t_d, time_window, *, rounding="ceil", epsilon=EPSILON):
+def encode(
+    z: Any, tau: Any, t_d: Any, time_window: int, *, rounding: str = "ceil", epsilon: float = EPSILON
+) -> tf.Tensor:
     """Spike time of each pre-activation: the first step of the window at which z reaches the threshold.
 
     Forward: `t = clip(Q[-tau * ln(relu(z) + epsilon) + t_d], 0, T)`, Q the ceiling (or the nearest integer); an integer in
@@ -145,13 +150,13 @@ def encode(z, tau, t_d, time_window, *, rounding="ceil", epsilon=EPSILON):
 
     Reference: Eqs. 2, 4 and 5.
     """
-    _check_time_window(time_window)
-    _check_rounding(rounding)
+    check_time_window(time_window)
+    check_rounding(rounding)
 
     @tf.custom_gradient
     def straight_through(z, tau, t_d):
         table = thresholds(tau, t_d, time_window, rounding=rounding, dtype=z.dtype)
-        step = _proposed_step(z, tau, t_d, time_window, rounding, epsilon)
+        step = proposed_step(z, tau, t_d, time_window, rounding, epsilon)
         spike_time = tf.cast(_spike_time(z, step, table, time_window, epsilon), z.dtype)
         spike_time = tf.where(tf.math.is_nan(z), z, spike_time)
 
@@ -166,7 +171,7 @@ def encode(z, tau, t_d, time_window, *, rounding="ceil", epsilon=EPSILON):
     return straight_through(*_at_least_float32(z, tau, t_d))
 
 
-def decode(spike_time, tau, t_d, time_window):
+def decode(spike_time: Any, tau: Any, t_d: Any, time_window: int) -> tf.Tensor:
     """Value that a spike carries: the temporal kernel at its spike time.
 
     Forward: `z_hat = exp(-(t - t_d) / tau)`, and 0 where `t >= T` (no spike).
@@ -192,7 +197,7 @@ def decode(spike_time, tau, t_d, time_window):
 
     Reference: Eqs. 3, 5 and 6.
     """
-    _check_time_window(time_window)
+    check_time_window(time_window)
 
     @tf.custom_gradient
     def kernel(spike_time, tau, t_d):
@@ -217,23 +222,23 @@ def _decode_gradient(upstream, z_hat, spike_time, tau, t_d):
     return upstream * (-z_hat / tau), dtau, tf.reduce_sum(weighted) / tau
 
 
-def z_min(tau, t_d, time_window):
+def z_min(tau: Any, t_d: Any, time_window: int) -> tf.Tensor:
     """Smallest level that a spike can carry, `exp(-(T - 1 - t_d) / tau)` [1]. Differentiable.
 
     Differs from the paper: it prints `exp(-(T - t_d) / tau)`, the level of the step after the last.
     """
-    _check_time_window(time_window)
+    check_time_window(time_window)
     tau, t_d = _at_least_float32(tau, t_d)
     return tf.exp((t_d - (time_window - 1.0)) / tau)
 
 
-def z_max(tau, t_d):
+def z_max(tau: Any, t_d: Any) -> tf.Tensor:
     """Largest level that a spike can carry, `exp(t_d / tau)` [1], at t = 0. Differentiable."""
     tau, t_d = _at_least_float32(tau, t_d)
     return tf.exp(t_d / tau)
 
 
-def maximum_error(z, tau, t_d, time_window=None):
+def maximum_error(z: Any, tau: Any, t_d: Any, time_window: int | None = None) -> tf.Tensor:
     """Error of clipping: `z - z_max` where `z > z_max`, 0 elsewhere (Eq. 10). Per element [1].
 
     `time_window` is not needed; it is accepted so that the three errors can be called alike.
@@ -243,14 +248,14 @@ def maximum_error(z, tau, t_d, time_window=None):
     return tf.where(error < 0, tf.zeros_like(error), error)
 
 
-def minimum_error(z, tau, t_d, time_window):
+def minimum_error(z: Any, tau: Any, t_d: Any, time_window: int) -> tf.Tensor:
     """Error of pruning: `z_min - z` where `z < z_min`, 0 elsewhere (Eq. 11). Per element [1]."""
     z, tau, t_d = _at_least_float32(z, tau, t_d)
     error = z_min(tau, t_d, time_window) - z
     return tf.where(error < 0, tf.zeros_like(error), error)
 
 
-def precision_error(z, tau, t_d, time_window, *, rounding="ceil"):
+def precision_error(z: Any, tau: Any, t_d: Any, time_window: int, *, rounding: str = "ceil") -> tf.Tensor:
     """Error of quantisation: `z - z_hat` where `z_min <= z <= z_max`, 0 elsewhere (Eq. 12). Per element [1]."""
     z, tau, t_d = _at_least_float32(z, tau, t_d)
     z_hat = decode(encode(z, tau, t_d, time_window, rounding=rounding), tau, t_d, time_window)
@@ -258,13 +263,23 @@ def precision_error(z, tau, t_d, time_window, *, rounding="ceil"):
     return tf.where(outside, tf.zeros_like(z), z - z_hat)
 
 
-def maximum_precision_error(tau, t_d):
+def maximum_precision_error(tau: Any, t_d: Any) -> tf.Tensor:
     """Width of the widest quantisation step, `exp(t_d / tau) - exp((t_d - 1) / tau)` [1] (Eq. 13)."""
     tau, t_d = _at_least_float32(tau, t_d)
     return tf.exp(t_d / tau) - tf.exp((t_d - 1.0) / tau)
 
 
-def quantize(z, tau, t_d, time_window, *, rounding="ceil", kernel_gradient="decoder", relaxed=False, epsilon=EPSILON):
+def quantize(
+    z: Any,
+    tau: Any,
+    t_d: Any,
+    time_window: int,
+    *,
+    rounding: str = "ceil",
+    kernel_gradient: str = "decoder",
+    relaxed: Any = False,
+    epsilon: float = EPSILON,
+) -> tf.Tensor:
     """`decode(encode(z))` with only z and the result kept in memory: the same values and gradients, bit for bit.
 
     Forward: the level of the first spike, 0 where the neuron stays silent; see `encode` and `decode`. `relu(z)` if relaxed.
@@ -278,9 +293,9 @@ def quantize(z, tau, t_d, time_window, *, rounding="ceil", kernel_gradient="deco
     Returns:
         Decoded activations [1] of z's shape and dtype (computed in float32 for float16 and bfloat16).
     """
-    _check_time_window(time_window)
-    _check_rounding(rounding)
-    _check_kernel_gradient(kernel_gradient)
+    check_time_window(time_window)
+    check_rounding(rounding)
+    check_kernel_gradient(kernel_gradient)
     z = tf.convert_to_tensor(z)
     compute = tf.float64 if z.dtype == tf.float64 else tf.float32
     tau, t_d = as_dtype(tau, compute), as_dtype(t_d, compute)
@@ -293,18 +308,18 @@ def quantize(z, tau, t_d, time_window, *, rounding="ceil", kernel_gradient="deco
 
     @tf.custom_gradient
     def fused(z, tau, t_d):
-        tables = _tables(tau, t_d, time_window, rounding)
+        kernel_tables = tables(tau, t_d, time_window, rounding)
         step = _quantize_propose(z, tau, t_d, time_window, rounding, epsilon)
-        z_hat = _quantize_decide(z, step, *tables, relaxed, time_window, epsilon)
+        z_hat = _quantize_decide(z, step, *kernel_tables, relaxed, time_window, epsilon)
 
         def gradient(upstream):
             # What was kept is rounded to half precision, if z is.
-            emitted = (
+            z_hat_of_z = (
                 z_hat
                 if z.dtype == tau.dtype
-                else _quantize_decide(tf.cast(z, tau.dtype), step, *tables, relaxed, time_window, epsilon)
+                else _quantize_decide(tf.cast(z, tau.dtype), step, *kernel_tables, relaxed, time_window, epsilon)
             )
-            dz, weighted, late = _quantize_backward(upstream, z, emitted, tau, t_d, relaxed, time_window, epsilon)
+            dz, weighted, late = _quantize_backward(upstream, z, z_hat_of_z, tau, t_d, relaxed, time_window, epsilon)
             spiking = tf.where(relaxed, 0.0, 1.0)
             return (
                 dz,
@@ -317,7 +332,7 @@ def quantize(z, tau, t_d, time_window, *, rounding="ceil", kernel_gradient="deco
     return fused(z, tau, t_d)
 
 
-def fire(z, tau, t_d, time_window, *, rounding="ceil"):
+def fire(z: Any, tau: Any, t_d: Any, time_window: int, *, rounding: str = "ceil") -> tuple[tf.Tensor, tf.Tensor]:
     """`(spike_time, z_hat)` of neurons with membrane potentials z: `encode` and `decode` at once, without gradients.
 
     >>> spike_time, z_hat = fire([1.0, 0.5, 0.0], tau=10.0, t_d=0.0, time_window=32)
@@ -329,46 +344,55 @@ def fire(z, tau, t_d, time_window, *, rounding="ceil"):
     Returns:
         Spike times [steps] as int16 (int32 for windows beyond it), T where silent, and the levels [1] they carry.
     """
-    _check_time_window(time_window)
-    _check_rounding(rounding)
+    check_time_window(time_window)
+    check_rounding(rounding)
     z, tau, t_d = _at_least_float32(z, tau, t_d)
     step = _quantize_propose(z, tau, t_d, time_window, rounding, EPSILON)
-    return _fire(z, step, *_tables(tau, t_d, time_window, rounding), time_window)
+    return _fire(z, step, *tables(tau, t_d, time_window, rounding), time_window)
 
 
-def _tables(tau, t_d, time_window, rounding):
-    """Thresholds, and what a spike at each of the steps 0..T carries (0 at T)."""
-    carried = levels(tau, t_d, time_window, dtype=tau.dtype)
-    table = thresholds(tau, t_d, time_window, rounding=rounding, dtype=tau.dtype)
-    return table, tf.concat([carried, tf.zeros(1, tau.dtype)], axis=0)
+def tables(tau: Any, t_d: Any, time_window: int, rounding: str) -> tuple[tf.Tensor, tf.Tensor]:
+    """`(thresholds of the steps 0..T-1, levels of the steps 0..T)`. The level of T, where a neuron is silent, is 0."""
+    own = levels(tau, t_d, time_window, dtype=tau.dtype)
+    own_thresholds = thresholds(tau, t_d, time_window, rounding=rounding, dtype=tau.dtype)
+    return own_thresholds, tf.concat([own, tf.zeros(1, tau.dtype)], axis=0)
 
 
-def compiled(function):
-    """A tf.function that XLA makes one loop over memory; as separate operations it would cost several times more."""
-    return tf.function(function, jit_compile=True, autograph=False, reduce_retracing=True)
+def compiled(function: Callable, *, each_shape: bool = False) -> Callable:
+    """A tf.function that XLA makes one loop over memory. As separate operations it would cost several times more.
+
+    It serves inputs of any shape, unless `each_shape` asks for one of its own for each shape, whose shapes are all known.
+    """
+    return tf.function(function, jit_compile=True, autograph=False, reduce_retracing=not each_shape)
 
 
 # Two functions, not one: XLA does not vectorise a logarithm in a loop that looks up a table.
 @compiled
 def _quantize_propose(z, tau, t_d, time_window, rounding, epsilon):
-    return _proposed_step(tf.cast(z, tau.dtype), tau, t_d, time_window, rounding, epsilon)
+    return proposed_step(tf.cast(z, tau.dtype), tau, t_d, time_window, rounding, epsilon)
 
 
 @compiled
-def _quantize_decide(z, step, table, carried, relaxed, time_window, epsilon):
-    return tf.cast(_emitted(tf.cast(z, table.dtype), step, table, carried, relaxed, time_window, epsilon), z.dtype)
+def _quantize_decide(z, step, thresholds, levels, relaxed, time_window, epsilon):
+    z_hat = level_or_relu(tf.cast(z, thresholds.dtype), step, thresholds, levels, relaxed, time_window, epsilon)
+    return tf.cast(z_hat, z.dtype)
 
 
-def _emitted(z, step, table, carried, relaxed, time_window, epsilon):
-    z_hat = tf.gather(carried, _spike_time(z, step, table, time_window, epsilon))
+def level_or_relu(z, step, thresholds, levels, relaxed, time_window, epsilon):
+    """z_hat of potentials z: the level of the first spike, given its `proposed_step`, or `relu(z)` if relaxed."""
+    z_hat = tf.gather(levels, _spike_time(z, step, thresholds, time_window, epsilon))
     return tf.where(relaxed, tf.nn.relu(z), tf.where(tf.math.is_nan(z), z, z_hat))
 
 
 @compiled
-def _fire(z, step, table, carried, time_window):
-    spike_time = _spike_time(z, step, table, time_window, EPSILON)
-    integer = tf.int16 if time_window <= tf.int16.max else tf.int32
-    return tf.cast(spike_time, integer), tf.gather(carried, spike_time)
+def _fire(z, step, thresholds, levels, time_window):
+    spike_time = _spike_time(z, step, thresholds, time_window, EPSILON)
+    return tf.cast(spike_time, integer_dtype(time_window)), tf.gather(levels, spike_time)
+
+
+def integer_dtype(time_window: int) -> tf.DType:
+    """The type of integer spike times: int16, or int32 for windows that do not fit it."""
+    return tf.int16 if time_window <= tf.int16.max else tf.int32
 
 
 @compiled

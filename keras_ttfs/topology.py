@@ -1,10 +1,14 @@
 """What follows what in a Keras model: the calls of its layers in order, and what is known of those that fire spikes."""
 
+import contextlib
 import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import keras
 
-from keras_ttfs.layers import TKBatchNorm, TTFSEncode, _neurons
+from keras_ttfs import keras_internals
+from keras_ttfs.layers import TKBatchNorm, TTFSEncode, neurons_of
 from keras_ttfs.metrics import MeanSpikes
 
 AVERAGES = (
@@ -17,8 +21,8 @@ AVERAGES = (
 )
 
 
-def unused_name(name, names):
-    """`name`, with a number where the set `names` has it already; adds what it returns."""
+def unused_name(name: str, names: set) -> str:
+    """`name`, with a number where the set `names` has it already. The set gains what is returned."""
     own, repeats = name, 1
     while own in names:
         own = f"{name}_{repeats}"
@@ -27,24 +31,45 @@ def unused_name(name, names):
     return own
 
 
-def labels(layers):
-    """`{layer: its name}`, numbered where layers of nested models bear the same."""
+def labels(layers: Iterable) -> dict:
+    """`{layer: its name}`, with numbers where layers of nested models have the same name."""
     names = set()
     return {layer: unused_name(layer.name, names) for layer in layers}
 
 
-def functional_of(layer):
-    """The graph of a Functional or built Sequential model; None for every other layer, and for what is none."""
-    functional = getattr(layer, "_functional", None) or layer
-    return functional if hasattr(functional, "_run_through_graph") else None
+def layers_of(model: keras.layers.Layer, kind: type) -> list:
+    """Every layer of a class in a model or layer, nested ones included."""
+    return [layer for layer in keras_internals.layers_below(model) if isinstance(layer, kind)]
 
 
-def walk(model, values, visit):
+def counting_layers(model: keras.layers.Layer) -> list:
+    """Every layer that counts its spikes: encoders, and those of `spike_time_layers`."""
+    return [layer for layer in layers_of(model, keras.layers.Layer) if _counts_spikes(layer)]
+
+
+def _counts_spikes(layer):
+    return isinstance(getattr(layer, "spikes", None), MeanSpikes)
+
+
+@contextlib.contextmanager
+def observed(model: keras.layers.Layer, observer: Callable) -> Iterator[None]:
+    """While it lasts, every encoder of the model calls `observer(encoder, z)` with its pre-activations z."""
+    encoders = layers_of(model, TTFSEncode)
+    for encoder in encoders:
+        encoder.observer = observer
+    try:
+        yield
+    finally:
+        for encoder in encoders:
+            encoder.observer = None
+
+
+def walk(model: keras.Model, values: Any, visit: Callable) -> Any:
     """Calls `visit(layer, *args, **kwargs)` for every call of a layer in the order of the graph, nested models opened.
 
     Args:
         model: Functional or built Sequential model.
-        values: whatever stands for the inputs; what `visit` returns stands for a layer's output.
+        values: whatever stands for the inputs. What `visit` returns stands for a layer's output.
 
     Returns:
         What stands for the outputs.
@@ -52,23 +77,27 @@ def walk(model, values, visit):
     Raises:
         ValueError: "Expected a Functional or a built Sequential model. Received: ...".
     """
-    functional = functional_of(model)
+    functional = keras_internals.functional_of(model)
     if functional is None:
         raise ValueError(
             f"Expected a Functional or a built Sequential model. Received: {type(model).__name__} {model.name!r}"
         )
 
     def operation_of(layer):
-        if isinstance(layer, keras.Model) and functional_of(layer):
+        if _is_graph(layer):
             return lambda *args, **kwargs: walk(layer, args[0] if args else kwargs["inputs"], visit)
         return lambda *args, **kwargs: visit(layer, *args, **kwargs)
 
-    return functional._run_through_graph(_in_order(functional, values), operation_of)
+    return keras_internals.run_through_graph(functional, _in_order(functional, values), operation_of)
+
+
+def _is_graph(layer):
+    return isinstance(layer, keras.Model) and keras_internals.functional_of(layer) is not None
 
 
 def _in_order(functional, values):
     """A model of listed inputs may be called with a dict of their names."""
-    named = isinstance(values, dict) and not isinstance(functional._inputs_struct, dict)
+    named = isinstance(values, dict) and not keras_internals.takes_named_inputs(functional)
     return [values[tensor.name] for tensor in functional.inputs] if named else values
 
 
@@ -77,15 +106,15 @@ class SpikingCall:
     """One call of a layer that fires spikes.
 
     Attributes:
-        layer: TTFSEncode, TTFSActivation or a layer of `spike_time`.
+        layer: TTFSEncode, TTFSActivation or a layer of `spike_time_layers`.
         norms: the TKBatchNorm layers whose output it takes, through layers without weights.
-        of_input: whether it encodes the model's input: nothing that has weights, averages, or adds up lies before it.
+        encodes_input: whether it encodes the model's input: nothing that has weights, averages, or adds up lies before it.
         neurons: int, or None where a dimension is unknown.
     """
 
     layer: keras.layers.Layer
     norms: tuple
-    of_input: bool
+    encodes_input: bool
     neurons: int | None
 
 
@@ -95,71 +124,72 @@ class _Signal:
 
     tensor: keras.KerasTensor | None = None
     norms: tuple = ()
-    of_input: bool = False
+    is_input: bool = False
 
 
-def spiking_calls(model, input_encoders=(), shapes=False):
+def spiking_calls(model: keras.Model, input_encoders: Iterable = (), shapes: bool = False) -> list:
     """A SpikingCall for every call of a spiking layer in a model.
 
-    Calls are known of Functional and built Sequential models, nested ones included. Of any other container (a subclassed
-    model, a layer of layers) each spiking layer counts as called once, on the TKBatchNorm whose very output it took last;
-    those that encode the input are named by `input_encoders`.
+    The calls in Functional and built Sequential models are known, nested models included. In any other container (a
+    subclassed model, a layer of layers) each spiking layer counts as called once, on the TKBatchNorm whose very output it
+    took last.
 
     Args:
         model: Keras model.
-        input_encoders: layers.
-        shapes: bool: whether to follow the shapes, for a layer's neurons at each call; else they are those of the first.
+        input_encoders: layers that encode the input. Needed in containers whose calls are unknown.
+        shapes: bool: whether to follow the shapes, so that each call has its own neurons. Otherwise each call of a layer
+            has the neurons of its first.
     """
     calls = []
 
     def visit(layer, *args, **kwargs):
         signals = [value for value in keras.tree.flatten((args, kwargs)) if isinstance(value, _Signal)]
         norms = tuple(dict.fromkeys(norm for signal in signals for norm in signal.norms))
-        of_input = bool(signals) and all(signal.of_input for signal in signals)
+        is_input = bool(signals) and all(signal.is_input for signal in signals)
         tensors = _outputs(layer, args, kwargs, shapes)
         if _fires(layer):
-            of_input = of_input and (isinstance(layer, TTFSEncode) or not layer.weights)
-            neurons = _neurons(tensors[0].shape) if shapes else layer.neurons
-            calls.append(SpikingCall(layer, norms, of_input, neurons))
-            norms, of_input = (), False
+            encodes_input = is_input and (isinstance(layer, TTFSEncode) or not layer.weights)
+            neurons = neurons_of(tensors[0].shape) if shapes else layer.neurons
+            calls.append(SpikingCall(layer, norms, encodes_input, neurons))
+            norms, is_input = (), False
         elif isinstance(layer, TKBatchNorm):
-            norms, of_input = (layer,), False
+            norms, is_input = (layer,), False
         elif getattr(layer, "weights", ()) and not isinstance(layer, keras.layers.Normalization):
-            calls.extend(_inside(layer, input_encoders))
-            norms, of_input = (), False
+            calls.extend(_calls_inside(layer, input_encoders))
+            norms, is_input = (), False
         elif isinstance(layer, AVERAGES) or (len(signals) > 1 and not isinstance(layer, keras.layers.Concatenate)):
-            of_input = False
-        outputs = [_Signal(tensor, norms, of_input) for tensor in tensors]
+            is_input = False
+        outputs = [_Signal(tensor, norms, is_input) for tensor in tensors]
         return outputs if len(outputs) > 1 else outputs[0]
 
-    graph = functional_of(model)
-    if graph is None:
-        return list(_inside(model, input_encoders))
-    walk(model, [_Signal(tensor, of_input=True) for tensor in graph.inputs], visit)
+    functional = keras_internals.functional_of(model)
+    if functional is None:
+        return list(_calls_inside(model, input_encoders))
+    walk(model, [_Signal(tensor, is_input=True) for tensor in functional.inputs], visit)
     return calls
 
 
 def _outputs(layer, args, kwargs, shapes):
     """A call's symbolic outputs; None for each where `shapes` are not wanted."""
     if not shapes:
-        return [None] * (len(layer._inbound_nodes[0].output_tensors) if layer._inbound_nodes else 1)
+        return [None] * keras_internals.output_count(layer)
     symbols = keras.tree.map_structure(lambda value: getattr(value, "tensor", value), (args, kwargs))
     return keras.tree.flatten(layer.compute_output_spec(*symbols[0], **symbols[1]))
 
 
 def _fires(layer):
-    return isinstance(getattr(layer, "spikes", None), MeanSpikes) or isinstance(layer, TTFSEncode)
+    return _counts_spikes(layer) or isinstance(layer, TTFSEncode)
 
 
-def _inside(container, input_encoders):
-    """Of a container whose calls are unknown: what is known of the layers in it."""
-    for layer in container._flatten_layers(include_self=False, recursive=False):
+def _calls_inside(container, input_encoders):
+    """What is known of the layers in a container whose calls are unknown."""
+    for layer in keras_internals.layers_below(container, recursive=False):
         if _fires(layer):
             calls = [SpikingCall(layer, (), False, getattr(layer, "neurons", None))]
-        elif isinstance(layer, keras.Model) and functional_of(layer):
+        elif _is_graph(layer):
             calls = spiking_calls(layer)
         else:
-            yield from _inside(layer, input_encoders)
+            yield from _calls_inside(layer, input_encoders)
             continue
         for call in calls:
             named = any(call.layer is other for other in input_encoders)

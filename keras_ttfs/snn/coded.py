@@ -1,54 +1,42 @@
-"""Simulates a trained ReLU network as integrate-and-fire neurons of any coding, one time step after the other."""
+"""Simulates a trained ReLU network as integrate-and-fire neurons of any coding, one time step after the other.
 
-import dataclasses
+A new neural code is a file in `codings/`: a subclass of `Coding` that says how its neurons fire. Nothing here changes.
+"""
+
+import functools
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_ttfs.snn import graph
-from keras_ttfs.snn.codings.coding import check_steps
-from keras_ttfs.snn.graph import Input, Population
-from keras_ttfs.snn.network import check_batch_size, check_inputs, shows_progress
+from keras_ttfs import checks
+from keras_ttfs.snn.codings.coding import Coding
+from keras_ttfs.snn.network import batches_of, progress_bar
+from keras_ttfs.snn.nodes import (
+    Node,
+    Population,
+    Route,
+    Synapse,
+    encodes_input,
+    functions_of,
+    neurons_of,
+    populations_of,
+    propagate,
+)
+from keras_ttfs.snn.reader import read, schedule
+from keras_ttfs.snn.results import CodedResult
+from keras_ttfs.temporal_kernel import compiled
 
 PERCENTILE = 99.9
 OUTPUT = ""  # No layer has this name.
 
 
-@dataclasses.dataclass(frozen=True)
-class CodedResult:
-    """What a simulation of a CodedNetwork saw.
-
-    Attributes:
-        logits: `(samples, classes)`: the output's potentials at the end, in the ReLU model's units [1].
-        predictions: int16 `(samples, time_steps)`: the class of the largest potential after each step; of a sample that
-            stopped, its last.
-        spikes_per_step: `(time_steps,)`: mean spikes per sample in each step, hidden layers.
-        spikes: `{layer: mean spikes per sample}`.
-        neurons: `{layer: neurons}`.
-        steps: int `(samples,)`: after how many steps each sample stopped [steps].
-        time_steps: H [steps].
-    """
-
-    logits: np.ndarray
-    predictions: np.ndarray
-    spikes_per_step: np.ndarray
-    spikes: dict
-    neurons: dict
-    steps: np.ndarray
-    time_steps: int
-
-    @property
-    def hidden_spikes(self):
-        """S: mean spikes per sample."""
-        return sum(self.spikes.values())
-
-
-def activation_scales(steps, data, batch_size=100):
+def activation_scales(nodes: list[Node], data: np.ndarray, batch_size: int = 100) -> dict[str, float]:
     """`{population: scale}`: the largest of its neurons' 99.9th-percentile ReLU activations on `data`.
 
     Args:
-        steps: of `graph.read`.
+        nodes: of `reader.read`.
         data: array `(samples, ...)`: training inputs [1].
         batch_size: int >= 1: samples computed at a time.
 
@@ -57,20 +45,17 @@ def activation_scales(steps, data, batch_size=100):
     """
     rank = PERCENTILE / 100 * (len(data) - 1)
     kept = len(data) - int(rank)
-    largest = {}  # Of each neuron, its so many largest activations.
-    functions = {step: step.made("float32") for step in steps if not isinstance(step, (Input, Population))}
+    largest: dict = {}  # Of each neuron, its so many largest activations.
+
+    def activate(population, potential):
+        activations = np.maximum(potential.numpy(), 0.0)
+        candidates = np.concatenate([largest.get(population.name, activations[:0]), activations])
+        largest[population.name] = np.partition(candidates, -min(kept, len(candidates)), axis=0)[-kept:]
+        return activations
+
+    functions = functions_of(nodes, "float32")
     for first in range(0, len(data), batch_size):
-        values = {}
-        for step in steps:
-            inputs = [values[source] for source in step.inputs]
-            if isinstance(step, Input):
-                values[step] = np.asarray(data[first : first + batch_size], "float32")
-            elif isinstance(step, Population):
-                values[step] = np.maximum(inputs[0], 0.0)
-                candidates = np.concatenate([largest.get(step.name, values[step][:0]), values[step]])
-                largest[step.name] = np.partition(candidates, -min(kept, len(candidates)), axis=0)[-kept:]
-            else:
-                values[step] = functions[step](*inputs).numpy()
+        propagate(nodes, functions, tf.constant(data[first : first + batch_size], "float32"), activate)
     scales = {name: float(_interpolated(values, rank % 1).max()) for name, values in largest.items()}
     for name, scale in scales.items():
         if not scale > 0:
@@ -89,10 +74,10 @@ def _interpolated(largest, share):
 class CodedNetwork:
     """A trained ReLU model whose neurons speak in spikes of a coding (rate, phase, burst, temporal switch).
 
-    Batch normalisation is folded into the synapses; each layer's activations are measured in units of its scale (weight
+    Batch normalisation is folded into the synapses. Each layer's activations are measured in units of its scale (weight
     normalisation). The input is an analog current. The output integrates, and its potentials are the logits. In the
-    window of a max pooling the neuron that has sent the most so far is the one that is heard (behind another pooling: the
-    place from which the most was heard).
+    window of a max pooling the neuron that has sent the most so far is the one that is heard. Behind another pooling it is
+    the place from which the most was heard.
 
     >>> relu = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "relu"), keras.layers.Dense(2)])
     >>> x = np.random.default_rng(0).uniform(size=(8, 4)).astype("float32")
@@ -101,60 +86,76 @@ class CodedNetwork:
     >>> bool(np.allclose(result.logits, relu(x), atol=0.1))
     True
 
+    Args:
+        nodes, output: of `reader.read`. They are not changed: several networks may share them.
+        coding: a Coding.
+        scales: `{population: the activation that is sent as 1}`, as `activation_scales` gives [1].
+
+    Attributes:
+        populations: the Population nodes, in the order of computation.
+        phases: `{population: Phase}` of a coding with windows; None of one whose neurons all fire at every step [steps].
+        time_steps: H by default: the coding's, or that of the windows one after the other [steps].
+
     Reference: section 6, Table 2.
     """
 
-    def __init__(self, steps, output, coding, scales):
-        self.steps = steps
+    def __init__(self, nodes: list[Node], output: Node, coding: Coding, scales: dict[str, float]):
+        self.nodes = nodes
         self.output = output
         self.coding = coding
         self.scales = scales
-        self.populations = [step for step in steps if isinstance(step, Population)]
+        self.populations: list[Population] = populations_of(nodes)
+        self.phases: dict | None = None
+        self.time_steps: int = coding.time_steps
         if coding.time_window is not None:
-            for population in self.populations:
-                population.time_window = coding.time_window
-            graph.schedule(steps)
-        self._made = {}
+            self.phases = schedule(nodes, dict.fromkeys(self.populations, coding.time_window))
+            self.time_steps = max(phase.end for phase in self.phases.values())
+        self._simulations: dict = {}
 
     @classmethod
-    def from_model(cls, model, coding, data, batch_size=100):
+    def from_model(cls, model: keras.Model, coding: Coding, data: Any, batch_size: int = 100) -> "CodedNetwork":
         """The network of a Functional or Sequential ReLU model, with the weights that it has now.
 
         Args:
             model: of the layers that `SpikingNetwork.from_model` takes, with ReLU in the place of TTFSActivation.
             coding: a Coding.
-            data: array `(samples, ...)` of training inputs, from which the scales are measured [1]; of fewer
+            data: array `(samples, ...)` of training inputs, from which the scales are measured [1]. Of fewer
                 than a thousand the percentile is about the maximum.
             batch_size: int >= 1: samples of `data` at a time.
 
         Raises:
             ValueError: "Expected ... Received: ..." naming the layer that cannot be turned into spikes.
         """
-        steps, output = graph.read(model, relu=True)
-        if not any(isinstance(step, Population) for step in steps):
+        nodes, output = read(model, "relu")
+        if not populations_of(nodes):
             raise ValueError("Expected a model with ReLU activations. Received: none before its output")
         if len(output.shape) != 1:
             raise ValueError(
                 f"Expected an output of shape (classes,). Received: shape {output.shape} of {output.name!r}"
             )
-        check_batch_size(batch_size)
-        scales = activation_scales(steps, check_inputs(data, steps[0].shape, "float32"), batch_size)
-        return cls(steps, output, coding, scales)
+        checks.batch(batch_size)
+        scales = activation_scales(nodes, checks.inputs(data, nodes[0].shape, "float32"), batch_size)
+        return cls(nodes, output, coding, scales)
 
-    @property
-    def neurons(self):
+    @functools.cached_property
+    def neurons(self) -> int:
         """N: inputs, hidden neurons and outputs."""
-        ends = np.prod(self.steps[0].shape) + np.prod(self.output.shape)
-        return int(ends) + sum(population.size for population in self.populations)
+        return neurons_of(self.nodes, self.output)
 
-    @property
-    def time_steps(self):
-        """H by default: the coding's, or that of the windows one after the other [steps]."""
-        if self.coding.time_window is None:
-            return self.coding.time_steps
-        return max(population.end for population in self.populations)
+    @functools.cached_property
+    def input_encoders(self) -> tuple[str, ...]:
+        """Names of the populations that stand on the input itself."""
+        return tuple(population.name for population in self.populations if encodes_input(population))
 
-    def run(self, x, time_steps=None, dtype="float32", batch_size=100, stop_after=None, verbose="auto"):
+    def run(
+        self,
+        x: Any,
+        time_steps: int | None = None,
+        dtype: str = "float32",
+        batch_size: int = 100,
+        stop_after: int | None = None,
+        verbose: Any = "auto",
+    ) -> CodedResult:
         """Simulates the network on a batch of inputs. Memory does not grow with the time steps.
 
         Args:
@@ -172,35 +173,34 @@ class CodedNetwork:
         Raises:
             ValueError: "Expected ... Received: ..." for a wrong argument.
         """
-        check_batch_size(batch_size)
-        x = check_inputs(x, self.steps[0].shape, dtype)
+        checks.batch(batch_size)
+        x = checks.inputs(x, self.nodes[0].shape, dtype)
         time_steps = self._checked_steps(time_steps, stop_after)
-        batch_size = min(batch_size, len(x))
-        total = -(-len(x) // batch_size) * time_steps
-        progress = keras.utils.Progbar(total, unit_name="step") if shows_progress(verbose) else None
+        bar = progress_bar(-(-len(x) // min(batch_size, len(x))) * time_steps, "step", verbose)
         simulation = self._simulation(dtype)
-        runs = []
-        for first in range(0, len(x), batch_size):
-            batch = x[first : first + batch_size]
-            filled = np.concatenate([batch, np.zeros((batch_size - len(batch), *x.shape[1:]), dtype)])
-            runs.append(simulation.run(filled, len(batch), time_steps, stop_after, progress))
-        logits, predictions, counts, steps = zip(*runs)
-        counts = sum(counts) / len(x)
+        runs = [
+            simulation.run(batch, samples, time_steps, stop_after, bar)
+            for _, samples, batch in batches_of(x, batch_size)
+        ]
+        logits, predictions, counts, stopped_at = zip(*runs)
+        spikes = sum(counts) / len(x)
+        hidden = [population.name not in self.input_encoders for population in self.populations]
         return CodedResult(
             logits=np.concatenate(logits),
-            predictions=np.concatenate(predictions),
-            spikes_per_step=counts.sum(1),
-            spikes={population.name: float(count) for population, count in zip(self.populations, counts.sum(0))},
+            predictions_per_step=np.concatenate(predictions),
+            spikes_per_step=spikes[:, hidden].sum(1),
+            spikes={population.name: float(count) for population, count in zip(self.populations, spikes.sum(0))},
             neurons={population.name: population.size for population in self.populations},
-            steps=np.concatenate(steps),
+            input_encoders=self.input_encoders,
+            stopped_at=np.concatenate(stopped_at),
             time_steps=time_steps,
         )
 
     def _checked_steps(self, time_steps, stop_after):
         for name, value in (("time_steps", time_steps), ("stop_after", stop_after)):
             if value is not None:
-                check_steps(name, value)
-        if self.coding.time_window is None:
+                checks.integer(name, value, unit="steps")
+        if self.phases is None:
             return int(time_steps or self.time_steps)
         for name, value in (("time_steps", time_steps), ("stop_after", stop_after)):
             if value not in (None, self.time_steps):
@@ -211,15 +211,15 @@ class CodedNetwork:
         return self.time_steps
 
     def _simulation(self, dtype):
-        if dtype not in self._made:
-            self._made[dtype] = _Simulation(self, dtype)
-        return self._made[dtype]
+        if dtype not in self._simulations:
+            self._simulations[dtype] = _Simulation(self, dtype)
+        return self._simulations[dtype]
 
 
 class _Simulation:
     """The simulator: one loop over time for every coding.
 
-    `memory[name]` holds what a step remembers from one time step to the next: `(potential, state)` of a population, the
+    `memory[name]` holds what a node remembers from one time step to the next: `(potential, state)` of a population, the
     potential of the output, what each neuron has sent so far before a max pooling.
     """
 
@@ -227,18 +227,18 @@ class _Simulation:
         self.network = network
         self.coding = network.coding
         self.dtype = dtype
-        others = (Input, Population)
-        self.affine = {step: step.made(dtype) for step in network.steps if not isinstance(step, others)}
-        self.linear = {step: step.linear(dtype) for step in self.affine}
+        self.affine = functions_of(network.nodes, dtype)
+        self.linear = {node: node.linear(dtype) for node in self.affine}
         self.scales = {name: tf.constant(scale, dtype) for name, scale in network.scales.items()}
-        self.gated = [step for step in network.steps if self._is_gated(step)]
+        # In windows, all that fire switch on together: the last to switch off is the largest, and no pooling is gated.
+        pools = [
+            node
+            for node in network.nodes
+            if isinstance(node, Route) and isinstance(node.layer, keras.layers.MaxPooling2D)
+        ]
+        self.gated = [node for node in pools if node.spiking] if network.phases is None else []
         self.drive = tf.function(self._drive, autograph=False)
         self.advance = tf.function(self._advance, autograph=False)
-
-    def _is_gated(self, step):
-        pools = isinstance(getattr(step, "layer", None), keras.layers.MaxPooling2D)
-        # In windows, all that fire switch on together: the last to switch off is the largest.
-        return pools and step.spiking and self.coding.time_window is None
 
     def run(self, batch, samples, time_steps, stop_after, progress):
         network = self.network
@@ -249,7 +249,7 @@ class _Simulation:
         counts = np.zeros((time_steps, len(network.populations)))
         predictions = np.zeros((samples, time_steps), "int16")
         logits = np.zeros((samples, *network.output.shape), self.dtype)
-        changed, steps = np.zeros(samples, int), np.full(samples, time_steps)
+        changed, stopped_at = np.zeros(samples, int), np.full(samples, time_steps)
         answered = np.zeros(samples, bool)  # Whether a spike has ever reached the output.
         for now in range(time_steps):
             firing = self._firing(now)
@@ -269,7 +269,7 @@ class _Simulation:
             if stop_after is None:
                 continue
             done = living[answered[living] & (now + 1 - changed[living] >= stop_after)]
-            steps[done] = now + 1
+            stopped_at[done] = now + 1
             alive[places] &= ~np.isin(living, done)
             if not alive.any():
                 if progress:
@@ -280,7 +280,7 @@ class _Simulation:
                 kept = np.argsort(~alive, kind="stable")[: len(alive) // 2]
                 rows, alive = rows[kept], alive[kept]
                 drive, memory = tf.nest.map_structure(lambda value, kept=kept: tf.gather(value, kept), (drive, memory))
-        return logits, predictions, counts, steps
+        return logits, predictions, counts, stopped_at
 
     def _elapsed(self, now):
         """How often an activation has been sent by the end of a step."""
@@ -288,23 +288,20 @@ class _Simulation:
 
     def _firing(self, now):
         """Names of the populations that may fire at a step."""
-        populations = self.network.populations
-        if self.coding.time_window is None:
-            return tuple(population.name for population in populations)
-        return tuple(population.name for population in populations if population.start <= now < population.end)
+        phases = self.network.phases
+        if phases is None:
+            return tuple(population.name for population in self.network.populations)
+        return tuple(population.name for population, phase in phases.items() if phase.start <= now < phase.end)
 
     def _drive(self, batch):
         """`{name: potential}` of populations and output without any spike: biases, and the analog input."""
-        values, drive = {}, {}
-        for step in self.network.steps:
-            inputs = [values[source] for source in step.inputs]
-            if isinstance(step, Input):
-                values[step] = batch
-            elif isinstance(step, Population):
-                drive[step.name] = inputs[0]
-                values[step] = tf.zeros_like(inputs[0])
-            else:
-                values[step] = self.affine[step](*inputs)
+        drive = {}
+
+        def stay_silent(population, potential):
+            drive[population.name] = potential
+            return tf.zeros_like(potential)
+
+        values = propagate(self.network.nodes, self.affine, batch, stay_silent)
         drive[OUTPUT] = values[self.network.output]
         share = 1.0 if self.coding.current is None else self.coding.current
         return {name: value * tf.constant(share, self.dtype) for name, value in drive.items()}
@@ -315,8 +312,8 @@ class _Simulation:
         for population in self.network.populations:
             potential = initial(drive[population.name])
             memory[population.name] = potential, self.coding.state(potential)
-        for step in self.gated:
-            memory[step.name] = tf.zeros((samples, *step.inputs[0].shape), self.dtype)
+        for node in self.gated:
+            memory[node.name] = tf.zeros((samples, *node.inputs[0].shape), self.dtype)
         return memory
 
     def _advance(self, firing, now, drive, memory, alive):
@@ -326,60 +323,55 @@ class _Simulation:
         """
         values, counts, after = {}, [], {}
         drive = dict.fromkeys(drive) if self.coding.current is None else drive
-        for step in self.network.steps:
-            inputs = [values[source] for source in step.inputs]
-            if isinstance(step, Population):
-                potential, state = memory[step.name]
-                potential = _sum(potential, inputs[0], drive[step.name])
-                values[step], count = None, tf.constant(0.0, tf.float64)
-                if step.name in firing:
-                    local = now if step.start is None else now - step.start
-                    fire = one_loop(self.coding.fire)
-                    potential, state, values[step], spikes = fire(potential, state, self.scales[step.name], local)
-                    count = tf.reduce_sum(tf.where(alive, tf.cast(_total(spikes), tf.float64), 0.0))
-                after[step.name] = potential, state
+        for node in self.network.nodes:
+            inputs = [values[source] for source in node.inputs]
+            if isinstance(node, Population):
+                potential, state = memory[node.name]
+                potential = _sum(potential, inputs[0], drive[node.name])
+                values[node], count = None, tf.constant(0.0, tf.float64)
+                if node.name in firing:
+                    local = now if self.network.phases is None else now - self.network.phases[node].start
+                    fire = compiled(self.coding.fire, each_shape=True)
+                    potential, state, values[node], spikes = fire(potential, state, self.scales[node.name], local)
+                    count = tf.reduce_sum(tf.where(alive, tf.cast(_spikes_of_each(spikes), tf.float64), 0.0))
+                after[node.name] = potential, state
                 counts.append(count)
             elif all(value is None for value in inputs):
-                values[step] = None
-            elif step in self.gated:
-                after[step.name], values[step] = _gated_pooling(
-                    memory[step.name], inputs[0], **_pooling_options(step.layer)
+                values[node] = None
+            elif node in self.gated:
+                after[node.name], values[node] = _gated_pooling(
+                    memory[node.name], inputs[0], **_pooling_options(node.layer)
                 )
             else:
-                values[step] = self._passed_on(step, inputs)
+                values[node] = self._passed_on(node, inputs)
         sent = values[self.network.output]
         after[OUTPUT] = _sum(memory[OUTPUT], sent, drive[OUTPUT])
         arrives = tf.zeros_like(alive) if sent is None else tf.reduce_any(sent != 0, axis=1)
-        after |= {step.name: memory[step.name] for step in self.gated if step.name not in after}
+        after |= {node.name: memory[node.name] for node in self.gated if node.name not in after}
         return after, tf.stack(counts), after[OUTPUT], arrives
 
-    def _passed_on(self, step, inputs):
-        """What a step makes of spikes; where some of its inputs send none, those are 0."""
+    def _passed_on(self, node, inputs):
+        """What a node makes of spikes; where some of its inputs send none, those are 0."""
         sent = next(value for value in inputs if value is not None)
         samples = tf.shape(sent)[0]
         inputs = [
             tf.zeros((samples, *source.shape), self.dtype) if value is None else value
-            for source, value in zip(step.inputs, inputs)
+            for source, value in zip(node.inputs, inputs)
         ]
-        if not isinstance(step, graph.Synapse):
-            return self.linear[step](*inputs)
+        if not isinstance(node, Synapse):
+            return self.linear[node](*inputs)
         (sent,) = inputs
-        silence = tf.zeros((samples, *step.shape), self.dtype)
+        silence = tf.zeros((samples, *node.shape), self.dtype)
         # A layer that heard nothing costs nothing.
-        return tf.cond(tf.reduce_any(sent != 0), lambda: self.linear[step](sent), lambda: silence)
+        return tf.cond(tf.reduce_any(sent != 0), lambda: self.linear[node](sent), lambda: silence)
 
 
 def _sum(*values):
     return sum(value for value in values if value is not None)
 
 
-def one_loop(function):
-    """A tf.function that XLA makes one loop over memory, compiled for each shape."""
-    return tf.function(function, jit_compile=True, autograph=False)
-
-
-@one_loop
-def _total(spikes):
+@functools.partial(compiled, each_shape=True)
+def _spikes_of_each(spikes):
     """Spikes of each sample."""
     return tf.reduce_sum(tf.cast(spikes, tf.float32), axis=list(range(1, spikes.shape.rank)))
 
@@ -388,7 +380,7 @@ def _pooling_options(layer):
     return {"size": tuple(layer.pool_size), "strides": tuple(layer.strides), "padding": layer.padding}
 
 
-@one_loop
+@functools.partial(compiled, each_shape=True)
 def _gated_pooling(total, sent, size, strides, padding):
     """`(total, heard)`: of each window, what the neuron sends now that has sent the most so far, the first of equals."""
     total = total + sent

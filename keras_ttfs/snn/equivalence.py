@@ -1,15 +1,17 @@
 """Does the spiking network fire the very spikes that its trained model promises? Neuron by neuron."""
 
 import dataclasses
+from collections.abc import Iterable
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_ttfs import temporal_kernel, topology
+from keras_ttfs import checks, temporal_kernel, topology
 from keras_ttfs.layers import TTFSEncode
-from keras_ttfs.snn import graph
-from keras_ttfs.snn.network import MODES, SpikingNetwork, check_batch_size, check_inputs, shows_progress
+from keras_ttfs.snn.network import MODES, SpikingNetwork, batches_of, progress_bar
+from keras_ttfs.snn.reader import activation_of, is_softmax
 
 # What `strict` allows in float32, as a share of the spikes and as a distance from the threshold; in float64 nothing.
 FLOAT32_SHARE = 1e-5
@@ -58,25 +60,25 @@ class EquivalenceReport:
         model_changed_predictions: samples where the model as it was given predicts another class than its copy in `dtype`.
     """
 
-    layers: list
+    layers: list[LayerEquivalence]
     samples: int
     dtype: str
-    logit_difference: dict
-    changed_predictions: dict
+    logit_difference: dict[str, float]
+    changed_predictions: dict[str, int]
     model_dtype: str
     model_changed_predictions: int
 
     @property
-    def mismatches(self):
+    def mismatches(self) -> int:
         """Over all layers and modes."""
         return sum(row.mismatches for row in self.layers)
 
     @property
-    def equivalent(self):
+    def equivalent(self) -> bool:
         """Whether not one spike time differs."""
         return self.mismatches == 0
 
-    def check(self):
+    def check(self) -> None:
         """Raises EquivalenceError unless all spikes are the same; in float32 unless at most 1e-5 of the spikes of a mode
         differ, each that no earlier difference explains within 4 ulp of its threshold."""
         for mode in self.logit_difference:
@@ -109,8 +111,16 @@ class EquivalenceReport:
 
 
 def check_equivalence(
-    model, x, *, modes=MODES, dtype="float64", batch_size=100, strict=False, network=None, verbose="auto"
-):
+    model: keras.Model,
+    x: Any,
+    *,
+    modes: str | Iterable[str] = MODES,
+    dtype: str = "float64",
+    batch_size: int = 100,
+    strict: bool = False,
+    network: SpikingNetwork | None = None,
+    verbose: Any = "auto",
+) -> EquivalenceReport:
     """Compares the spikes of a model's spiking network with those of the model itself, neuron by neuron.
 
     The surrogate is the model, rebuilt in `dtype` with the same weights and evaluated by Keras; the spike time of a neuron
@@ -141,45 +151,51 @@ def check_equivalence(
     modes = (modes,) if isinstance(modes, str) else tuple(modes)
     if not modes or any(mode not in MODES for mode in modes):
         raise ValueError(f"Expected modes among {MODES}. Received: modes={modes!r}")
-    check_batch_size(batch_size)
+    checks.batch(batch_size)
     network = network or SpikingNetwork.from_model(model)
-    x = check_inputs(x, network.steps[0].shape, dtype)
-    names = [neurons.name for neurons in network.populations]
-    surrogate = _Surrogate(model, dtype, names)
-    pairs = [(mode, neurons) for mode in modes for neurons in network.populations]
-    rows = {(mode, neurons.name): LayerEquivalence(neurons.name, mode, neurons.size) for mode, neurons in pairs}
-    report = EquivalenceReport(
-        layers=list(rows.values()),
-        samples=len(x),
-        dtype=dtype,
-        logit_difference=dict.fromkeys(modes, 0.0),
-        changed_predictions=dict.fromkeys(modes, 0),
-        model_dtype=", ".join(sorted({neurons.policy for neurons in network.populations})),
-        model_changed_predictions=0,
-    )
-    bar = keras.utils.Progbar(len(x), unit_name="sample") if shows_progress(verbose) else None
-    batch_size = min(batch_size, len(x))
-    for first in range(0, len(x), batch_size):
-        batch = x[first : first + batch_size]
-        filled = np.concatenate([batch, np.zeros((batch_size - len(batch), *batch.shape[1:]), batch.dtype)])
-        logits, promised = surrogate(filled, len(batch))
-        given = model.predict_on_batch(filled)[: len(batch)]
+    x = checks.inputs(x, network.nodes[0].shape, dtype)
+    surrogate = _Surrogate(model, dtype, [population.name for population in network.populations])
+    report = _empty_report(network, modes, dtype, len(x))
+    bar = progress_bar(len(x), "sample", verbose)
+    for _, samples, batch in batches_of(x, batch_size):
+        logits, promised = surrogate(batch, samples)
+        given = model.predict_on_batch(batch)[:samples]
         report.model_changed_predictions += int((given.argmax(-1) != logits.argmax(-1)).sum())
         for mode in modes:
-            result = network.run(filled, mode=mode, dtype=dtype, batch_size=batch_size, verbose=0)
-            differs = np.zeros(len(batch), bool)
-            for neurons in network.populations:
-                times = result.spike_times[neurons.name][: len(batch)]
-                _compare(rows[mode, neurons.name], times, *promised[neurons.name], differs)
-            difference = np.abs(result.logits[: len(batch)] - logits).max()
-            report.logit_difference[mode] = max(report.logit_difference[mode], float(difference))
-            changed = (result.logits[: len(batch)].argmax(-1) != logits.argmax(-1)).sum()
-            report.changed_predictions[mode] += int(changed)
+            result = network.run(batch, mode=mode, dtype=dtype, batch_size=len(batch), verbose=0)
+            _add_to(report, mode, result, logits, promised)
         if bar:
-            bar.add(len(batch))
+            bar.add(samples)
     if strict:
         report.check()
     return report
+
+
+def _empty_report(network, modes, dtype, samples):
+    return EquivalenceReport(
+        layers=[
+            LayerEquivalence(population.name, mode, population.size)
+            for mode in modes
+            for population in network.populations
+        ],
+        samples=samples,
+        dtype=dtype,
+        logit_difference=dict.fromkeys(modes, 0.0),
+        changed_predictions=dict.fromkeys(modes, 0),
+        model_dtype=", ".join(sorted({population.policy for population in network.populations})),
+        model_changed_predictions=0,
+    )
+
+
+def _add_to(report, mode, result, logits, promised):
+    """Adds a batch, simulated in a mode, to the report. `logits` and `promised` are the surrogate's, of its samples."""
+    differs = np.zeros(len(logits), bool)
+    for row in report.layers:
+        if row.mode == mode:
+            _compare(row, result.spike_times[row.layer][: len(logits)], *promised[row.layer], differs)
+    ours = result.logits[: len(logits)]
+    report.logit_difference[mode] = max(report.logit_difference[mode], float(np.abs(ours - logits).max()))
+    report.changed_predictions[mode] += int((ours.argmax(-1) != logits.argmax(-1)).sum())
 
 
 def _compare(row, times, expected, potential, thresholds, differs):
@@ -206,29 +222,29 @@ class _Surrogate:
         self.compute = tf.function(self._compute, autograph=False)
 
     def __call__(self, batch, samples):
-        logits, seen = self.compute(tf.constant(batch, self.dtype))
-        seen = [(times.numpy()[:samples], z.numpy()[:samples], thresholds.numpy()) for times, z, thresholds in seen]
-        return logits.numpy()[:samples], dict(zip(self.names, seen))
+        logits, promised = self.compute(tf.constant(batch, self.dtype))
+        promised = [(times.numpy()[:samples], z.numpy()[:samples], limits.numpy()) for times, z, limits in promised]
+        return logits.numpy()[:samples], dict(zip(self.names, promised))
 
     def _compute(self, batch):
-        seen = []
+        promised = []
 
         def visit(layer, *args, **kwargs):
             if isinstance(layer, TTFSEncode):
                 kernel = layer.tau, layer.t_d, layer.time_window
                 times, _ = temporal_kernel.fire(args[0], *kernel, rounding=layer.rounding)
                 thresholds = temporal_kernel.thresholds(*kernel, rounding=layer.rounding, dtype=self.dtype)
-                seen.append((times, args[0], thresholds))
-            if graph.is_softmax(layer):
+                promised.append((times, args[0], thresholds))
+            if is_softmax(layer):
                 return args[0]
-            if graph.activation_of(layer) == "softmax":
+            if activation_of(layer) == "softmax":
                 layer.activation = keras.activations.linear
             return layer(*args, **kwargs)
 
-        return keras.tree.flatten(topology.walk(self.model, [batch], visit))[0], seen
+        return keras.tree.flatten(topology.walk(self.model, [batch], visit))[0], promised
 
 
-def in_dtype(model, dtype):
+def in_dtype(model: keras.Model, dtype: str) -> keras.Model:
     """A copy of a model with the same weights in which every layer computes in `dtype`."""
     copy = keras.saving.deserialize_keras_object(_with_dtype(keras.saving.serialize_keras_object(model), dtype))
     copy.set_weights(model.get_weights())

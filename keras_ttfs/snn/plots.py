@@ -97,7 +97,7 @@ def spike_time_histogram(histograms, phases):
     """How many of a layer's spikes fall on each step of its window.
 
     Args:
-        histograms: `{layer: counts (time_window,)}`, as `count_spike_times` gives.
+        histograms: `{layer: counts (time_window,)}`, as `SimulationResult.count_spike_times` gives.
         phases: `{layer: (start, time_window)}`, of a SimulationResult.
 
     Returns:
@@ -110,11 +110,3 @@ def spike_time_histogram(histograms, phases):
         axis.set_yticks([])
     axes[-1, 0].set_xlabel("local spike time [steps]: share of the layer's spikes")
     return figure
-
-
-def count_spike_times(result):
-    """`{layer: counts (time_window,)}`: spikes at each local step, over all samples of a SimulationResult."""
-    return {
-        name: np.bincount(times.ravel(), minlength=result.phases[name][1] + 1)[:-1]
-        for name, times in result.spike_times.items()
-    }

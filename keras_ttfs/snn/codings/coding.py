@@ -1,6 +1,5 @@
 """What a coding of ReLU activations is: how neurons fire, and what a spike carries."""
 
-import numpy as np
 import tensorflow as tf
 
 
@@ -46,9 +45,3 @@ def soft_reset(potential, threshold):
     fires = potential >= threshold
     sent = tf.where(fires, threshold, tf.zeros_like(potential))
     return potential - sent, sent, fires
-
-
-def check_steps(name, value, least=1):
-    """Raises ValueError where `value` is no integer >= `least` [steps]."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise ValueError(f"Expected {name} to be an integer >= {least} [steps]. Received: {name}={value!r}")

@@ -2,7 +2,8 @@
 
 import tensorflow as tf
 
-from keras_ttfs.snn.codings.coding import Coding, check_steps, soft_reset
+from keras_ttfs import checks
+from keras_ttfs.snn.codings.coding import Coding, soft_reset
 
 
 class PhaseCoding(Coding):
@@ -21,8 +22,7 @@ class PhaseCoding(Coding):
     time_steps = 1500
 
     def __init__(self, period=8):
-        check_steps("period", period)
-        self.period = int(period)
+        self.period = checks.integer("period", period, unit="steps")
         self.current = 1.0 / period
 
     def fire(self, potential, state, scale, step):

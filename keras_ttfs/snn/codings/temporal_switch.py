@@ -2,7 +2,8 @@
 
 import tensorflow as tf
 
-from keras_ttfs.snn.codings.coding import Coding, check_steps
+from keras_ttfs import checks
+from keras_ttfs.snn.codings.coding import Coding
 
 
 class TemporalSwitchCoding(Coding):
@@ -25,8 +26,7 @@ class TemporalSwitchCoding(Coding):
     current = None
 
     def __init__(self, time_window=32):
-        check_steps("time_window", time_window)
-        self.time_window = int(time_window)
+        self.time_window = checks.integer("time_window", time_window, unit="steps")
 
     def state(self, potential):
         return (tf.zeros(tf.shape(potential), tf.bool),)

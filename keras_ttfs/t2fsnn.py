@@ -1,13 +1,15 @@
 """TTFS coding by conversion: T2FSNN, whose kernels are fitted to the activations of a trained ReLU network."""
 
 import math
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_ttfs import conversion, temporal_kernel
-from keras_ttfs.snn import coded, graph
+from keras_ttfs.models import TTFSModel
+from keras_ttfs.snn import coded, reader
 
 SAMPLED_ACTIVATIONS = 1 << 15
 ITERATIONS = 600
@@ -15,7 +17,16 @@ LEARNING_RATE = 0.1
 SMALLEST_TAU = 1.0  # Of a smaller one, levels are more than e apart.
 
 
-def convert_t2fsnn(keras_model, data, *, time_window=40, tau_0=10.0, batch_size=100, lambda_tr=1e-5, lambda_tb=1e-5):
+def convert_t2fsnn(
+    keras_model: keras.Model,
+    data: Any,
+    *,
+    time_window: int = 40,
+    tau_0: float = 10.0,
+    batch_size: int = 100,
+    lambda_tr: float = 1e-5,
+    lambda_tb: float = 1e-5,
+) -> TTFSModel:
     """Turns a trained ReLU model into a TTFSModel by weight normalisation, and fits every temporal kernel.
 
     Layer by layer, three losses on the normalised activations z of the ReLU model are minimised:
@@ -48,9 +59,9 @@ def convert_t2fsnn(keras_model, data, *, time_window=40, tau_0=10.0, batch_size=
     """
     data = conversion.checked_data(data).astype("float32")
     options = {"time_window": time_window, "tau_0": tau_0, "lambda_tr": lambda_tr, "lambda_tb": lambda_tb}
-    model, _ = conversion.convert(keras_model, **options)
-    steps, _ = graph.read(model)
-    scales = coded.activation_scales(steps, data, batch_size)
+    model = conversion.convert(keras_model, **options)
+    nodes, _ = reader.read(model)
+    scales = coded.activation_scales(nodes, data, batch_size)
     activations = conversion.sampled_activations(model, data, batch_size)
     units = conversion.normalize(model, scales)
     for encoder in model.encoders:
@@ -62,7 +73,7 @@ def convert_t2fsnn(keras_model, data, *, time_window=40, tau_0=10.0, batch_size=
     return model
 
 
-def fit_kernel(z, tau_0, time_window):
+def fit_kernel(z: Any, tau_0: float, time_window: int) -> tuple[float, float]:
     """`(tau, t_d)` [steps] that T2FSNN's three losses lead to from `(tau_0, 0)`, for activations z > 0 [1]."""
     z = tf.constant(z, "float32")
     smallest, largest = tf.reduce_min(z), tf.reduce_max(z)

@@ -7,10 +7,10 @@ in the place of every spike time t, the output's is a closed form of the inputs'
 import math
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from keras_ttfs.layers import _check_number, _neurons
+from keras_ttfs import checks
+from keras_ttfs.layers import neurons_of
 from keras_ttfs.metrics import MeanSpikes
 from keras_ttfs.temporal_kernel import compiled
 
@@ -133,7 +133,7 @@ class SpikeTimeEncode(keras.layers.Layer):
 
     def __init__(self, scale=3.0, **kwargs):
         super().__init__(**kwargs)
-        _check_number("scale", scale, positive=True, unit="tau")
+        checks.number("scale", scale, above=0, unit="tau")
         if not scale < math.log(NEVER):
             raise ValueError(
                 f"Expected scale < {math.log(NEVER):.1f} [tau], so that the darkest fires. Received: scale={scale!r}"
@@ -141,7 +141,7 @@ class SpikeTimeEncode(keras.layers.Layer):
         self.scale = float(scale)
 
     def build(self, input_shape):
-        self.neurons = _neurons(input_shape)
+        self.neurons = neurons_of(input_shape)
         self.spikes = MeanSpikes(name=f"{self.name}_spikes")
         self.built = True
 
@@ -170,18 +170,10 @@ class _SpikeTimeSynapses(keras.layers.Layer):
         super().__init__(**kwargs)
         if self.compute_dtype not in ("float32", "float64"):
             raise ValueError(f"Expected a policy of float32 or float64. Received: {self.dtype_policy.name}")
-        if isinstance(outputs, bool) or not isinstance(outputs, (int, np.integer)) or outputs < 1:
-            raise ValueError(
-                f"Expected {name_of_outputs} to be an integer >= 1. Received: {name_of_outputs}={outputs!r}"
-            )
-        for name, value in (("initial_sum", initial_sum), ("cost", cost)):
-            _check_number(name, value, unit="1")
-            if value < 0:
-                raise ValueError(f"Expected {name} >= 0. Received: {name}={value!r}")
         self.name_of_outputs = name_of_outputs
-        self.outputs = int(outputs)
-        self.initial_sum = float(initial_sum)
-        self.cost = float(cost)
+        self.outputs = checks.integer(name_of_outputs, outputs)
+        self.initial_sum = checks.number("initial_sum", initial_sum, least=0, unit="1")
+        self.cost = checks.number("cost", cost, least=0, unit="1")
         self.seed = seed
 
     def _build(self, inputs, neurons):
@@ -278,7 +270,7 @@ class SpikeTimeConv2D(_SpikeTimeSynapses):
         super().__init__("filters", filters, **kwargs)
 
     def build(self, input_shape):
-        self._build(9 * input_shape[-1], _neurons((*input_shape[:3], self.outputs)))
+        self._build(9 * input_shape[-1], neurons_of((*input_shape[:3], self.outputs)))
 
     def call(self, inputs, training=False):
         bordered = tf.pad(inputs, [[0, 0], [1, 1], [1, 1], [0, 0]], constant_values=NEVER)

@@ -1,0 +1,77 @@
+"""Every private name of Keras that this library leans on, each behind a function or a class that says what it is for.
+
+Keras may change a private name in any release. So setup.py puts a ceiling on Keras, `tests/test_keras_internals.py` pins
+each name and says what breaks without it, and another test forbids private names everywhere else in the project.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+# Keras does not export the class that `keras.Model(inputs, outputs)` returns.
+_probe = keras.Input((1,), name="keras_ttfs_probe")
+Functional: type[keras.Model] = type(
+    keras.Model(_probe, keras.layers.Identity(name="keras_ttfs_identity")(_probe), name="keras_ttfs_probe")
+)
+
+
+def make_functional(subclass: type, base: type, replacement: type) -> None:
+    """Puts `replacement` in the place of `base` among the bases of a subclass, and of the classes between them.
+
+    `keras.Model` does so with Functional when a subclass passes inputs and outputs to its __init__. If it did so with a
+    model class of ours, that class itself would be rebased, and later subclasses of it could not be built.
+    """
+    bases = []
+    for parent in subclass.__bases__:
+        if parent is not base and issubclass(parent, base):
+            make_functional(parent, base, replacement)
+        bases.append(replacement if parent is base else parent)
+    subclass.__bases__ = tuple(bases)
+
+
+def functional_of(layer: Any) -> Any:
+    """The graph of a Functional or built Sequential model. None for anything else."""
+    functional = getattr(layer, "_functional", None) or layer
+    return functional if hasattr(functional, "_run_through_graph") else None
+
+
+def run_through_graph(functional: Any, values: Any, operation_of: Callable) -> Any:
+    """Calls `operation_of(layer)(*args, **kwargs)` for every call of a graph; returns what stands for its outputs.
+
+    `values` stand for the inputs, in the order of `functional.inputs` or in the structure that the model was made with.
+    """
+    return functional._run_through_graph(values, operation_of)
+
+
+def takes_named_inputs(functional: Any) -> bool:
+    """Whether a graph was made with a dict of inputs."""
+    return isinstance(functional._inputs_struct, dict)
+
+
+def output_count(layer: Any) -> int:
+    """How many tensors a layer returned when it was first called on symbolic ones. 1 if it never was."""
+    return len(layer._inbound_nodes[0].output_tensors) if layer._inbound_nodes else 1
+
+
+def layers_below(layer: Any, recursive: bool = True) -> list:
+    """The layers of a layer or model, those of nested ones too if `recursive`. Empty for anything without layers."""
+    flatten = getattr(layer, "_flatten_layers", None)
+    return list(flatten(include_self=False, recursive=recursive)) if flatten else []
+
+
+def track_loss(model: keras.Model, loss: Any, samples: Any) -> None:
+    """Adds a batch's loss to the mean that Keras logs as `loss`."""
+    model._loss_tracker.update_state(loss, sample_weight=samples)
+
+
+class ObservedBatchNormalization(keras.layers.BatchNormalization):
+    """A BatchNormalization that calls `self.moments_computed(inputs, mask, mean, variance)` in every training step."""
+
+    def moments_computed(self, inputs: Any, mask: Any, mean: Any, variance: Any) -> None:
+        """Receives the statistics of the batch that is being normalised."""
+
+    def _moments(self, inputs, mask):
+        mean, variance = super()._moments(inputs, mask)
+        self.moments_computed(inputs, mask, mean, variance)
+        return mean, variance

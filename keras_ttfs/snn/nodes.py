@@ -1,0 +1,345 @@
+"""What a spiking network is made of: nodes, each a frozen dataclass that names the nodes it takes values from.
+
+A network is a list of nodes in the order of computation, the input first. Nothing in a node changes once it is made, so
+several networks may share one list. What a network adds to its nodes (the phases of its populations, scales of a coding)
+it keeps itself. To teach the simulators a new layer, give it a node here and a line in `reader.KINDS`.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_ttfs import temporal_kernel
+
+
+class Phase(NamedTuple):
+    """The fire phase of a population: its global first step and its length [steps]."""
+
+    start: int
+    time_window: int
+
+    @property
+    def end(self) -> int:
+        """Global step after the last of the phase [steps]."""
+        return self.start + self.time_window
+
+
+def bare_copy(layer: keras.layers.Layer, dtype: str) -> keras.layers.Layer:
+    """A copy of a layer, unbuilt, in `dtype`, with neither bias nor activation of its own."""
+    config = {**layer.get_config(), "dtype": dtype}
+    config |= {name: None for name in config if name.endswith("_regularizer") or name == "activation"}
+    if "use_bias" in config:
+        config["use_bias"] = False
+    return type(layer).from_config(config)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Node:
+    """One node of a network.
+
+    Attributes:
+        name: of the layer that it stands for.
+        inputs: the nodes whose values it takes.
+        shape: of its value, per sample.
+    """
+
+    name: str
+    inputs: tuple["Node", ...]
+    shape: tuple[int, ...]
+
+    @property
+    def spiking(self) -> bool:
+        """Whether its values are those of single spikes."""
+        return False
+
+    @property
+    def size(self) -> int:
+        """Numbers in its value, per sample."""
+        return int(np.prod(self.shape))
+
+    def function(self, dtype: str) -> Callable:
+        """The function of the inputs' values, computed in `dtype`."""
+        raise NotImplementedError
+
+    def linear(self, dtype: str) -> Callable:
+        """`function` without bias: what spikes add to a potential."""
+        return self.function(dtype)
+
+    def paths(self) -> Callable:
+        """`function` in float64 with every weight 1 and no bias: it counts the ways from a spike to a neuron."""
+        return self.function("float64")
+
+    def operations(self, values: list) -> int:
+        """Multiply-accumulates, or additions, on inputs that are 1 where there is something to add and 0 elsewhere."""
+        return int(tf.reduce_sum(self.paths()(*values)))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Input(Node):
+    """The model's input: an analog current until neurons encode it."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Population(Node):
+    """A population of integrate-and-fire neurons, one for each element of its input."""
+
+    @property
+    def spiking(self) -> bool:
+        return True
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TTFSPopulation(Population):
+    """A population with one temporal kernel.
+
+    A neuron integrates while its inputs fire. Then its own phase begins. It fires at the first local step t with
+    `u >= thresholds[t]` and u > 0, once. After that it is refractory.
+
+    Attributes:
+        time_window: T [steps].
+        tau, t_d: of the temporal kernel [steps].
+        rounding: `"ceil"` or `"nearest"`.
+        policy: name of the dtype policy of the layer that it stands for.
+    """
+
+    time_window: int
+    tau: float
+    t_d: float
+    rounding: str
+    policy: str
+
+    def __post_init__(self):
+        if not (np.isfinite(self.t_d) and 0 < self.tau < np.inf):
+            raise ValueError(
+                f"Expected a finite tau > 0 and a finite t_d [steps]. "
+                f"Received: tau={self.tau}, t_d={self.t_d} of {self.name!r}"
+            )
+
+    @functools.cached_property
+    def silent(self) -> tf.Tensor:
+        """Spike time of a neuron that stays silent, T, in the integer type of all spike times of the population."""
+        return tf.constant(self.time_window, temporal_kernel.integer_dtype(self.time_window))
+
+    def thresholds(self, dtype: str) -> tf.Tensor:
+        """Threshold at each step of the window, shape `(time_window,)` [1]."""
+        return temporal_kernel.thresholds(self.tau, self.t_d, self.time_window, rounding=self.rounding, dtype=dtype)
+
+    def levels(self, dtype: str) -> tf.Tensor:
+        """What a spike at each step of the window carries, shape `(time_window,)` [1]."""
+        return temporal_kernel.levels(self.tau, self.t_d, self.time_window, dtype=dtype)
+
+    def fire(self, potential: Any) -> tuple[tf.Tensor, tf.Tensor]:
+        """`(spike times, levels)` of complete potentials."""
+        return temporal_kernel.fire(potential, self.tau, self.t_d, self.time_window, rounding=self.rounding)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Route(Node):
+    """Pooling by the earliest spike, or another way of arranging spikes. Between currents: of arranging currents."""
+
+    layer: keras.layers.Layer
+
+    @property
+    def spiking(self) -> bool:
+        return all(node.spiking for node in self.inputs)
+
+    def function(self, dtype: str) -> Callable:
+        layer = bare_copy(self.layer, dtype)
+        return lambda *values: layer(list(values) if isinstance(layer, keras.layers.Concatenate) else values[0])
+
+    def operations(self, values: list) -> int:
+        return 0
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sum(Node):
+    """Average pooling or Add: synapses whose weights are given by the architecture."""
+
+    layer: keras.layers.Layer
+
+    def function(self, dtype: str) -> Callable:
+        layer = bare_copy(self.layer, dtype)
+        return lambda *values: layer(list(values) if isinstance(layer, keras.layers.Add) else values[0])
+
+    def paths(self) -> Callable:
+        if isinstance(self.layer, keras.layers.Add):
+            return self.function("float64")
+        if isinstance(self.layer, keras.layers.GlobalAveragePooling2D):
+            return lambda value: tf.reshape(tf.reduce_sum(value, axis=(1, 2)), (-1, *self.shape))
+        config = self.layer.get_config()
+        window = tf.ones((*config["pool_size"], 1, 1), "float64")
+        options = {"strides": config["strides"], "padding": config["padding"], "data_format": "channels_last"}
+
+        def sums(value):
+            # Each channel as an image of its own: a depthwise convolution would admit equal strides only.
+            channels = tf.reshape(tf.transpose(value, (0, 3, 1, 2)), (-1, *value.shape[1:3], 1))
+            pooled = keras.ops.conv(channels, window, **options)[..., 0]
+            return tf.transpose(tf.reshape(pooled, (-1, self.shape[-1], *self.shape[:-1])), (0, 2, 3, 1))
+
+        return sums
+
+
+class Norm(NamedTuple):
+    """Numbers of a batch normalisation, copied. gamma and beta are None where it has none."""
+
+    gamma: np.ndarray | None
+    beta: np.ndarray | None
+    mean: np.ndarray
+    variance: np.ndarray
+    epsilon: float
+
+    @classmethod
+    def of(cls, layer: keras.layers.BatchNormalization) -> "Norm":
+        weights = (layer.gamma, layer.beta, layer.moving_mean, layer.moving_variance)
+        return cls(*(None if weight is None else np.array(weight) for weight in weights), layer.epsilon)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Synapse(Node):
+    """Trained synapses, batch normalisation folded in: `u = gain * sum(weight * x) + bias`.
+
+    The folded weight of a synapse is `gain * weight` (see `folded`). Simulations multiply the sum instead of every
+    weight, as the surrogate does, so that even float32 rounds the potential to the same number.
+
+    Attributes:
+        layer: the layer with weights, for its options. None where a batch normalisation stands alone.
+        kernels: its weight arrays without the bias, copied: the network keeps those that the model had.
+        bias: array, or None.
+        norms: the batch normalisations behind it, in their order.
+    """
+
+    layer: keras.layers.Layer | None = None
+    kernels: tuple[np.ndarray, ...] = ()
+    bias: np.ndarray | None = None
+    norms: tuple[Norm, ...] = ()
+
+    def __post_init__(self):
+        values = [*self.kernels, self.bias, *(value for norm in self.norms for value in norm)]
+        if not all(np.isfinite(value).all() for value in values if value is not None):
+            raise ValueError(f"Expected finite weights. Received: layer {self.name!r} with NaN or infinite weights")
+
+    def affine(self, dtype: str) -> tuple[tf.Tensor | None, tf.Tensor | None]:
+        """`(gain, bias)` per output channel, tensors of `dtype`. None stands for 1 and 0."""
+        gain, bias = None, None if self.bias is None else tf.cast(self.bias, dtype)
+        for gamma, beta, mean, variance, epsilon in self.norms:
+            # In the order of tf.nn.batch_normalization.
+            inverse = tf.math.rsqrt(tf.cast(variance, dtype) + tf.constant(epsilon, dtype))
+            if gamma is not None:
+                inverse = inverse * tf.cast(gamma, dtype)
+            shift = -tf.cast(mean, dtype) * inverse
+            if beta is not None:
+                shift = tf.cast(beta, dtype) + shift
+            gain = inverse if gain is None else gain * inverse
+            bias = shift if bias is None else bias * inverse + shift
+        return gain, bias
+
+    def function(self, dtype: str) -> Callable:
+        # Variables, because TensorFlow would multiply constants into each other and round them anew.
+        gain, bias = (None if value is None else tf.Variable(value) for value in self.affine(dtype))
+        layer = self._summing_layer(dtype, self.kernels)
+
+        def potential(value):
+            total = value if layer is None else layer(value)
+            total = total if gain is None else total * gain
+            return total if bias is None else total + bias
+
+        return potential
+
+    def linear(self, dtype: str) -> Callable:
+        weights, _ = self.folded(dtype)
+        return self._summing_layer(dtype, weights) or (lambda value: value * weights[0])
+
+    def paths(self) -> Callable:
+        layer = self._summing_layer("float64", [np.ones(kernel.shape) for kernel in self.kernels])
+        return layer or (lambda value: value)
+
+    def operations(self, values: list) -> int:
+        ways = super().operations(values)
+        if type(self.layer) is not keras.layers.SeparableConv2D or not ways:
+            return ways
+        # Its two stages one after the other, not every way through both.
+        _, pointwise = self.kernels
+        return ways // pointwise.shape[-1] + int(np.prod(self.shape[:-1])) * pointwise.size
+
+    def folded(self, dtype: str = "float64") -> tuple[list[np.ndarray], np.ndarray]:
+        """`(weights, bias)` with batch normalisation folded in: NumPy arrays, those of a neuromorphic chip.
+
+        `weights` is a list: the kernel; for SeparableConv2D the depthwise and the pointwise kernel; for a batch
+        normalisation that no synapse precedes the diagonal. `bias` has one number per output channel.
+        """
+        gain, bias = (None if value is None else value.numpy() for value in self.affine(dtype))
+        gain = np.ones(self.shape[-1:], dtype) if gain is None else gain
+        weights = [kernel.astype(dtype) for kernel in self.kernels]
+        if not weights:
+            weights = [gain]
+        elif type(self.layer) is keras.layers.DepthwiseConv2D:
+            weights[0] = weights[0] * gain.reshape(weights[0].shape[2:])
+        else:
+            weights[-1] = weights[-1] * gain
+        return weights, np.zeros(self.shape[-1:], dtype) if bias is None else bias
+
+    def _summing_layer(self, dtype, weights):
+        if self.layer is None:
+            return None
+        layer = bare_copy(self.layer, dtype)
+        layer.build((None, *self.inputs[0].shape))
+        layer.set_weights(weights)
+        return layer
+
+
+def functions_of(nodes: Iterable[Node], dtype: str) -> dict:
+    """`{node: its function in dtype}` of the nodes between the input and the populations."""
+    return {node: node.function(dtype) for node in nodes if not isinstance(node, (Input, Population))}
+
+
+def propagate(nodes: Iterable[Node], functions: dict, at_input: Any, at_population: Callable) -> dict:
+    """`{node: value}`: one pass through the nodes, in their order.
+
+    Args:
+        nodes: those to compute. Populations may be among them without the nodes that they take their potentials from.
+        functions: `{node: function of the inputs' values}`, as `functions_of` gives.
+        at_input: value of the input.
+        at_population: `(population, potential) -> value`; the potential is None where its node is not among `nodes`.
+    """
+    values: dict = {}
+    for node in nodes:
+        if isinstance(node, Input):
+            values[node] = at_input
+        elif isinstance(node, Population):
+            values[node] = at_population(node, values.get(node.inputs[0]))
+        else:
+            values[node] = functions[node](*(values[source] for source in node.inputs))
+    return values
+
+
+def populations_of(nodes: Iterable[Node], kind: type = Population) -> list:
+    """The populations among the nodes, in their order."""
+    return [node for node in nodes if isinstance(node, kind)]
+
+
+def encodes_input(population: Population) -> bool:
+    """Whether nothing but routes lies between a population and the network's input."""
+
+    def is_input(node):
+        return isinstance(node, Input) or (isinstance(node, Route) and all(map(is_input, node.inputs)))
+
+    return is_input(population.inputs[0])
+
+
+def sources_of(node: Node) -> set:
+    """Populations whose spikes reach a node without passing other neurons."""
+    found: set = set()
+    for source in node.inputs:
+        found |= {source} if isinstance(source, Population) else sources_of(source)
+    return found
+
+
+def neurons_of(nodes: list, output: Node) -> int:
+    """N: inputs, hidden neurons and outputs."""
+    hidden = sum(population.size for population in populations_of(nodes) if not encodes_input(population))
+    return nodes[0].size + hidden + output.size

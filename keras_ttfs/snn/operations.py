@@ -1,0 +1,76 @@
+"""Counts of operations: how many synapses a spike reaches, and what the same network costs without spikes.
+
+Where each spike is counted: a population's spikes in `network.SpikingNetwork._counted`, their synaptic operations there
+too, from `fan_out` here; the spikes of a coding in `coded._Simulation._advance`.
+"""
+
+import tensorflow as tf
+
+from keras_ttfs.snn.nodes import Input, Node, Population, Route, encodes_input, sources_of
+
+
+def spike_entries(nodes: list[Node]) -> list[tuple[Node, int]]:
+    """`[(node, place), ...]`: where a spike becomes a postsynaptic potential: an input of a node that takes spikes."""
+    takers = [node for node in nodes if isinstance(node, Population) or not node.spiking]
+    return [(node, place) for node in takers for place, source in enumerate(node.inputs) if source.spiking]
+
+
+def fan_out(nodes: list[Node], output: Node) -> dict:
+    """`{node that spikes enter: [array (...) for each of its inputs]}`: synapses behind each place that sends there.
+
+    None for inputs that are no spikes. Counted along every way from the spike to a neuron. The folded batch
+    normalisation costs none.
+    """
+    entries = spike_entries(nodes)
+    values: dict = {}
+    arriving = {(node, place): tf.zeros((1, *node.inputs[place].shape), "float64") for node, place in entries}
+    reached = []
+    with tf.GradientTape() as tape:
+        tape.watch(list(arriving.values()))
+        for node in nodes:
+            if isinstance(node, Input):
+                values[node] = tf.zeros((1, *node.shape), "float64")
+                continue
+            arguments = [arriving.get((node, i), values[source]) for i, source in enumerate(node.inputs)]
+            if isinstance(node, Population):
+                reached += [] if encodes_input(node) else [tf.reduce_sum(arguments[0])]
+                values[node] = tf.zeros_like(arguments[0])
+            else:
+                values[node] = node.paths()(*arguments)
+        total = tf.add_n([*reached, tf.reduce_sum(values[output])])
+    counts = tape.gradient(total, list(arriving.values()), unconnected_gradients="zero")
+    table: dict = {node: [None] * len(node.inputs) for node, _ in entries}
+    for (node, place), count in zip(entries, counts):
+        table[node][place] = count.numpy()[0]
+    return table
+
+
+def dense_operations(nodes: list[Node]) -> int:
+    """Operations of the same network without spikes (its ReLU twin) per sample, borders included.
+
+    Multiply-accumulates of synapses, additions of average pooling and Add, layer by layer. `fan_out` counts every way
+    through successive layers instead, because no neurons hold a sum between them. Behind a separable convolution or an
+    average it counts more.
+    """
+    return sum(
+        node.operations([tf.ones((1, *source.shape), "float64") for source in node.inputs])
+        for node in nodes
+        if not isinstance(node, (Input, Population))
+    )
+
+
+def analog_operations(nodes: list[Node]) -> int:
+    """Multiply-adds on analog values, per sample. They are no synaptic operations, because no spike causes them.
+
+    They are those on an analog input and its sums.
+    """
+    total, analog = 0, {}
+    for node in nodes:
+        analog[node] = (tf.ones if isinstance(node, Input) else tf.zeros)((1, *node.shape), "float64")
+        values = [analog[source] for source in node.inputs]
+        if isinstance(node, Route):
+            analog[node] = node.paths()(*values)
+        elif not isinstance(node, (Input, Population)):
+            total += node.operations(values)
+            analog[node] = tf.zeros_like(analog[node]) if sources_of(node) else tf.ones_like(analog[node])
+    return total

@@ -1,0 +1,145 @@
+"""What a simulation saw, in one vocabulary for both networks: TTFS (`SpikingNetwork`) and other codings (`CodedNetwork`).
+
+| name | what it is | `SimulationResult` | `CodedResult` |
+|---|---|---|---|
+| `logits` | potentials of the output at the end | yes | yes |
+| `predictions` | class of the largest of them | yes | yes |
+| `predictions_per_step` | the same after each step | `mode="clock"` only | yes |
+| `spikes`, `hidden_spikes` | mean spikes per sample, by layer and in all | yes | yes |
+| `spikes_per_step` | mean spikes per sample in each step | unless `spike_times=False` | yes |
+| `stopped_at` | steps until each sample's answer was final | yes | yes |
+| `decision_step`, `time_steps` | steps until the last answer, and in all | yes | yes |
+"""
+
+import dataclasses
+
+import numpy as np
+
+from keras_ttfs.snn.nodes import Phase
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SimulationResult:
+    """What a simulation of a SpikingNetwork saw. The spike times of a layer are local to its fire phase.
+
+    Attributes:
+        logits: `(samples, classes)`: membrane potentials of the output at `decision_step` [1].
+        predictions_per_step: int `(samples, decision_step)`: the class of the output's largest potential after each
+            global step. None in mode `"event"`, which does not see the steps.
+        spike_times: `{layer: integer array (samples, ...)}` [steps]; `time_window` means silent. Empty where
+            `run(spike_times=False)`.
+        spike_counts: `{layer: integer array (samples,)}` [spikes].
+        synaptic_operations: mean over samples of spikes times fan-out, borders included [operations per sample].
+        phases: `{layer: Phase(start, time_window)}`: global first step and length of each fire phase [steps].
+        neurons: `{layer: neurons}`.
+        input_encoders: names of the layers that encode the input. Their spikes are input spikes, not hidden ones.
+        decision_step: after how many global steps the last spike can have arrived at the output [steps].
+        time_steps: H, with the idle window of the output [steps].
+        membranes: `{layer: array (samples, chosen neurons, decision_step)}`: potentials at each global step as compared
+            with the threshold [1]. Only where `run(record=...)`.
+        recorded: `{layer: flat indices of the chosen neurons}`.
+        thresholds: `{layer: array (time_window,)}` [1].
+    """
+
+    logits: np.ndarray
+    predictions_per_step: np.ndarray | None
+    spike_times: dict[str, np.ndarray]
+    spike_counts: dict[str, np.ndarray]
+    synaptic_operations: float
+    phases: dict[str, Phase]
+    neurons: dict[str, int]
+    input_encoders: tuple[str, ...]
+    decision_step: int
+    time_steps: int
+    membranes: dict[str, np.ndarray]
+    recorded: dict[str, np.ndarray]
+    thresholds: dict[str, np.ndarray]
+
+    @property
+    def predictions(self) -> np.ndarray:
+        """Int `(samples,)`: the class of the output's largest potential at `decision_step`."""
+        return self.logits.argmax(-1)
+
+    @property
+    def spikes(self) -> dict[str, float]:
+        """`{layer: mean spikes per sample}`."""
+        return {name: float(counts.mean()) for name, counts in self.spike_counts.items()}
+
+    @property
+    def hidden_spikes(self) -> float:
+        """S: mean spikes per sample of the hidden layers."""
+        return hidden_spikes(self.spikes, self.input_encoders)
+
+    @property
+    def spikes_per_step(self) -> np.ndarray:
+        """`(decision_step,)`: mean spikes per sample in each global step, hidden layers.
+
+        Raises:
+            ValueError: "Expected a result with spike times. Received: ...".
+        """
+        if self.spike_counts and not self.spike_times:
+            raise ValueError("Expected a result with spike times. Received: one of run(spike_times=False)")
+        counts = np.zeros(self.decision_step)
+        for name, of_steps in self.count_spike_times().items():
+            if name not in self.input_encoders:
+                start, time_window = self.phases[name]
+                counts[start : start + time_window] += of_steps
+        return counts / len(self.logits)
+
+    @property
+    def stopped_at(self) -> np.ndarray:
+        """Int `(samples,)`: after how many steps the answer of each sample was final: `decision_step` for all [steps]."""
+        return np.full(len(self.logits), self.decision_step)
+
+    def count_spike_times(self) -> dict[str, np.ndarray]:
+        """`{layer: counts (time_window,)}`: spikes at each local step, over all samples."""
+        return {
+            name: np.bincount(times.ravel(), minlength=self.phases[name].time_window + 1)[:-1]
+            for name, times in self.spike_times.items()
+        }
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CodedResult:
+    """What a simulation of a CodedNetwork saw.
+
+    Attributes:
+        logits: `(samples, classes)`: potentials of the output at the end, in the ReLU model's units [1].
+        predictions_per_step: int `(samples, time_steps)`: the class of the output's largest potential after each step; of
+            a sample that stopped, its last.
+        spikes: `{layer: mean spikes per sample}`.
+        spikes_per_step: `(time_steps,)`: mean spikes per sample in each step, hidden layers.
+        neurons: `{layer: neurons}`.
+        input_encoders: names of the layers that stand on the input. Their spikes are input spikes, not hidden ones.
+        stopped_at: int `(samples,)`: after how many steps each sample stopped [steps].
+        time_steps: H [steps].
+    """
+
+    logits: np.ndarray
+    predictions_per_step: np.ndarray
+    spikes: dict[str, float]
+    spikes_per_step: np.ndarray
+    neurons: dict[str, int]
+    input_encoders: tuple[str, ...]
+    stopped_at: np.ndarray
+    time_steps: int
+
+    @property
+    def predictions(self) -> np.ndarray:
+        """Int `(samples,)`: the class of the output's largest potential at the end."""
+        return self.predictions_per_step[:, -1]
+
+    @property
+    def hidden_spikes(self) -> float:
+        """S: mean spikes per sample of the hidden layers."""
+        return hidden_spikes(self.spikes, self.input_encoders)
+
+    @property
+    def decision_step(self) -> int:
+        """After how many steps the answer of every sample is there: `time_steps` [steps]."""
+        return self.time_steps
+
+
+def hidden_spikes(spikes: dict[str, float], input_encoders: tuple[str, ...]) -> float:
+    """S: the sum over the layers that do not encode the input."""
+    return sum(count for name, count in spikes.items() if name not in input_encoders)

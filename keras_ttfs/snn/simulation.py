@@ -1,0 +1,181 @@
+"""The two simulations of a TTFS network: event by event, and step by step. Both fire the same spikes."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from keras_ttfs.snn.nodes import Node, Population, TTFSPopulation, propagate, sources_of
+from keras_ttfs.snn.operations import spike_entries
+from keras_ttfs.temporal_kernel import compiled
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """A simulated batch, before its samples are counted.
+
+    Attributes:
+        logits: tensor `(batch, classes)` [1].
+        spike_times: a tensor `(batch, ...)` for each population [steps].
+        arrived: for each of `spike_entries`, how many of the samples sent a spike from each place.
+        predictions: int array `(batch, decision_step)`; None where the output has no classes or no step was seen.
+        membranes: `{layer: array (batch, chosen neurons, decision_step)}`.
+    """
+
+    logits: tf.Tensor
+    spike_times: list[tf.Tensor]
+    arrived: list[tf.Tensor]
+    predictions: np.ndarray | None = None
+    membranes: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+
+class EventSimulation:
+    """Each layer once: when its inputs have fired, its potentials are complete."""
+
+    def __init__(self, nodes: list[Node], output: Node, functions: dict):
+        self.nodes = nodes
+        self.output = output
+        self.functions = functions
+        self.simulate = tf.function(self._simulate, autograph=False)
+
+    def __call__(self, batch: np.ndarray, samples: int, record: dict, advanced: Callable) -> Outcome:
+        """Simulates a batch of which the first `samples` count; `advanced(n)` hears of samples that are done."""
+        outcome = self.simulate(tf.constant(batch), tf.constant(samples))
+        advanced(samples)
+        return Outcome(*outcome)
+
+    def _simulate(self, batch, samples):
+        times = []
+
+        def fire(population, potential):
+            spike_time, level = population.fire(potential)
+            times.append(spike_time)
+            return level
+
+        values = propagate(self.nodes, self.functions, batch, fire)
+        return values[self.output], times, _arrived(self.nodes, values, samples)
+
+
+class ClockSimulation:
+    """One global time step after the other.
+
+    `sent[population]` is what a population has sent so far: the level of each neuron that has fired, 0 of the others.
+    Summing these at every step gives the integral of Eq. 1 up to that step without rounding that grows with the steps.
+    Layers that nothing reaches at a step keep their potentials.
+    """
+
+    def __init__(self, nodes: list[Node], output: Node, functions: dict, dtype: str, phases: dict):
+        self.nodes = nodes
+        self.output = output
+        self.dtype = dtype
+        self.phases = phases
+        self.populations: list[TTFSPopulation] = list(phases)
+        self.decision_step = max(phase.end for phase in phases.values())
+        self.functions = functions
+        self.thresholds = {population: tf.unstack(population.thresholds(dtype)) for population in phases}
+        self.levels = {population: tf.unstack(population.levels(dtype)) for population in phases}
+        # Of each population and the output: the populations whose spikes reach it.
+        self.senders = {target: sources_of(target) for target in [*self.populations, output]}
+        self.integrations: dict = {}  # Compiled functions, by the nodes whose potentials they compute.
+        self.count_arrived = tf.function(self._count_arrived, autograph=False)
+
+    def __call__(self, batch: np.ndarray, samples: int, record: dict, advanced: Callable) -> Outcome:
+        """Simulates a batch of which the first `samples` count; `advanced(n)` hears of samples that are done."""
+        targets = [*self.populations, self.output]
+        shapes = {population: (len(batch), *population.shape) for population in self.populations}
+        sent = {population: tf.zeros(shape, self.dtype) for population, shape in shapes.items()}
+        times = {population: tf.fill(shape, population.silent) for population, shape in shapes.items()}
+        x = tf.constant(batch)
+        potential = self._integrated(x, sent, targets)
+        membranes: dict = {name: [] for name in record}
+        predictions = np.zeros((len(batch), self.decision_step), int) if len(self.output.shape) == 1 else None
+        for now in range(self.decision_step):
+            for target in targets:
+                if target.name in record:
+                    flat = tf.reshape(potential[target], (len(batch), -1))
+                    membranes[target.name].append(tf.gather(flat, record[target.name], axis=1).numpy())
+            firing = [population for population, (start, window) in self.phases.items() if 0 <= now - start < window]
+            for population in firing:
+                local = now - self.phases[population].start
+                potential[population], times[population], sent[population] = fire_one_step(
+                    potential[population],
+                    times[population],
+                    sent[population],
+                    self.thresholds[population][local],
+                    self.levels[population][local],
+                    tf.constant(local, population.silent.dtype),
+                    population.silent,
+                )
+            reached = [target for target, senders in self.senders.items() if senders.intersection(firing)]
+            potential |= self._integrated(x, sent, reached)
+            if predictions is not None and (now == 0 or self.output in reached):
+                predictions[:, now:] = potential[self.output].numpy().argmax(-1)[:, None]
+            advanced(samples * (now + 1) // self.decision_step - samples * now // self.decision_step)
+        return Outcome(
+            potential[self.output],
+            list(times.values()),
+            self.count_arrived(x, list(sent.values()), tf.constant(samples)),
+            predictions,
+            {name: np.stack(values, axis=-1) for name, values in membranes.items()},
+        )
+
+    def _integrated(self, batch, sent, targets):
+        """`{target: membrane potential}` after the spikes sent so far."""
+        if not targets:
+            return {}
+        key = tuple(targets)
+        if key not in self.integrations:
+            needed = self._upstream(targets)
+            function = functools.partial(self._potentials, needed, key)
+            senders = [node for node in needed if isinstance(node, Population)]
+            self.integrations[key] = tf.function(function, autograph=False), senders
+        function, senders = self.integrations[key]
+        return dict(zip(targets, function(batch, [sent[sender] for sender in senders])))
+
+    def _upstream(self, targets):
+        """Nodes whose values the targets' potentials need, senders included, in order."""
+        needed, frontier = set(), [_potential_node(target) for target in targets]
+        while frontier:
+            node = frontier.pop()
+            if node not in needed:
+                needed.add(node)
+                frontier += () if isinstance(node, Population) else node.inputs
+        return [node for node in self.nodes if node in needed]
+
+    def _potentials(self, needed, targets, batch, sent):
+        remaining = iter(sent)
+        values = propagate(needed, self.functions, batch, lambda population, potential: next(remaining))
+        return [values[_potential_node(target)] for target in targets]
+
+    def _count_arrived(self, batch, sent, samples):
+        remaining = iter(sent)
+        spiking = [node for node in self.nodes if node.spiking]
+        values = propagate(spiking, self.functions, batch, lambda population, potential: next(remaining))
+        return _arrived(self.nodes, values, samples)
+
+
+def _potential_node(target: Node) -> Node:
+    """The node whose value is a target's potential."""
+    return target.inputs[0] if isinstance(target, Population) else target
+
+
+def _arrived(nodes: list[Node], values: dict, samples: Any) -> list[tf.Tensor]:
+    return [_spikes_at_each_place(values[node.inputs[place]], samples) for node, place in spike_entries(nodes)]
+
+
+@functools.partial(compiled, each_shape=True)
+def _spikes_at_each_place(values, samples):
+    counted = tf.reshape(tf.range(values.shape[0]) < samples, (-1, *[1] * (len(values.shape) - 1)))
+    return tf.reduce_sum(tf.cast((values > 0) & counted, tf.float32), axis=0)
+
+
+@functools.partial(compiled, each_shape=True)
+def fire_one_step(potential, times, sent, threshold, level, step, silent):
+    """Fires one local step of a population: `(potential, times, sent)` after it."""
+    fires = (potential >= threshold) & (potential > 0) & (times == silent)
+    # Refractory: the reset takes the potential below every threshold, and the neuron has its spike time.
+    potential = tf.where(fires, tf.zeros_like(potential), potential)
+    return potential, tf.where(fires, step, times), tf.where(fires, level, sent)
