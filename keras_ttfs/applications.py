@@ -113,7 +113,7 @@ def vgg6(
     Args, Returns and Raises: as `vgg16`. Images of at least 4x4 will do.
 
     >>> vgg6().neurons
-    6410
+    6346
     """
     return _vgg(VGG6_BLOCKS, VGG6_DENSE, **locals())
 
@@ -132,7 +132,7 @@ def spike_time_vgg6(
     of a convolution: for small networks only.
 
     >>> spike_time_vgg6(width=0.25).neurons
-    1658
+    1642
 
     Args:
         input_shape: `(height, width, channels)`, at least 4x4; intensities in [0, 1].

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_ttfs import TemporalKernelDecode, TKBatchNorm, TTFSActivation, TTFSEncode, spike_time
+from keras_ttfs import TemporalKernelDecode, TKBatchNorm, TTFSActivation, TTFSEncode, spike_time_layers
 
 KERNEL = {"time_window": 16, "tau_0": 5.0, "rounding": "nearest", "kernel_gradient": "full", "z_max_0": 1.5}
 LAYERS = [
@@ -13,11 +13,11 @@ LAYERS = [
 ]
 # In float32 and float64 only; their inputs are spike times, but for the encoder's.
 SPIKE_TIME_LAYERS = [
-    (spike_time.SpikeTimeEncode, {"scale": 2.0}),
-    (spike_time.SpikeTimeConv2D, {"filters": 3, "initial_sum": 3.0, "seed": 1}),
-    (spike_time.SpikeTimePooling2D, {"pool_size": 2}),
-    (spike_time.SpikeTimeDense, {"units": 3, "cost": 1.0, "seed": 2}),
-    (spike_time.SpikeTimeOutput, {"units": 3}),
+    (spike_time_layers.SpikeTimeEncode, {"scale": 2.0}),
+    (spike_time_layers.SpikeTimeConv2D, {"filters": 3, "initial_sum": 3.0, "seed": 1}),
+    (spike_time_layers.SpikeTimePooling2D, {"pool_size": 2}),
+    (spike_time_layers.SpikeTimeDense, {"units": 3, "cost": 1.0, "seed": 2}),
+    (spike_time_layers.SpikeTimeOutput, {"units": 3}),
 ]
 
 

@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_ttfs import conversion, convert, convert_t2fsnn
-from keras_ttfs.snn import CodedNetwork, SpikingNetwork, check_equivalence, coded, codings, graph
-from keras_ttfs.snn.codings import t2fsnn
+from keras_ttfs import conversion, convert, convert_t2fsnn, t2fsnn
+from keras_ttfs.snn import CodedNetwork, SpikingNetwork, check_equivalence, coded, codings, reader
 from tests import literal, literal_codings
 
 L = keras.layers
@@ -136,8 +135,8 @@ def test_agrees_spike_for_spike_with_literal_neurons(name, seed):
     assert list(alone.spikes.values()) == [record.sum() for record in spikes]
     elapsed = 1.0 if network.coding.current is None else network.coding.current * steps
     np.testing.assert_allclose(result.logits[0], potentials / elapsed, rtol=1e-9, atol=1e-11)
-    np.testing.assert_array_equal(result.predictions[0], alone.predictions[0])
-    assert result.predictions[0, -1] == potentials.argmax()
+    np.testing.assert_array_equal(result.predictions_per_step[0], alone.predictions_per_step[0])
+    assert result.predictions[0] == result.predictions_per_step[0, -1] == potentials.argmax()
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +170,7 @@ def test_reaches_the_accuracy_of_its_relu_network(digits, name):
     coding = codings.TemporalSwitchCoding() if name == "temporal switch" else CODINGS[name][0]()
     network = CodedNetwork.from_model(model, coding, x[:200])
     result = network.run(x[1400:], batch_size=200, time_steps=None if coding.time_window else 256, verbose=0)
-    accuracy = (result.predictions[:, -1] == y[1400:]).mean()
+    accuracy = (result.predictions == y[1400:]).mean()
     relu = (np.asarray(model(x[1400:])).argmax(-1) == y[1400:]).mean()
     assert relu > 0.93 and abs(accuracy - relu) <= 0.01
     assert result.time_steps == (96 if coding.time_window else 256)
@@ -216,14 +215,15 @@ def test_samples_that_stop_fire_no_more(digits):
     whole = network.run(images, time_steps=120, batch_size=8, verbose=0)
     stopped = network.run(images, time_steps=120, batch_size=8, stop_after=20, verbose=0)
     # When the first spike reaches the output.
-    first = network.run(images, time_steps=120, batch_size=8, stop_after=1, verbose=0).steps - 1
-    assert stopped.steps.min() < 60 and (whole.steps == 120).all()
-    for full, part, end, begun in zip(whole.predictions, stopped.predictions, stopped.steps, first):
+    first = network.run(images, time_steps=120, batch_size=8, stop_after=1, verbose=0).stopped_at - 1
+    assert stopped.stopped_at.min() < 60 and (whole.stopped_at == 120).all()
+    curves = whole.predictions_per_step, stopped.predictions_per_step
+    for full, part, end, begun in zip(*curves, stopped.stopped_at, first):
         np.testing.assert_array_equal(full[:end], part[:end])
         assert (part[end:] == part[end - 1]).all()
         assert end == 120 or len(set(part[end - 20 : end])) == 1
         assert not any(len(set(full[now - 20 : now])) == 1 for now in range(begun + 20, end))
-    fired = [network.run(image[None], time_steps=int(end), verbose=0) for image, end in zip(images, stopped.steps)]
+    fired = [network.run(image[None], time_steps=int(end), verbose=0) for image, end in zip(images, stopped.stopped_at)]
     np.testing.assert_allclose(sum(run.hidden_spikes for run in fired) / 13, stopped.hidden_spikes, rtol=1e-6)
     np.testing.assert_allclose(np.concatenate([run.logits for run in fired]), stopped.logits, atol=1e-5)
 
@@ -233,13 +233,13 @@ def test_samples_whose_spikes_have_not_reached_the_output_do_not_stop(stop_after
     model = relu_model()
     network = CodedNetwork.from_model(model, codings.RateCoding(), np.eye(4))
     dim = network.run(np.full((3, 4), 1e-3), time_steps=50, stop_after=stop_after, verbose=0)
-    assert (dim.steps == 50).all() and dim.hidden_spikes == 0
+    assert (dim.stopped_at == 50).all() and dim.hidden_spikes == 0
 
 
 def test_scales_are_the_largest_percentile_of_any_neuron(digits):
     model, x, _ = digits
-    steps, _ = graph.read(model, relu=True)
-    scales = coded.activation_scales(steps, x[:300], batch_size=77)
+    nodes, _ = reader.read(model, "relu")
+    scales = coded.activation_scales(nodes, x[:300], batch_size=77)
     for layer, name in (
         (model.layers[2], model.layers[2].name),
         (model.layers[4], f"{model.layers[4].name}_activation"),
@@ -376,7 +376,7 @@ def test_activations_are_sampled_from_every_channel():
     kernel[..., 0] = 0.0
     model.layers[0].set_weights([kernel])
     x = np.random.default_rng(0).uniform(0.1, 1.0, (500, 16, 16, 1))
-    ttfs, _ = convert(model, data=x[:2])
+    ttfs = convert(model, data=x[:2])
     found = conversion.sampled_activations(ttfs, x, 100)[f"{model.layers[0].name}_activation"]
     assert len(found) == pytest.approx(31 / 32 * conversion.SAMPLED_ACTIVATIONS, rel=0.01)
 

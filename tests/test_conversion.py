@@ -4,7 +4,15 @@ import keras
 import numpy as np
 import pytest
 
-from keras_ttfs import TKBatchNorm, TTFSActivation, TTFSModel, applications, coding_report, convert, convert_t2fsnn
+from keras_ttfs import (
+    TKBatchNorm,
+    TTFSActivation,
+    TTFSModel,
+    applications,
+    convert,
+    convert_t2fsnn,
+    quantization_report,
+)
 from keras_ttfs.snn import SpikingNetwork, check_equivalence
 from tests import reference
 
@@ -73,9 +81,9 @@ def test_converted_model_tends_to_the_relu_model_as_the_window_grows(make):
     for time_window in (16, 64, 1024):
         # The range widens with the window, so that pruning vanishes as well.
         tau_0 = time_window / (3 + 0.004 * time_window)
-        model, report = convert(source, time_window=time_window, tau_0=tau_0, rounding="nearest", data=X)
+        model = convert(source, time_window=time_window, tau_0=tau_0, rounding="nearest", data=X)
         errors.append(np.abs(model.predict(X, verbose=0) - expected).max() / np.abs(expected).max())
-        assert all(row.clipped < 0.02 for row in report)
+        assert all(row.clipped < 0.02 for row in quantization_report(model, X))
     assert errors[0] > errors[1] > errors[2]
     assert errors[2] < 0.012
     assert all((a == b).all() for a, b in zip(before, source.get_weights())), "the source stays as it is"
@@ -83,13 +91,13 @@ def test_converted_model_tends_to_the_relu_model_as_the_window_grows(make):
 
 @pytest.mark.parametrize("make", [plain, residual, concatenated])
 def test_converted_model_has_a_spiking_network_with_the_same_spikes(make):
-    model, _ = convert(random_weights(make()), time_window=16, data=X)
+    model = convert(random_weights(make()), time_window=16, data=X)
     assert check_equivalence(model, X[:20]).equivalent
 
 
 def test_layers_and_weights_of_the_converted_model(tmp_path):
     source = random_weights(residual())
-    model, report = convert(source, time_window=20, rounding="nearest", z_max_0=1.5, lambda_tb=0.5, name="mine")
+    model = convert(source, time_window=20, rounding="nearest", z_max_0=1.5, lambda_tb=0.5, name="mine")
     assert isinstance(model, TTFSModel)
     assert (model.name, model.lambda_tb) == ("mine", 0.5)
     relus = [layer.name for layer in source.layers if isinstance(layer, L.ReLU)]
@@ -104,8 +112,9 @@ def test_layers_and_weights_of_the_converted_model(tmp_path):
                 np.testing.assert_array_equal(ours, theirs)
         if isinstance(layer, L.BatchNormalization):
             assert isinstance(model.get_layer(layer.name), TKBatchNorm)
+    report = quantization_report(model, X)
     assert [row.layer for row in report] == [encoder.name for encoder in model.encoders]
-    assert "-" in str(report)
+    assert str(report).splitlines()[1].startswith("input_activation")
     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     model.fit(X, np.arange(60) % 4, epochs=1, verbose=0)
     model.save(tmp_path / "model.keras")
@@ -115,24 +124,26 @@ def test_layers_and_weights_of_the_converted_model(tmp_path):
 
 def test_analog_input_is_injected():
     source = random_weights(plain())
-    model, _ = convert(source, input_coding="analog", data=X - 0.5)
+    model = convert(source, input_coding="analog", data=X - 0.5)
     assert [encoder.name for encoder in model.encoders] == ["c_activation", "r"]
-    assert SpikingNetwork.from_model(model).input_layers == ()
+    assert SpikingNetwork.from_model(model).input_encoders == ()
 
 
 def test_relu_twin_of_our_own_networks():
     relu = random_weights(applications.vgg6(width=0.25, activation="relu"))
-    model, report = convert(relu, data=X)
+    model, plain = convert(relu, data=X), convert(relu)
     twin = applications.vgg6(width=0.25)
     assert [encoder.name for encoder in model.encoders] == [encoder.name for encoder in twin.encoders]
     assert model.neurons == twin.neurons
-    assert all(row.scale != 1.0 for row in report[1:])
+    # Every layer but the input's has a scale of its own.
+    reports = quantization_report(model, X)[1:], quantization_report(plain, X)[1:]
+    assert all(ours.clipped != theirs.clipped or ours.pruned != theirs.pruned for ours, theirs in zip(*reports))
 
 
 def test_report_counts_the_regions_of_a_known_layer():
     model = keras.Sequential([keras.Input((500,)), TTFSActivation(16, 5.0, 1.0, name="a"), L.Dense(2)])
     z = np.random.default_rng(0).normal(0.3, 0.8, size=(20, 500)).astype("float32")
-    (row,) = coding_report(model, z, batch_size=7)
+    (row,) = quantization_report(model, z, batch_size=7)
     t = reference.spike_time(z, 5.0, 1.0, 16)
     lowest, highest = np.exp(-(15 - 1.0) / 5.0), np.exp(1.0 / 5.0)
     assert row.silent == pytest.approx((z <= 0).mean())
@@ -164,7 +175,7 @@ def test_calibration_helps_on_digits(rounding):
     assert accuracy(relu) > 0.9
     found = {}
     for calibrate in (False, True):
-        model, _ = convert(relu, time_window=16, rounding=rounding, data=x[:300], calibrate=calibrate)
+        model = convert(relu, time_window=16, rounding=rounding, data=x[:300], calibrate=calibrate)
         found[calibrate] = accuracy(model)
     assert found[True] >= accuracy(relu) - 0.02
     assert found[True] > found[False]
@@ -193,7 +204,7 @@ def test_unsupported_layers_are_named(layer, message):
 def test_wrong_arguments():
     source = plain()
     with pytest.raises(
-        ValueError, match="Expected input_coding to be 'ttfs' or 'analog'. Received: input_coding='rate'"
+        ValueError, match=r"Expected input_coding to be one of \('ttfs', 'analog'\). Received: input_coding='rate'"
     ):
         convert(source, input_coding="rate")
     with pytest.raises(ValueError, match=r"Expected data of intensities in \[0, 1\] .* values in \[-"):
@@ -204,7 +215,7 @@ def test_wrong_arguments():
         with pytest.raises(ValueError, match="Expected batch_size to be an integer >= 1"):
             convert(source, data=X, batch_size=batch_size)
         with pytest.raises(ValueError, match="Expected batch_size to be an integer >= 1"):
-            coding_report(convert(source)[0], X, batch_size=batch_size)
+            quantization_report(convert(source), X, batch_size=batch_size)
     inputs = keras.Input((4,))
     with pytest.raises(ValueError, match="one input and one output"):
         convert(keras.Model(inputs, [L.Dense(2)(inputs), L.Dense(3)(inputs)]))
@@ -224,7 +235,8 @@ def test_names_that_several_layers_bear():
     x = block("two", 3)(block("one", 1)(inputs))
     x = relu(L.Dense(4, name="re_lu_1")(relu(L.Flatten()(x))))
     source = random_weights(keras.Model(inputs, L.Dense(3)(x)))
-    model, report = convert(source, time_window=2000, tau_0=200.0, data=X)
+    model = convert(source, time_window=2000, tau_0=200.0, data=X)
+    report = quantization_report(model, X)
     assert len({row.layer for row in report}) == len(report) == 7
     np.testing.assert_allclose(model.predict(X, verbose=0), source.predict(X, verbose=0), atol=0.05)
     assert len(convert_t2fsnn(source, X).encoders) == 7
@@ -235,5 +247,5 @@ def test_names_that_several_layers_bear():
 def test_batch_normalisation_without_scale_or_shift(kind, without):
     norm = kind(**{without: False}, gamma_initializer=keras.initializers.Constant(0.3), beta_initializer="ones")
     source = keras.Sequential([keras.Input((8, 8, 1)), L.Conv2D(4, 3), norm, L.ReLU(), L.Flatten(), L.Dense(3)])
-    model, _ = convert(source, time_window=2000, tau_0=200.0, data=X)
+    model = convert(source, time_window=2000, tau_0=200.0, data=X)
     np.testing.assert_allclose(model.predict(X, verbose=0), source.predict(X, verbose=0), atol=0.02)

@@ -162,15 +162,15 @@ def test_where_it_applies(case, monkeypatch):
 def test_masked_batches_are_left_to_the_two_layers():
     x = np.random.default_rng(0).normal(size=(4, 3, 2)).astype("float32")
     z = TKBatchNorm()(x, training=True, mask=np.array([[True, True, False]] * 4))
-    assert fused.normalization_of(z) is None
+    assert fused.origin_of(z).normalization is None
 
 
 def test_layers_between_break_the_bond():
     x, _ = sample((4, 8, 8, 2))
     z = TKBatchNorm()(x, training=True)
-    assert fused.normalization_of(z) is not None
-    assert fused.normalization_of(keras.layers.MaxPooling2D()(z)) is None
-    assert fused.normalization_of(keras.layers.Dropout(0.5)(z, training=True)) is None
+    assert fused.origin_of(z).normalization is not None
+    assert fused.origin_of(keras.layers.MaxPooling2D()(z)) is None
+    assert fused.origin_of(keras.layers.Dropout(0.5)(z, training=True)) is None
 
 
 def test_the_whole_step_compiled_by_xla_learns_the_same():

@@ -162,13 +162,13 @@ def test_agrees_spike_for_spike_with_a_literal_simulation(seed, analog, blocks):
     network = SpikingNetwork.from_model(model)
     if analog:
         # The window that an analog input takes: as long as the longest.
-        shift = max(neurons.time_window for neurons in network.populations) - 7
+        shift = max(population.time_window for population in network.populations) - 7
         for population in both.simulator.populations:
             population.start += shift
     times, potentials, events, end = both.simulator.run(both.literal)
     for mode in ("event", "clock"):
         result = network.run(both.x[None], mode=mode, dtype="float64", verbose=0)
-        assert list(result.spike_times) == [neurons.name for neurons in network.populations]
+        assert list(result.spike_times) == [population.name for population in network.populations]
         for expected, (name, found) in zip(times, result.spike_times.items()):
             np.testing.assert_array_equal(found[0].ravel(), expected, err_msg=f"{mode} {name}")
         np.testing.assert_allclose(result.logits[0], potentials, rtol=1e-10, atol=1e-12)

@@ -104,10 +104,10 @@ def test_half_precision_model_is_compared_in_float32():
 def test_timing_of_the_phases():
     network = SpikingNetwork.from_model(applications.vgg16(width=0.05))
     assert (network.decision_step, network.time_steps) == (16 * 32, 17 * 32)
-    assert [neurons.start for neurons in network.populations] == list(range(0, 16 * 32, 32))
+    assert [network.phases[population].start for population in network.populations] == list(range(0, 16 * 32, 32))
     analog = SpikingNetwork.from_model(applications.vgg16(width=0.05, input_coding="analog"))
     assert (analog.decision_step, analog.time_steps) == (16 * 32, 17 * 32)
-    assert analog.input_layers == ()
+    assert analog.input_encoders == ()
     assert SpikingNetwork.from_model(applications.vgg16()).neurons == 280_586
 
 
@@ -117,7 +117,7 @@ def test_layers_wait_for_their_slowest_input():
     b = TTFSActivation(7, name="b")(L.Dense(4)(a))
     c = TTFSActivation(3, name="c")(L.Dense(4)(L.Add()([a, b])))
     network = SpikingNetwork.from_model(keras.Model(inputs, L.Dense(2)(c)))
-    assert {neurons.name: neurons.start for neurons in network.populations} == {"a": 0, "b": 5, "c": 12}
+    assert {population.name: phase.start for population, phase in network.phases.items()} == {"a": 0, "b": 5, "c": 12}
     assert (network.decision_step, network.time_steps) == (15, 22)
 
 
@@ -182,9 +182,9 @@ def test_recorded_potentials_fire_as_the_spikes_say():
 def test_batch_normalisation_is_folded():
     model = small_model()
     network = SpikingNetwork.from_model(model)
-    assert not any("norm" in step.name for step in network.steps)
-    step = next(step for step in network.steps if step.name == "dense1")
-    (weights,), bias = step.folded()
+    assert not any("norm" in node.name for node in network.nodes)
+    node = next(node for node in network.nodes if node.name == "dense1")
+    (weights,), bias = node.folded()
     x = np.random.default_rng(0).uniform(size=(4, 256 // 4))
     expected = model.get_layer("dense1_norm")(model.get_layer("dense1")(x))
     np.testing.assert_allclose(x @ weights + bias, expected, rtol=1e-4, atol=1e-5)
@@ -203,17 +203,17 @@ def test_folded_convolutions_give_the_potentials():
     model = keras.Model(inputs, L.Dense(2)(L.Concatenate()(outputs)))
     values = rng.uniform(size=(3, 5, 5, 2)).astype("float32")
     network = SpikingNetwork.from_model(model)
-    for step in network.steps:
-        if getattr(step, "layer", None) is None or len(step.shape) != 3:
+    for node in network.nodes:
+        if getattr(node, "layer", None) is None or len(node.shape) != 3:
             continue
-        weights, bias = step.folded("float32")
-        if isinstance(step.layer, L.DepthwiseConv2D):
+        weights, bias = node.folded("float32")
+        if isinstance(node.layer, L.DepthwiseConv2D):
             found = keras.ops.depthwise_conv(values, weights[0])
-        elif isinstance(step.layer, L.SeparableConv2D):
+        elif isinstance(node.layer, L.SeparableConv2D):
             found = keras.ops.separable_conv(values, *weights)
         else:
             found = keras.ops.conv(values, weights[0])
-        np.testing.assert_allclose(found + bias, step.made("float32")(values), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(found + bias, node.function("float32")(values), rtol=1e-4, atol=1e-5)
 
 
 def test_operations_of_a_known_network():
@@ -261,7 +261,7 @@ def test_analog_operations_beside_spikes():
 def test_check_finds_what_differs():
     model = small_model()
     network = SpikingNetwork.from_model(model)
-    first = next(step for step in network.steps if step.name == "conv1_1")
+    first = next(node for node in network.nodes if node.name == "conv1_1")
     kernel = first.kernels[0].copy()
     kernel[1, 1, 0, 2] += 1e-3
     other = keras.models.clone_model(model)
@@ -282,12 +282,14 @@ def test_check_finds_what_differs():
 
 
 def test_distance_of_a_mismatch_is_in_units_of_the_threshold():
-    model = keras.Sequential([keras.Input((1,)), TTFSActivation(name="a"), L.Dense(2)])
+    def made(t_d_0):
+        return keras.Sequential([keras.Input((1,)), TTFSActivation(t_d_0=t_d_0, name="a", dtype="float64"), L.Dense(2)])
+
+    model, shifted = made(0.0), made(1e-14)
     network = SpikingNetwork.from_model(model)
     threshold = network.populations[0].thresholds("float64").numpy()[5]
     x = np.array([[threshold + 3 * np.spacing(threshold)], [0.9]])
-    network.populations[0].t_d += 1e-14
-    report = check_equivalence(model, x, network=network, modes="event")
+    report = check_equivalence(model, x, network=SpikingNetwork.from_model(shifted), modes="event")
     assert report.layers[0].mismatches == 1
     assert report.layers[0].ulp == 3
     with pytest.raises(EquivalenceError):
@@ -432,12 +434,12 @@ def test_pictures(tmp_path):
         plots.membrane_potentials(result, "conv1_1_activation"),
         plots.membrane_potentials(result, "logits"),
         plots.spikes_per_neuron(result),
-        plots.spike_time_histogram(plots.count_spike_times(result), result.phases),
+        plots.spike_time_histogram(result.count_spike_times(), result.phases),
     ]
     for number, figure in enumerate(figures):
         figure.savefig(tmp_path / f"{number}.png")
         assert (tmp_path / f"{number}.png").stat().st_size > 5_000
-    spikes = {name: counts.sum() for name, counts in plots.count_spike_times(result).items()}
+    spikes = {name: counts.sum() for name, counts in result.count_spike_times().items()}
     assert spikes == {name: counts.sum() for name, counts in result.spike_counts.items()}
     with pytest.raises(ValueError, match="Expected a recorded layer among"):
         plots.membrane_potentials(result, "conv1_2_activation")

@@ -15,22 +15,23 @@ import keras_ttfs
 
 ROOT = pathlib.Path(__file__).parent.parent
 # A module may import modules of lower rank only.
-RANK = {
-    "temporal_kernel": 0,
-    "energy": 0,
-    "regularizers": 1,
-    "metrics": 1,
-    "fused": 1,
-    "layers": 2,
-    "topology": 3,
-    "spike_time": 3,
-    "callbacks": 4,
-    "models": 4,
-}
-RANK |= {"applications": 5, "snn.graph": 4, "snn.network": 5, "snn.equivalence": 6, "snn.plots": 0}
-RANK |= {"snn.codings.coding": 0, "snn.codings": 2, "snn.coded": 6, "snn": 7, "conversion": 8, "snn.codings.t2fsnn": 9}
-RANK |= {f"snn.codings.{name}": 1 for name in ("rate", "phase", "burst", "temporal_switch")}
-RANK |= {"keras_ttfs": 10}
+FLOORS = (
+    ("checks", "keras_internals", "energy", "snn.plots"),
+    ("temporal_kernel",),
+    ("fused", "metrics", "regularizers"),
+    ("layers",),
+    ("topology", "spike_time_layers"),
+    ("models", "callbacks", "snn.nodes", "snn.codings.coding"),
+    ("applications", "snn.reader", "snn.operations", "snn.results"),
+    ("snn.codings.rate", "snn.codings.phase", "snn.codings.burst", "snn.codings.temporal_switch", "snn.simulation"),
+    ("snn.network", "snn.codings"),
+    ("snn.equivalence", "snn.coded"),
+    ("snn",),
+    ("conversion",),
+    ("t2fsnn",),
+    ("keras_ttfs",),
+)
+RANK = {module: rank for rank, floor in enumerate(FLOORS) for module in floor}
 FORBIDDEN = {"absl", "tensorflow_datasets", "matplotlib", "sklearn", "experiments"}
 # The pictures of a simulation import matplotlib, an extra, when they are drawn.
 ALLOWED = {"snn.plots": {"matplotlib"}}
@@ -91,6 +92,10 @@ def test_import_is_light_and_registers_every_class():
 def test_everything_public_exists_and_is_documented():
     for name in keras_ttfs.__all__:
         assert getattr(keras_ttfs, name).__doc__, name
+
+
+def test_every_module_has_its_floor():
+    assert {module_name(path) for path in MODULES} == RANK.keys()
 
 
 def test_readme_examples_run_one_after_the_other():

@@ -10,9 +10,10 @@ from keras_ttfs import (
     TKBatchNorm,
     TTFSActivation,
     TTFSModel,
-    coding_report,
+    quantization_report,
 )
 from keras_ttfs.snn import SpikingNetwork
+from keras_ttfs.topology import layers_of
 
 L = keras.layers
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -93,7 +94,7 @@ def test_a_model_counts_as_its_spiking_network(make):
     result = network.run(X)
     assert model.neurons == network.neurons
     assert logs["spikes"] == pytest.approx(result.hidden_spikes, rel=1e-12)
-    assert logs["input_spikes"] == pytest.approx(sum(result.spikes[name] for name in result.input_layers), rel=1e-12)
+    assert logs["input_spikes"] == pytest.approx(sum(result.spikes[name] for name in result.input_encoders), rel=1e-12)
     assert logs["spikes_per_neuron"] == pytest.approx(result.hidden_spikes / network.neurons, rel=1e-12)
     assert sum(result.spikes.values()) > 0
 
@@ -256,7 +257,7 @@ def test_relaxation_of_layers_that_the_first_batch_builds(kind):
 
     class Watch(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
-            found = [layer for layer in model._flatten_layers() if isinstance(layer, TTFSActivation)]
+            found = layers_of(model, TTFSActivation)
             seen.append({float(layer.relaxation) for layer in found})
 
     model.fit(X, Y, epochs=3, verbose=0, callbacks=[RelaxationSchedule(2), Watch()])
@@ -272,10 +273,10 @@ def test_layers_of_one_name_in_several_blocks():
     first, second = block("one"), block("two")
     model = TTFSModel(inputs, L.Dense(10)(L.Flatten()(second(first(inputs)))))
     second.get_layer("n").gamma.assign([0.25])
-    assert [row.layer for row in coding_report(model, X)] == ["a", "a_1"]
+    assert [row.layer for row in quantization_report(model, X)] == ["a", "a_1"]
     opaque = keras.Input((8, 8, 1))
     with pytest.raises(ValueError, match="Received: layer 'blocks"):
-        coding_report(TTFSModel(opaque, Blocks()(TTFSActivation()(opaque))), X)
+        quantization_report(TTFSModel(opaque, Blocks()(TTFSActivation()(opaque))), X)
     history = TemporalKernelHistory(X)
     history.set_model(model)
     history.on_epoch_end(0)

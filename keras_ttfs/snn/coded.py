@@ -48,7 +48,7 @@ def activation_scales(nodes: list[Node], data: np.ndarray, batch_size: int = 100
     largest: dict = {}  # Of each neuron, its so many largest activations.
 
     def activate(population, potential):
-        activations = np.maximum(potential.numpy(), 0.0)
+        activations = np.maximum(potential, 0.0)
         candidates = np.concatenate([largest.get(population.name, activations[:0]), activations])
         largest[population.name] = np.partition(candidates, -min(kept, len(candidates)), axis=0)[-kept:]
         return activations

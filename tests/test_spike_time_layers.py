@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_ttfs import TTFSModel, spike_time
-from keras_ttfs.applications import vgg6
-from keras_ttfs.spike_time import LATE, NEVER
+from keras_ttfs import TTFSModel, spike_time_layers
+from keras_ttfs.applications import spike_time_vgg6
+from keras_ttfs.spike_time_layers import LATE, NEVER
 from tests.registry import SPIKE_TIME_LAYERS
 
 STEP = 1e-3
@@ -36,7 +36,7 @@ def in_z(times):
 @pytest.mark.parametrize("seed", range(8))
 def test_first_crossing_is_when_the_potential_first_reaches_the_threshold(seed):
     times, weights = random_neurons(seed)
-    found = spike_time.first_crossing(in_z(times)[None], weights).numpy()[0]
+    found = spike_time_layers.first_crossing(in_z(times)[None], weights).numpy()[0]
     grid = np.arange(0, 11, STEP)
     for own, z in zip(weights.T, found):
         reached = np.array([potential(t, times, own) >= 1 for t in grid])
@@ -48,7 +48,7 @@ def test_first_crossing_is_when_the_potential_first_reaches_the_threshold(seed):
 
 
 def test_inputs_at_the_same_time_and_a_spike_at_an_inputs_time():
-    crossing = spike_time.first_crossing
+    crossing = spike_time_layers.first_crossing
     assert crossing([[1.0, 1.0]], [[0.75], [0.75]]).numpy() == pytest.approx(3.0)
     # The potential is 1 at z = 2 exactly, where the second input has not sent anything yet.
     for second in (-1.5, 0.5):
@@ -71,13 +71,13 @@ def test_gradients_are_finite_differences(seed):
     inputs = tf.constant(z), tf.constant(weights)
     with tf.GradientTape() as tape:
         tape.watch(inputs)
-        out = spike_time.first_crossing(*inputs)
+        out = spike_time_layers.first_crossing(*inputs)
     assert (out.numpy() < NEVER).any()
     gradients = [gradient.numpy() for gradient in tape.gradient(out, inputs, upstream)]
     fires = out.numpy() < NEVER
 
     def loss(z, weights):
-        values = spike_time.first_crossing(z, weights).numpy()
+        values = spike_time_layers.first_crossing(z, weights).numpy()
         return (np.where(fires, values, 0.0) * upstream).sum()
 
     for which, value in enumerate((z, weights)):
@@ -97,19 +97,19 @@ def test_silent_neurons_and_silent_inputs_get_no_gradient():
     z, weights = tf.constant([[1.0, 2.0, NEVER]]), tf.constant([[0.4], [0.4], [9.0]])
     with tf.GradientTape() as tape:
         tape.watch((z, weights))
-        out = spike_time.first_crossing(z, weights)
+        out = spike_time_layers.first_crossing(z, weights)
     assert out.numpy() == [[NEVER]]
     assert not any(gradient.numpy().any() for gradient in tape.gradient(out, (z, weights)))
 
 
 def test_weight_sum_cost():
     weights = np.array([[0.5, 2.0, -1.0], [0.2, -0.5, 0.0]], "float32")
-    assert float(spike_time.weight_sum_cost(weights)) == pytest.approx((0.3 + 0.0 + 2.0) / 3)
+    assert float(spike_time_layers.weight_sum_cost(weights)) == pytest.approx((0.3 + 0.0 + 2.0) / 3)
 
 
 def test_logits_keep_the_order_of_spikes():
     z = np.array([1.0, 20.0, LATE, 90.0, 5e4, NEVER], "float32")
-    logits = spike_time.spike_logits(z).numpy()
+    logits = spike_time_layers.spike_logits(z).numpy()
     np.testing.assert_array_equal(logits[:3], -z[:3])
     np.testing.assert_allclose(logits[3:], -(LATE + np.log(z[3:] / LATE)), rtol=1e-6)
     assert (np.diff(logits) < 0).all()
@@ -117,11 +117,11 @@ def test_logits_keep_the_order_of_spikes():
 
 def test_encoding_and_pooling():
     x = np.array([[0.0, 0.25, 1.0]], "float32")
-    encoder = spike_time.SpikeTimeEncode()
+    encoder = spike_time_layers.SpikeTimeEncode()
     np.testing.assert_allclose(encoder(x), np.exp(3 * (1 - x)), rtol=1e-6)
     assert encoder.neurons == 3 and float(encoder.spikes.result()) == 3
     z = np.array([[4.0, NEVER, NEVER, NEVER], [2.0, 3.0, NEVER, NEVER]], "float32").reshape(1, 2, 4, 1)
-    np.testing.assert_array_equal(spike_time.SpikeTimePooling2D(2)(z).numpy().ravel(), [2.0, NEVER])
+    np.testing.assert_array_equal(spike_time_layers.SpikeTimePooling2D(2)(z).numpy().ravel(), [2.0, NEVER])
 
 
 @pytest.mark.parametrize(("layer", "kwargs"), SPIKE_TIME_LAYERS, ids=lambda value: getattr(value, "__name__", ""))
@@ -143,7 +143,7 @@ def test_convolution_is_the_dense_layer_at_every_place():
     """Values, and gradients of inputs and weights."""
     rng = np.random.default_rng(0)
     z, upstream = np.exp(rng.uniform(0, 1, (2, 5, 4, 3))), rng.normal(size=(2, 5, 4, 6))
-    layer = spike_time.SpikeTimeConv2D(6, dtype="float64")
+    layer = spike_time_layers.SpikeTimeConv2D(6, dtype="float64")
     layer(z)
     layer.kernel.assign(rng.normal(0.15, 0.3, layer.kernel.shape))
     inputs, weights = tf.constant(z), tf.constant(layer.kernel.numpy())
@@ -155,7 +155,7 @@ def test_convolution_is_the_dense_layer_at_every_place():
         neurons = []
         for sample, row, column in np.ndindex(2, 5, 4):
             patch = tf.gather(flat, bordered[sample, row : row + 3, column : column + 3].ravel())
-            neurons.append(spike_time.first_crossing(tf.concat([patch, [1.0]], axis=0)[None], weights)[0])
+            neurons.append(spike_time_layers.first_crossing(tf.concat([patch, [1.0]], axis=0)[None], weights)[0])
         expected = tf.reshape(tf.stack(neurons), whole.shape)
     assert (whole.numpy() < NEVER).any() and (whole.numpy() >= NEVER).any()
     np.testing.assert_allclose(whole, expected, rtol=1e-9)
@@ -165,25 +165,21 @@ def test_convolution_is_the_dense_layer_at_every_place():
 
 
 def test_a_bias_lets_neurons_fire_whose_inputs_are_silent():
-    layer = spike_time.SpikeTimeDense(2)
+    layer = spike_time_layers.SpikeTimeDense(2)
     layer(np.ones((1, 3), "float32"))
     layer.kernel.assign([[0.5, 0.5]] * 3 + [[3.0, 0.5]])
     np.testing.assert_allclose(layer(np.full((1, 3), NEVER, "float32")), [[1.5, NEVER]])
 
 
 def test_vgg_of_spike_times():
-    model = vgg6(width=0.25, activation="spike_time", seed=1)
+    model = spike_time_vgg6(width=0.25, seed=1)
     assert model.neurons == 64 + 2 * 8 * 64 + 2 * 16 * 16 + 32 + 10
-    again = vgg6(width=0.25, activation="spike_time", seed=1)
+    again = spike_time_vgg6(width=0.25, seed=1)
     for one, other in zip(model.get_weights(), again.get_weights()):
         np.testing.assert_array_equal(one, other)
-    for wrong, message in (
-        ({"l2": 1e-4}, "Expected l2=0 with activation='spike_time'. Received: l2=0.0001"),
-        ({"dropout": 1.0}, "Expected dropout=0"),
-        ({"input_coding": "analog"}, "Expected input_coding='ttfs'"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            vgg6(activation="spike_time", **wrong)
+    for wrong in ("l2", "dropout", "input_coding", "tau_0"):
+        with pytest.raises(TypeError, match=wrong):
+            spike_time_vgg6(**{wrong: 0.5})
 
 
 def test_learns_digits_counts_spikes_and_loads_in_a_fresh_process(tmp_path):
@@ -192,9 +188,9 @@ def test_learns_digits_counts_spikes_and_loads_in_a_fresh_process(tmp_path):
     data = datasets.load_digits()
     x, y = (data.images / 16).astype("float32")[..., None], data.target
     inputs = keras.Input((8, 8, 1))
-    hidden = spike_time.SpikeTimeConv2D(8, seed=0)(spike_time.SpikeTimeEncode()(inputs))
-    hidden = keras.layers.Flatten()(spike_time.SpikeTimePooling2D()(hidden))
-    outputs = spike_time.SpikeTimeOutput(10, seed=1)(spike_time.SpikeTimeDense(32, seed=2)(hidden))
+    hidden = spike_time_layers.SpikeTimeConv2D(8, seed=0)(spike_time_layers.SpikeTimeEncode()(inputs))
+    hidden = keras.layers.Flatten()(spike_time_layers.SpikeTimePooling2D()(hidden))
+    outputs = spike_time_layers.SpikeTimeOutput(10, seed=1)(spike_time_layers.SpikeTimeDense(32, seed=2)(hidden))
     model = TTFSModel(inputs, outputs)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(3e-3), loss, metrics=["accuracy"])
@@ -202,7 +198,7 @@ def test_learns_digits_counts_spikes_and_loads_in_a_fresh_process(tmp_path):
     assert not any("spikes" in name for name in history)
     scores = model.evaluate(x[1400:], y[1400:], return_dict=True, verbose=0)
     assert scores["accuracy"] > 0.75
-    layers = [layer.output for layer in model.layers if isinstance(layer, spike_time.SpikeTimeConv2D)]
+    layers = [layer.output for layer in model.layers if isinstance(layer, spike_time_layers.SpikeTimeConv2D)]
     layers.append(model.layers[-2].output)
     fired = sum((z.numpy() < NEVER).sum() for z in keras.Model(inputs, layers)(x[1400:]))
     assert scores["spikes"] == pytest.approx(fired / len(x[1400:])) and scores["input_spikes"] == 64
@@ -221,11 +217,20 @@ def test_learns_digits_counts_spikes_and_loads_in_a_fresh_process(tmp_path):
 
 def test_wrong_arguments():
     for make, message in (
-        (lambda: spike_time.SpikeTimeDense(0), "Expected units to be an integer >= 1. Received: units=0"),
-        (lambda: spike_time.SpikeTimeConv2D(2.7), "Expected filters to be an integer >= 1. Received: filters=2.7"),
-        (lambda: spike_time.SpikeTimeEncode(0.0), "Expected scale to be a finite number > 0"),
-        (lambda: spike_time.SpikeTimeConv2D(3, cost=-1), "Expected cost >= 0. Received: cost=-1"),
-        (lambda: spike_time.SpikeTimeDense(3, dtype="mixed_bfloat16"), "Expected a policy of float32 or float64"),
+        (lambda: spike_time_layers.SpikeTimeDense(0), "Expected units to be an integer >= 1. Received: units=0"),
+        (
+            lambda: spike_time_layers.SpikeTimeConv2D(2.7),
+            "Expected filters to be an integer >= 1. Received: filters=2.7",
+        ),
+        (lambda: spike_time_layers.SpikeTimeEncode(0.0), "Expected scale to be a finite number > 0"),
+        (
+            lambda: spike_time_layers.SpikeTimeConv2D(3, cost=-1),
+            r"Expected cost to be a finite number >= 0 \[1\]. Received: cost=-1",
+        ),
+        (
+            lambda: spike_time_layers.SpikeTimeDense(3, dtype="mixed_bfloat16"),
+            "Expected a policy of float32 or float64",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             make()
