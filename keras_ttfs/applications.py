@@ -28,9 +28,7 @@ def vgg16(input_shape=(32, 32, 3), classes=10, **kwargs):
         width: float > 0: factor on every hidden channel count.
         time_window, tau_0, t_d_0, z_max_0, rounding, kernel_gradient: of every TTFSActivation.
         input_coding: `"ttfs"` encodes the input as spikes (the paper); `"analog"` injects it as it is.
-        activation: `"ttfs"`; `"relu"` for the ReLU twin: the same layers and the same weights layout, no kernels;
-            `"spike_time"` for the same blocks of neurons without kernels and normalisation (`keras_ttfs.spike_time`),
-            which have no dropout and no L2, and where the arguments of kernels and normalisation mean nothing.
+        activation: `"ttfs"`; `"relu"` for the ReLU twin: the same layers and the same weights layout, no kernels.
         dropout: float in [0, 1]: factor on the authors' rates (0.3 after the first convolution, 0.4 after each that no
             pooling follows, 0.5 after flattening and each dense layer). 0: none, 1: theirs.
         l2: float >= 0: factor of the squared norm of every weight matrix in the loss.
@@ -55,6 +53,48 @@ def vgg16(input_shape=(32, 32, 3), classes=10, **kwargs):
 def vgg6(input_shape=(8, 8, 1), classes=10, **kwargs):
     """A small network in VGG's manner for small images: conv 32,32,P,64,64,P, dense 128, classes. Arguments as `vgg16`."""
     return _vgg("vgg6", VGG6_BLOCKS, VGG6_DENSE, input_shape, classes, **kwargs)
+
+
+def spike_time_vgg6(input_shape=(8, 8, 1), classes=10, *, width=1.0, seed=None, name="spike_time_vgg6"):
+    """The blocks of `vgg6`, of neurons in the spike-time domain: without temporal kernel, time window and normalisation.
+
+    conv 32,32,P,64,64,P, dense 128, classes, of the layers of Zhou et al. The logits say how early each output neuron
+    fires. Spike times are real numbers, so there are no time steps. The layers sort their inputs and add them one by one,
+    which takes far longer than a convolution.
+
+    >>> spike_time_vgg6(width=0.25).neurons
+    1642
+
+    Args:
+        input_shape: `(height, width, channels)`, at least 4x4; intensities in [0, 1].
+        classes: int >= 2.
+        width: float > 0: factor on every hidden channel count [1].
+        seed: int or None, of the initial weights.
+        name: str, of the model.
+
+    Returns:
+        A TTFSModel.
+
+    Raises:
+        ValueError: "Expected ... Received: ...".
+
+    Reference: Zhou et al., "Temporal-coded deep spiking neural network with easy training and robust performance", AAAI
+    2021.
+    """
+    _check_size(input_shape, 2 ** len(VGG6_BLOCKS), classes, width)
+    next_seed = _seeds(seed)
+    inputs = keras.Input(input_shape)
+    x = spike_time.SpikeTimeEncode(name="encode")(inputs)
+    for i, block in enumerate(VGG6_BLOCKS, 1):
+        for j, filters in enumerate(block, 1):
+            filters = max(1, round(width * filters))
+            x = spike_time.SpikeTimeConv2D(filters, seed=next_seed(), name=f"conv{i}_{j}")(x)
+        x = spike_time.SpikeTimePooling2D(2, name=f"pool{i}")(x)
+    x = keras.layers.Flatten(name="flatten")(x)
+    for i, units in enumerate(VGG6_DENSE, 1):
+        x = spike_time.SpikeTimeDense(max(1, round(width * units)), seed=next_seed(), name=f"dense{i}")(x)
+    logits = spike_time.SpikeTimeOutput(classes, seed=next_seed(), name="logits")(x)
+    return TTFSModel(inputs, logits, lambda_tr=0.0, lambda_tb=0.0, name=name)
 
 
 def _vgg(
@@ -86,16 +126,7 @@ def _vgg(
     if not 0.0 <= bn_momentum < 1.0:
         raise ValueError(f"Expected bn_momentum in [0, 1). Received: bn_momentum={bn_momentum!r}")
     kwargs.setdefault("name", name)
-    seeds = iter(range(seed * 1000, (seed + 1) * 1000)) if seed is not None else None
-
-    def next_seed():
-        return next(seeds) if seeds is not None else None
-
-    if activation == "spike_time":
-        for label, value, only in (("dropout", dropout, 0), ("l2", l2, 0), ("input_coding", input_coding, "ttfs")):
-            if value != only:
-                raise ValueError(f"Expected {label}={only!r} with activation='spike_time'. Received: {label}={value!r}")
-        return _spike_time_vgg(blocks, dense, input_shape, classes, width, next_seed, **kwargs)
+    next_seed = _seeds(seed)
 
     def activate(x, label):
         if activation == "relu" and label != "input":
@@ -144,19 +175,10 @@ def _vgg(
     return TTFSModel(inputs, head(x), lambda_tr=lambda_tr, lambda_tb=lambda_tb, **kwargs)
 
 
-def _spike_time_vgg(blocks, dense, input_shape, classes, width, next_seed, **kwargs):
-    inputs = keras.Input(input_shape)
-    x = spike_time.SpikeTimeEncode(name="encode")(inputs)
-    for i, block in enumerate(blocks, 1):
-        for j, filters in enumerate(block, 1):
-            filters = max(1, round(width * filters))
-            x = spike_time.SpikeTimeConv2D(filters, seed=next_seed(), name=f"conv{i}_{j}")(x)
-        x = spike_time.SpikeTimePooling2D(2, name=f"pool{i}")(x)
-    x = keras.layers.Flatten(name="flatten")(x)
-    for i, units in enumerate(dense, 1):
-        x = spike_time.SpikeTimeDense(max(1, round(width * units)), seed=next_seed(), name=f"dense{i}")(x)
-    logits = spike_time.SpikeTimeOutput(classes, seed=next_seed(), name="logits")(x)
-    return TTFSModel(inputs, logits, lambda_tr=0.0, lambda_tb=0.0, **kwargs)
+def _seeds(seed):
+    """A function that gives the next layer's seed, None if `seed` is."""
+    seeds = iter(range(seed * 1000, (seed + 1) * 1000)) if seed is not None else None
+    return lambda: next(seeds) if seeds is not None else None
 
 
 def _head_dtype():
@@ -168,7 +190,7 @@ def _convolution(filters, **kwargs):
     return keras.layers.Conv2D(filters, 3, padding="same", **kwargs)
 
 
-def _check_vgg(input_shape, smallest, classes, width, input_coding, activation, dropout, l2, gamma_0):
+def _check_size(input_shape, smallest, classes, width):
     if len(input_shape) != 3 or any(size is None or size < smallest for size in input_shape[:2]):
         raise ValueError(
             f"Expected input_shape (height, width, channels) of at least {smallest}x{smallest}. "
@@ -177,10 +199,14 @@ def _check_vgg(input_shape, smallest, classes, width, input_coding, activation, 
     if isinstance(classes, bool) or not isinstance(classes, int) or classes < 2:
         raise ValueError(f"Expected classes to be an integer >= 2. Received: classes={classes!r}")
     _check_number("width", width, positive=True, unit="1")
+
+
+def _check_vgg(input_shape, smallest, classes, width, input_coding, activation, dropout, l2, gamma_0):
+    _check_size(input_shape, smallest, classes, width)
     _check_number("gamma_0", gamma_0, unit="1")
     for name, value, choices in (
         ("input_coding", input_coding, ("ttfs", "analog")),
-        ("activation", activation, ("ttfs", "relu", "spike_time")),
+        ("activation", activation, ("ttfs", "relu")),
     ):
         if value not in choices:
             raise ValueError(f"Expected {name} to be one of {choices}. Received: {name}={value!r}")
