@@ -67,9 +67,7 @@ class Config:
     )
     lambda_tb: float = _field(1e-5, "Weight of the pruning probability P_TB [1].", NOT_NEGATIVE, network=True)
     relaxation: bool = _field(True, "Stochastic relaxation until target_epoch.")
-    target_epoch: int = _field(
-        0, "e_tar of the stochastic relaxation [epochs]; 0: no relaxation.", NOT_NEGATIVE
-    )
+    target_epoch: int = _field(0, "e_tar of the stochastic relaxation [epochs]; 0: no relaxation.", NOT_NEGATIVE)
     gamma_0: float = _field(1.0, "Initial scale of batch normalisation [1].", network=True)
     bn_momentum: float = _field(
         0.99, "Momentum of the moving statistics of batch normalisation [1].", SHARE, BELOW_ONE, network=True
@@ -95,9 +93,7 @@ class Config:
     )
     augment: bool = _field(True, "Zero-pad and crop at random; flip too on CIFAR.")
     train_images: int = _field(0, "Use only the first so many training images [images]; 0: all.", NOT_NEGATIVE)
-    seed: int = _field(
-        0, "Seed of weights, order, augmentation, dropout and relaxation.", NOT_NEGATIVE, network=True
-    )
+    seed: int = _field(0, "Seed of weights, order, augmentation, dropout and relaxation.", NOT_NEGATIVE, network=True)
     dtype_policy: str = _field(
         "float32", "Keras dtype policy.", choices=("float32", "mixed_bfloat16", "mixed_float16", "float64")
     )

@@ -30,7 +30,10 @@ class Split:
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """A data set: training and validation splits, and `test()`, which loads the test split. A run does so once, at its end."""
+    """A data set: training and validation splits, and `test`, which loads the test split.
+
+    A run calls `test` once, at its end.
+    """
 
     train: Split
     validation: Split
