@@ -46,9 +46,7 @@ SHARED_FLAGS = {
     "workdir": SharedFlag(
         str, None, "Directory of everything that the command makes; resumes what it holds.", required=True
     ),
-    "model": SharedFlag(
-        str, None, "Trained model, a .keras file; table2 and convert want the ReLU twin.", required=True
-    ),
+    "model": SharedFlag(str, None, "Trained model, a .keras file.", required=True),
     "dataset": SharedFlag(str, "digits", "Data set of the model.", choices=config.choices("dataset")),
     "data_dir": SharedFlag(str, None, "Directory of tensorflow-datasets; its own default if not given."),
     "download": SharedFlag(bool, False, "Download and prepare the data set if it is not there."),
