@@ -305,7 +305,7 @@ def test_every_field_of_config_has_its_flag_and_help():
     values(["test"])
     assert commands.config_from_flags(values) == Config()
     for name, field in config_module.FIELDS.items():
-        assert values[name].help == field.metadata["help"] and len(field.metadata["help"]) > 10, name
+        assert values[name].help.endswith(field.metadata["help"]) and len(field.metadata["help"]) > 10, name
         if field.metadata["choices"]:
             assert list(field.metadata["choices"]) == values[name].parser.enum_values
 
