@@ -242,7 +242,7 @@ def sweep(options: flags.FlagValues) -> dict[str, Any]:
         name: statistics.median(value / mean for value, mean in zip(values, rounds)) for name, values in windows.items()
     }
     spread = max(relative.values()) / min(relative.values())
-    print(f"T from 8 to 128: slowest / fastest step {spread:.3f}")
+    print(f"T from 8 to 128: slowest / fastest training step {spread:.3f}")
     return {
         "width": options.width,
         "batch_size": options.batch_size,

@@ -24,7 +24,6 @@ def define_flags() -> None:
 
 def conversions(options: flags.FlagValues) -> dict[str, Any]:
     """The result of all windows, as it is and calibrated."""
-    command.existing_model(options.model)
     import keras
 
     import keras_ttfs
@@ -100,6 +99,7 @@ def conversion(
 
 def main(options: flags.FlagValues) -> None:
     path = options.output or command.beside_model(options.model, "conversion.json")
+    command.existing_model(options.model)
     job = Job("conversion", path, lambda results: conversions(options), overwrite=options.overwrite)
     run_jobs([job], path)
     print(f"\nFile: {path}")
