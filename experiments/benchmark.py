@@ -1,6 +1,6 @@
 """Times training and simulation beside the ReLU twin: `python -m experiments.benchmark --parts=training --output=DIR`.
 
-Whatever is compared runs interleaved in one process, so that whatever else the machine does falls on all alike; ratios are
+What is compared runs interleaved in one process, because the other work of the machine then slows all of it alike. Ratios are
 of medians. Every part writes one JSON file to the output directory, and a plot where there is something to see.
 """
 
@@ -8,15 +8,21 @@ import gc
 import os
 import statistics
 import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+from absl import flags
 
-from absl import app, flags
-
+from experiments import command
 from experiments.processes import in_new_process
+from experiments.runs import Job, run_jobs
 
-PARTS = ("training", "sweep", "pipeline", "simulation")
+if TYPE_CHECKING:
+    import keras
+
+    import keras_ttfs
+
+Seconds = dict[str, list[float]]
 RELU, TTFS = "Keras ReLU", "TTFS"
 TORCH_ROUNDS = 5
 WINDOW_ROUNDS = 60
@@ -28,10 +34,32 @@ SWEEP = {
 }
 
 
-def interleaved(ways, rounds, warm_up=2, settle=0, label=""):
-    """`{name: [seconds of each round]}` of functions called in turn, each round beginning with the next of them.
+def define_flags() -> None:
+    command.define_shared_flags("overwrite")
+    flags.DEFINE_string("output", None, "Directory of the result files.")
+    flags.DEFINE_multi_enum("parts", ["training"], list(PARTS), "What to measure; repeat the flag for several.")
+    flags.DEFINE_float("width", 1.0, "Factor on VGG-16's hidden channel counts [1].", lower_bound=0.01)
+    flags.DEFINE_enum("dtype_policy", "float32", ["float32", "mixed_bfloat16"], "Precision of training steps.")
+    flags.DEFINE_integer("time_window", 32, "simulation: T, steps of one phase [steps].", lower_bound=4)
+    flags.DEFINE_integer("images", 1000, "simulation: for predict and event [images].", lower_bound=1)
+    flags.DEFINE_integer("clock_images", 100, "simulation: for the clock simulation [images].", lower_bound=1)
+    flags.DEFINE_integer("batch_size", 128, "Images at a time [images].", lower_bound=4)
+    flags.DEFINE_integer(
+        "rounds",
+        15,
+        "Times that each is measured, after the warm-up; the pipeline a third of them, T 60.",
+        lower_bound=1,
+    )
+    flags.DEFINE_integer("runs", 3, "training: processes, each with networks of its own.", lower_bound=1)
+    flags.mark_flag_as_required("output")
 
-    Each is called `settle` times before it is timed, where what ran before it must not disturb it.
+
+def interleaved(
+    ways: dict[str, Callable[[], Any]], rounds: int, warm_up: int = 2, settle: int = 0, label: str = ""
+) -> Seconds:
+    """`{name: [seconds of each round]}` of functions called in turn. Each round begins with the next of them.
+
+    Each function is called `settle` times before it is timed, where what ran before must not disturb it.
     """
     names, seconds = list(ways), {name: [] for name in ways}
     for number in range(-warm_up, rounds):
@@ -48,20 +76,19 @@ def interleaved(ways, rounds, warm_up=2, settle=0, label=""):
     return seconds
 
 
-def peak_memory():
-    """Of this process [MiB]. Not getrusage's: a child inherits its parent's there. Linux only; elsewhere NaN."""
-    return _memory("VmHWM")
+def peak_memory() -> float:
+    """Peak memory of this process [MiB]. Linux only; elsewhere NaN.
 
-
-def _memory(field):
+    Not from getrusage, because a child inherits its parent's peak there.
+    """
     try:
         with open("/proc/self/status") as status:
-            return next(int(line.split()[1]) for line in status if line.startswith(field)) / 1024
+            return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024
     except OSError:
         return float("nan")
 
 
-def plain_keras(model):
+def plain_keras(model: "keras.Model") -> "keras.Model":
     """A ReLU twin without anything of this library: keras.Model, keras.layers.BatchNormalization, Keras' own step."""
     import keras
 
@@ -74,7 +101,7 @@ def plain_keras(model):
     return keras.models.clone_model(keras.Model(model.inputs, model.outputs), clone_function=swap)
 
 
-def _stack(depth, activation, width, time_window):
+def _stack(depth: int, activation: str, width: float, time_window: int) -> "keras_ttfs.TTFSModel":
     """`depth` 3x3 convolutions of 64 channels at 32x32."""
     import keras
 
@@ -88,8 +115,13 @@ def _stack(depth, activation, width, time_window):
     return TTFSModel(inputs, keras.layers.Dense(10)(keras.layers.GlobalAveragePooling2D()(x)))
 
 
-def training_step(name, *, width, batch_size, time_window=32, depth=None):
-    """A function that does one training step of VGG-16 (or of `depth` convolutions) on a batch of random images."""
+def training_step(
+    name: str, *, width: float, batch_size: int, time_window: int = 32, depth: int | None = None
+) -> Callable[..., float]:
+    """A function that does one training step of VGG-16, or of `depth` convolutions, and returns the loss.
+
+    It takes an iterator over batches. Without one, it trains on the same batch of random images each time.
+    """
     import keras
     import tensorflow as tf
 
@@ -111,7 +143,7 @@ def training_step(name, *, width, batch_size, time_window=32, depth=None):
     return lambda data=None: float(model.train_function(iter([batch]) if data is None else data)["loss"])
 
 
-def _training_run(width, batch_size, policy, rounds):
+def _training_run(width: float, batch_size: int, policy: str, rounds: int) -> dict[str, Any]:
     import keras
 
     from experiments import benchmark_torch
@@ -119,7 +151,7 @@ def _training_run(width, batch_size, policy, rounds):
     keras.config.set_dtype_policy(policy)
     ways = {name: training_step(name, width=width, batch_size=batch_size) for name in (RELU, TTFS)}
     seconds = interleaved(ways, rounds)
-    torch = benchmark_torch.steps(width, batch_size, policy == "mixed_bfloat16")
+    torch = benchmark_torch.training_steps(width, batch_size, policy == "mixed_bfloat16")
     # Two frameworks take turns: the first step of a turn finds caches and threads as the other left them.
     if torch:
         ways = {TTFS: ways[TTFS], **torch}
@@ -127,8 +159,8 @@ def _training_run(width, batch_size, policy, rounds):
     return seconds
 
 
-def _step_memory(name, width, batch_size, policy):
-    """Peak of TensorFlow's allocator over some steps, weights included, and of the process [MiB]."""
+def _training_memory(name: str, width: float, batch_size: int, policy: str) -> dict[str, float]:
+    """Peak of TensorFlow's allocator over some training steps, weights included, and of the process [MiB]."""
     import keras
     import tensorflow as tf
 
@@ -139,19 +171,19 @@ def _step_memory(name, width, batch_size, policy):
     gc.collect()
     device = "GPU:0" if tf.config.list_physical_devices("GPU") else "CPU:0"
     tf.config.experimental.reset_memory_stats(device)
-    # The executor's order, and with it the peak, differs from step to step.
+    # The executor's order, and with it the peak, differs from one training step to the next.
     for _ in range(20):
         step()
     return {"tensors": tf.config.experimental.get_memory_info(device)["peak"] / 2**20, "process": peak_memory()}
 
 
-def training(options):
+def training(options: flags.FlagValues) -> dict[str, Any]:
     """Interleaved training steps, each run in a new process, and the peak memory of each network's steps."""
     from experiments import benchmark_torch
 
     arguments = options.width, options.batch_size, options.dtype_policy
     runs = [in_new_process(_training_run, *arguments, options.rounds) for _ in range(options.runs)]
-    peaks = {name: in_new_process(_step_memory, name, *arguments) for name in (RELU, TTFS)}
+    peaks = {name: in_new_process(_training_memory, name, *arguments) for name in (RELU, TTFS)}
     memory = {kind: {name: round(peaks[name][kind], 1) for name in peaks} for kind in ("tensors", "process")}
     median = [{name: statistics.median(run[name]) for name in (RELU, TTFS)} for run in runs]
     result = {
@@ -181,7 +213,7 @@ def training(options):
     return result
 
 
-def _sweep_run(what, width, batch_size, policy, rounds):
+def _sweep_run(what: str, width: float, batch_size: int, policy: str, rounds: int) -> Seconds:
     import keras
 
     keras.config.set_dtype_policy(policy)
@@ -195,22 +227,22 @@ def _sweep_run(what, width, batch_size, policy, rounds):
     return interleaved(ways, WINDOW_ROUNDS if what == "time_window" else rounds)
 
 
-def sweep(options):
+def sweep(options: flags.FlagValues) -> dict[str, Any]:
     """Seconds per training step over T, width, batch size and depth, one process each, everything in it interleaved.
 
-    T has more rounds than the others: its claim is about a difference of two per cent.
+    T has more rounds than the others, because its claim is about a difference of two per cent.
     """
     arguments = options.width, options.batch_size, options.dtype_policy, options.rounds
     seconds = {what: in_new_process(_sweep_run, what, *arguments) for what in SWEEP}
     median = {what: {name: statistics.median(v) for name, v in runs.items()} for what, runs in seconds.items()}
-    # Each round by itself: the machine's speed drifts by more than T could change anything.
+    # Each round by itself, because the machine's speed drifts by more than T could change it.
     windows = seconds["time_window"]
     rounds = [statistics.mean(values) for values in zip(*windows.values())]
     relative = {
         name: statistics.median(value / mean for value, mean in zip(values, rounds)) for name, values in windows.items()
     }
     spread = max(relative.values()) / min(relative.values())
-    print(f"T from 8 to 128: slowest / fastest step {spread:.3f}")
+    print(f"T from 8 to 128: slowest / fastest training step {spread:.3f}")
     return {
         "width": options.width,
         "batch_size": options.batch_size,
@@ -222,7 +254,7 @@ def sweep(options):
     }
 
 
-def _pipeline_run(width, batch_size, policy, rounds):
+def _pipeline_run(width: float, batch_size: int, policy: str, rounds: int) -> Seconds:
     import keras
     import numpy as np
 
@@ -248,7 +280,7 @@ def _pipeline_run(width, batch_size, policy, rounds):
     return {name: [value / counts.get(name, many // 5) for value in values] for name, values in seconds.items()}
 
 
-def pipeline(options):
+def pipeline(options: flags.FlagValues) -> dict[str, Any]:
     """Seconds per batch: of the input pipeline, of a training step on a constant batch, and of both sharing the cores."""
     seconds = in_new_process(
         _pipeline_run, options.width, options.batch_size, options.dtype_policy, max(3, options.rounds // 3)
@@ -267,7 +299,9 @@ def pipeline(options):
     }
 
 
-def _networks(width, time_window, images=64):
+def _networks(
+    width: float, time_window: int, images: int = 64
+) -> tuple["keras_ttfs.TTFSModel", "keras_ttfs.TTFSModel", "keras_ttfs.snn.SpikingNetwork"]:
     """VGG-16 as ReLU model, as TTFS model and as SpikingNetwork. Batch statistics of random images make them active."""
     import keras
     import numpy as np
@@ -285,7 +319,9 @@ def _networks(width, time_window, images=64):
     return relu, ttfs, SpikingNetwork.from_model(ttfs)
 
 
-def _simulation_run(width, time_window, images, clock_images, batch_size, rounds):
+def _simulation_run(
+    width: float, time_window: int, images: int, clock_images: int, batch_size: int, rounds: int
+) -> Seconds:
     import numpy as np
 
     relu, ttfs, network = _networks(width, time_window)
@@ -302,7 +338,7 @@ def _simulation_run(width, time_window, images, clock_images, batch_size, rounds
     return {name: [value / counts.get(name, images) for value in values] for name, values in seconds.items()}
 
 
-def _clock_memory(width, time_window, batch_size):
+def _clock_memory(width: float, time_window: int, batch_size: int) -> float:
     import numpy as np
 
     _, _, network = _networks(width, time_window, images=4)
@@ -311,7 +347,7 @@ def _clock_memory(width, time_window, batch_size):
     return peak_memory()
 
 
-def simulation(options):
+def simulation(options: flags.FlagValues) -> dict[str, Any]:
     """Seconds per image of `predict` and of the simulations; peak memory of a process that runs one clock batch."""
     size = options.batch_size
     images, clock_images, rounds = options.images, options.clock_images, options.rounds
@@ -341,48 +377,36 @@ def simulation(options):
     }
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"Expected flags only. Received: {argv[1:]}")
-    from experiments import plots
-    from experiments.files import write_json
-    from experiments.train import provenance
+# A part of the benchmark is the name of its result file.
+PARTS = {"training": training, "sweep": sweep, "pipeline": pipeline, "simulation": simulation}
 
-    options = flags.FLAGS
+
+def jobs(options: flags.FlagValues) -> list[Job]:
+    """A job for each part."""
+    from experiments.provenance import provenance
+
     origin = provenance()
-    paths = {part: os.path.join(options.output, f"{_file_name(part, options)}.json") for part in options.parts}
-    there = [path for path in paths.values() if os.path.exists(path)]
-    if there and not options.overwrite:
-        raise SystemExit(f"FileExistsError: Expected new result files. Received: {', '.join(there)}. Pass --overwrite.")
-    os.makedirs(options.output, exist_ok=True)
-    for part, path in paths.items():
-        print(
-            f"{part}: VGG-16, width {options.width:g}, batch {options.batch_size}, {options.dtype_policy}", flush=True
+
+    def job(part):
+        name = f"training_{options.dtype_policy}_{options.width:g}" if part == "training" else part
+        return Job(
+            part,
+            os.path.join(options.output, f"{name}.json"),
+            lambda results: {**PARTS[part](options), **origin},
+            overwrite=options.overwrite,
+            title=f"{part}: VGG-16, width {options.width:g}, batch {options.batch_size}, {options.dtype_policy}",
         )
-        write_json(path, {**globals()[part](options), **origin})
+
+    return [job(part) for part in dict.fromkeys(options.parts)]
+
+
+def main(options: flags.FlagValues) -> None:
+    run_jobs(jobs(options), options.output)
+    from experiments import plots
+
     plots.benchmark(options.output)
 
 
-def _file_name(part, options):
-    return f"training_{options.dtype_policy}_{options.width:g}" if part == "training" else part
-
-
 if __name__ == "__main__":
-    flags.DEFINE_string("output", None, "Directory of the result files.")
-    flags.DEFINE_multi_enum("parts", ["training"], PARTS, "What to measure; repeat the flag for several.")
-    flags.DEFINE_float("width", 1.0, "Factor on VGG-16's hidden channel counts [1].", lower_bound=0.01)
-    flags.DEFINE_enum("dtype_policy", "float32", ["float32", "mixed_bfloat16"], "Precision of training steps.")
-    flags.DEFINE_integer("time_window", 32, "simulation: T, steps of one phase [steps].", lower_bound=4)
-    flags.DEFINE_integer("images", 1000, "simulation: for predict and event [images].", lower_bound=1)
-    flags.DEFINE_integer("clock_images", 100, "simulation: for the clock simulation [images].", lower_bound=1)
-    flags.DEFINE_integer("batch_size", 128, "Images at a time [images].", lower_bound=4)
-    flags.DEFINE_integer(
-        "rounds",
-        15,
-        "Times that each is measured, after the warm-up; the pipeline a third of them, T 60.",
-        lower_bound=1,
-    )
-    flags.DEFINE_integer("runs", 3, "training: processes, each with networks of its own.", lower_bound=1)
-    flags.DEFINE_boolean("overwrite", False, "Replace result files.")
-    flags.mark_flag_as_required("output")
-    app.run(main)
+    define_flags()
+    command.run(main)

@@ -1,18 +1,21 @@
 """The same VGG-16 in PyTorch, as ReLU network and as SpikingJelly's integrate-and-fire network, for the benchmark.
 
-Neither package is a dependency: `steps` returns what is installed.
+Neither package is a dependency: `training_steps` returns those of what is installed.
 """
 
 import contextlib
 import importlib.metadata
 import os
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
 
-# Else PyTorch's idle threads spin, and slow down what runs in turn with it.
+# Otherwise PyTorch's idle threads spin, and slow down what runs in turn with it.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
-def versions():
-    """`{package: version}` of those that are installed."""
+def versions() -> dict[str, str]:
+    """`{package: version}` of PyTorch and SpikingJelly, where they are installed."""
     found = {}
     for package in ("torch", "spikingjelly"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -20,7 +23,7 @@ def versions():
     return found
 
 
-def steps(width, batch_size, half, time_steps=4):
+def training_steps(width: float, batch_size: int, half: bool, time_steps: int = 4) -> dict[str, Callable[[], float]]:
     """`{name: function that does one training step}`, empty without PyTorch."""
     try:
         import torch
@@ -30,7 +33,7 @@ def steps(width, batch_size, half, time_steps=4):
     labels = torch.randint(10, (batch_size,))
     channels_last = images.to(memory_format=torch.channels_last)
     relu = _vgg16(torch.nn, torch.nn.ReLU, width).to(memory_format=torch.channels_last)
-    found = {"PyTorch ReLU": _step(torch, relu, lambda: relu(channels_last), labels, half)}
+    found = {"PyTorch ReLU": _training_step(torch, relu, lambda: relu(channels_last), labels, half)}
     with contextlib.suppress(ImportError):
         from spikingjelly.activation_based import functional, layer, neuron
 
@@ -41,11 +44,11 @@ def steps(width, batch_size, half, time_steps=4):
             functional.reset_net(spiking)
             return spiking(images.expand(time_steps, -1, -1, -1, -1)).mean(0)
 
-        found[f"SpikingJelly IF, T = {time_steps}"] = _step(torch, spiking, rates, labels, half)
+        found[f"SpikingJelly IF, T = {time_steps}"] = _training_step(torch, spiking, rates, labels, half)
     return found
 
 
-def _vgg16(kinds, activation, width):
+def _vgg16(kinds: ModuleType, activation: type, width: float) -> Any:
     import torch
 
     from keras_ttfs.applications import VGG16_BLOCKS, VGG16_DENSE
@@ -66,7 +69,9 @@ def _vgg16(kinds, activation, width):
     return torch.nn.Sequential(*layers, kinds.Linear(channels, 10))
 
 
-def _step(torch, network, logits, labels, half):
+def _training_step(
+    torch: ModuleType, network: Any, logits: Callable[[], Any], labels: Any, half: bool
+) -> Callable[[], float]:
     optimizer = torch.optim.SGD(network.parameters(), 0.01, momentum=0.9, nesterov=True)
 
     def step():

@@ -1,84 +1,127 @@
-"""The frozen configuration of one training run, and its checks. No flags, no TensorFlow."""
+"""The frozen configuration of one training run, and its checks. No flags, no TensorFlow.
+
+A hyper-parameter is one field of `Config`. Its help, range and choices stand beside its default; the checks are here, and
+`experiments.command` makes the flag. A field with `network=True` is an argument of the network of the same name, to which
+`experiments.train` passes it.
+"""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
-CHOICES = {
-    "dataset": ("digits", "cifar10", "cifar100"),
-    "model": ("vgg16", "vgg6"),
-    "optimizer": ("adam", "sgd"),
-    "schedule": ("constant", "triangular", "cosine"),
-    "rounding": ("ceil", "nearest"),
-    "kernel_gradient": ("decoder", "full"),
-    "input_coding": ("ttfs", "analog"),
-    "activation": ("ttfs", "relu", "spike_time"),
-    "dtype_policy": ("float32", "mixed_bfloat16", "mixed_float16", "float64"),
-    "keep": ("best", "last"),
-}
-# What the name of a flag that must be positive counts.
-POSITIVE = ("width", "time_window", "tau_0", "z_max_0", "learning_rate", "batch_size", "epochs")
-NOT_NEGATIVE = ("l2", "lambda_tr", "lambda_tb", "target_epoch", "seed")
-SHARES = ("dropout", "label_smoothing", "bn_momentum", "warmup", "momentum")
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """Values that a field may have, in words and as a function."""
+
+    text: str
+    holds: Callable[[float], bool]
+
+
+POSITIVE = Range("> 0", lambda value: value > 0)
+NOT_NEGATIVE = Range(">= 0", lambda value: value >= 0)
+SHARE = Range("in [0, 1]", lambda value: 0 <= value <= 1)
+BELOW_ONE = Range("< 1", lambda value: value < 1)
+
+
+def _field(default: Any, help: str, *ranges: Range, choices: tuple[str, ...] = (), network: bool = False) -> Any:
+    """A field of `Config` with all that is known of it."""
+    metadata = {"help": help, "ranges": ranges, "choices": choices, "network": network}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     """Everything that decides the result of a run. Defaults: the offline run on digits."""
 
-    dataset: str = "digits"
-    row: str = ""
-    model: str = "vgg6"
-    width: float = 1.0
-    activation: str = "ttfs"
-    input_coding: str = "ttfs"
-    time_window: int = 32
-    tau_0: float = 10.0
-    z_max_0: float = 1.0
-    rounding: str = "ceil"
-    kernel_gradient: str = "decoder"
-    lambda_tr: float = 1e-5
-    lambda_tb: float = 1e-5
-    relaxation: bool = True
-    target_epoch: int = 0
-    gamma_0: float = 1.0
-    bn_momentum: float = 0.99
-    dropout: float = 0.0
-    l2: float = 0.0
-    label_smoothing: float = 0.0
-    optimizer: str = "adam"
-    momentum: float = 0.9
-    learning_rate: float = 1e-3
-    schedule: str = "constant"
-    warmup: float = 0.2
-    batch_size: int = 64
-    epochs: int = 1
-    keep: str = "best"
-    augment: bool = True
-    train_images: int = 0
-    seed: int = 0
-    dtype_policy: str = "float32"
-    jit_compile: bool = False
+    dataset: str = _field(
+        "digits",
+        "Data set; cifar10 and cifar100 through tensorflow-datasets.",
+        choices=("digits", "cifar10", "cifar100"),
+    )
+    row: str = _field("", "Name of the run in tables.")
+    model: str = _field(
+        "vgg6",
+        "Network; spike_time_vgg6 is trained in the spike-time domain, without kernels (Zhou et al.).",
+        choices=("vgg16", "vgg6", "spike_time_vgg6"),
+    )
+    width: float = _field(1.0, "Factor on every hidden channel count [1].", POSITIVE, network=True)
+    activation: str = _field("ttfs", "ttfs; relu for the ReLU twin.", choices=("ttfs", "relu"), network=True)
+    input_coding: str = _field(
+        "ttfs", "ttfs encodes intensities as spikes, analog injects them.", choices=("ttfs", "analog"), network=True
+    )
+    time_window: int = _field(32, "T, steps of one phase [steps].", POSITIVE, network=True)
+    tau_0: float = _field(10.0, "Initial time constant of every temporal kernel [steps].", POSITIVE, network=True)
+    z_max_0: float = _field(1.0, "Initial largest level [1]; t_d_0 = tau_0 * ln(z_max_0).", POSITIVE, network=True)
+    rounding: str = _field(
+        "ceil", "Q of Eq. 4: how a spike time is rounded.", choices=("ceil", "nearest"), network=True
+    )
+    kernel_gradient: str = _field(
+        "decoder",
+        "Gradient of tau and t_d: the decoder's (Eq. 6), or through encoder and decoder.",
+        choices=("decoder", "full"),
+        network=True,
+    )
+    lambda_tr: float = _field(
+        1e-5, "Weight of the temporal-kernel regularisation REG_TR [1/steps^2].", NOT_NEGATIVE, network=True
+    )
+    lambda_tb: float = _field(1e-5, "Weight of the pruning probability P_TB [1].", NOT_NEGATIVE, network=True)
+    relaxation: bool = _field(True, "Stochastic relaxation until target_epoch.")
+    target_epoch: int = _field(0, "e_tar of the stochastic relaxation [epochs]; 0: no relaxation.", NOT_NEGATIVE)
+    gamma_0: float = _field(1.0, "Initial scale of batch normalisation [1].", network=True)
+    bn_momentum: float = _field(
+        0.99, "Momentum of the moving statistics of batch normalisation [1].", SHARE, BELOW_ONE, network=True
+    )
+    dropout: float = _field(0.0, "Factor on the authors' dropout rates [1]; 0: none.", SHARE, network=True)
+    l2: float = _field(0.0, "Factor of the squared norm of the weights [1].", NOT_NEGATIVE, network=True)
+    label_smoothing: float = _field(0.0, "Label smoothing [1].", SHARE)
+    optimizer: str = _field("adam", "sgd has Nesterov momentum.", choices=("adam", "sgd"))
+    momentum: float = _field(0.9, "Momentum of sgd [1].", SHARE)
+    learning_rate: float = _field(1e-3, "Learning rate, the peak of a schedule [1].", POSITIVE)
+    schedule: str = _field(
+        "constant",
+        "Learning rate over the run; triangular and cosine rise first, then fall to 0.",
+        choices=("constant", "triangular", "cosine"),
+    )
+    warmup: float = _field(0.2, "Share of the run in which the learning rate rises [1].", SHARE)
+    batch_size: int = _field(64, "Images of one batch [images].", POSITIVE)
+    epochs: int = _field(1, "Passes over the training images [epochs].", POSITIVE)
+    keep: str = _field(
+        "best",
+        "Which epoch's weights are tested and saved: best validation accuracy, or the last.",
+        choices=("best", "last"),
+    )
+    augment: bool = _field(True, "Zero-pad and crop at random; flip too on CIFAR.")
+    train_images: int = _field(0, "Use only the first so many training images [images]; 0: all.", NOT_NEGATIVE)
+    seed: int = _field(0, "Seed of weights, order, augmentation, dropout and relaxation.", NOT_NEGATIVE, network=True)
+    dtype_policy: str = _field(
+        "float32", "Keras dtype policy.", choices=("float32", "mixed_bfloat16", "mixed_float16", "float64")
+    )
+    jit_compile: bool = _field(False, "Compile the whole training step with XLA (slow convolutions on CPUs).")
 
     def __post_init__(self):
-        for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(f"Expected {name} to be one of {choices}. Received: {name}={getattr(self, name)!r}")
-        for name in POSITIVE:
-            if not getattr(self, name) > 0:
-                raise ValueError(f"Expected {name} > 0. Received: {name}={getattr(self, name)!r}")
-        for name in NOT_NEGATIVE + ("train_images",):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"Expected {name} >= 0. Received: {name}={getattr(self, name)!r}")
-        for name in SHARES:
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"Expected {name} in [0, 1]. Received: {name}={getattr(self, name)!r}")
-        if self.bn_momentum == 1:
-            raise ValueError("Expected bn_momentum < 1. Received: bn_momentum=1")
+        for field in dataclasses.fields(self):
+            value, choices = getattr(self, field.name), field.metadata["choices"]
+            if choices and value not in choices:
+                raise ValueError(f"Expected {field.name} to be one of {choices}. Received: {field.name}={value!r}")
+            for allowed in field.metadata["ranges"]:
+                if not allowed.holds(value):
+                    raise ValueError(f"Expected {field.name} {allowed.text}. Received: {field.name}={value!r}")
 
-    def as_dict(self):
+    def as_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
 
-def differences(there, wanted):
-    """Where two configs, as dicts, differ, in words; an empty text where they do not."""
+# Of each field, by its name: default and metadata.
+FIELDS = {field.name: field for field in dataclasses.fields(Config)}
+
+
+def choices(name: str) -> tuple[str, ...]:
+    """The values that a field may have."""
+    return FIELDS[name].metadata["choices"]
+
+
+def differences(there: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """Where two dicts of settings differ, in words; an empty text where they do not."""
     names = sorted(name for name in there.keys() | wanted.keys() if there.get(name) != wanted.get(name))
     return ", ".join(f"{name}: {there.get(name)!r} there, {wanted.get(name)!r} asked" for name in names)

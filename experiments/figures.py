@@ -1,17 +1,18 @@
 """The paper's figures from result files: `python -m experiments.figures --runs=DIR --sweeps=DIR --output=DIR`.
 
 The directories are those that `experiments.table1` and `experiments.sweeps` collect. A figure whose files are not there is
-left out, and said so.
+left out, and the command says so.
 """
 
-import csv
 import os
-import pathlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
-from absl import app, flags
+from absl import flags
 
-from experiments.files import read_json
-from experiments.plots import _figure, _save
+from experiments import command
+from experiments.plots import panels, save
+from experiments.results import read_points, read_runs
 
 # Rows whose training is compared over epochs, as in the paper's figures.
 CONFIGURATIONS = {
@@ -24,65 +25,29 @@ CONFIGURATIONS = {
 }
 COLORS = dict(zip(CONFIGURATIONS, ("C7", "C0", "C1", "C2", "C3", "C4")))
 SHOWN_LAYERS = ("conv4_1_activation", "dense1_activation")
+# Of each row: what `experiments.results.read_runs` reads. Of each point of a sweep: its result.
+Runs = dict[str, dict[str, Any]]
+Points = dict[str, dict[str, Any]]
 
 
 class Missing(Exception):
     """What a figure needs is not among the files."""
 
 
-def read_rows(path):
-    """The dicts of a CSV file, numbers as floats."""
-    with open(path, newline="") as file:
-        return [{name: _number(value) for name, value in row.items()} for row in csv.DictReader(file)]
-
-
-def _number(text):
-    try:
-        return float(text)
-    except ValueError:
-        return text
-
-
-def load_runs(folder, seed=0):
-    """`{row: {"result", "history", "kernels", "distributions"}}` of one seed."""
-    runs = {}
-    for row in CONFIGURATIONS:
-        base = os.path.join(folder, f"{row}.seed{seed}")
-        if os.path.exists(f"{base}.json"):
-            runs[row] = {
-                "result": read_json(f"{base}.json"),
-                "history": read_rows(f"{base}.history.csv"),
-                "kernels": read_rows(f"{base}.kernels.csv"),
-                "distributions": read_json(f"{base}.distributions.json"),
-            }
-    return runs
-
-
-def load_sweeps(folder):
-    """`{"row,flag=value": result}`."""
-    return {path.name.removesuffix(".json"): read_json(path) for path in result_files(folder, "*")}
-
-
-def result_files(folder, runs):
-    """Paths of the results of runs that a pattern names."""
-    paths = pathlib.Path(folder).glob(f"{runs}.json")
-    return sorted(path for path in paths if not path.name.endswith(".distributions.json"))
-
-
-def _chosen(runs, rows):
-    """The runs of these rows."""
+def _chosen(runs: Runs, rows: Iterable[str]) -> Runs:
+    """The runs of some rows; raises Missing where one is not there."""
     if missing := [row for row in rows if row not in runs]:
         raise Missing(f"runs of {', '.join(missing)}")
     return {row: runs[row] for row in rows}
 
 
-def _by_epoch(run, value):
+def _by_epoch(run: dict[str, Any], value: Callable[[dict], float]) -> tuple[list[float], list[list[float]]]:
     """Epochs, and for each the list over layers of `value(row of kernels.csv)`."""
     epochs = sorted({row["epoch"] for row in run["kernels"]})
     return [e + 1 for e in epochs], [[value(row) for row in run["kernels"] if row["epoch"] == e] for e in epochs]
 
 
-def _means(axis, runs, value, **labels):
+def _means(axis: Any, runs: Runs, value: Callable[[dict], float], **labels: str) -> None:
     """Mean over layers against epochs, a line per configuration."""
     for row, run in runs.items():
         epochs, values = _by_epoch(run, value)
@@ -91,20 +56,20 @@ def _means(axis, runs, value, **labels):
     axis.grid(alpha=0.3)
 
 
-def _over_training(runs, path, left, right):
+def _over_training(runs: Runs, path: str, left: tuple, right: tuple) -> None:
     """Two panels of means over layers: `(value, ylabel)` each."""
-    figure, axes = _figure(2)
+    figure, axes = panels(2)
     for axis, (value, label) in zip(axes, (left, right)):
         _means(axis, runs, value, ylabel=label)
     axes[1].legend(fontsize=7)
-    _save(figure, path)
+    save(figure, path)
 
 
-def _column(name):
+def _column(name: str) -> Callable[[dict], float]:
     return lambda row: row[name]
 
 
-def figure_2(runs, sweeps, path):
+def figure_2(runs: Runs, sweeps: Points, path: str) -> None:
     """Sum of the three kernel errors, and the range of representation, over training."""
     errors = ("maximum_error", "minimum_error", "precision_error")
     _over_training(
@@ -115,25 +80,25 @@ def figure_2(runs, sweeps, path):
     )
 
 
-def figure_3(runs, sweeps, path):
+def figure_3(runs: Runs, sweeps: Points, path: str) -> None:
     """Accuracy against spikes for initial largest levels and time constants."""
-    figure, axes = _figure(2)
+    figure, axes = panels(2)
     if "sm_sr,base" in sweeps:
         axes[0].plot(*_spikes_and_accuracy(sweeps["sm_sr,base"]), "*", color="C3", label="1 with SR")
     _scatter(axes[0], sweeps, "z_max_0", r"SM, $\hat z_{M,0}$")
     _scatter(axes[1], sweeps, "tau_0", r"SM+SR, $\tau_0$")
-    _save(figure, path)
+    save(figure, path)
 
 
-def figure_8(runs, sweeps, path):
+def figure_8(runs: Runs, sweeps: Points, path: str) -> None:
     """Accuracy against spikes for weights of the two regularisation terms."""
-    figure, axes = _figure(2)
+    figure, axes = panels(2)
     _scatter(axes[0], sweeps, "lambda_tr", r"$\lambda_{TR}$")
     _scatter(axes[1], sweeps, "lambda_tb", r"$\lambda_{TB}$")
-    _save(figure, path)
+    save(figure, path)
 
 
-def _scatter(axis, sweeps, flag, label):
+def _scatter(axis: Any, sweeps: Points, flag: str, label: str) -> None:
     """One point per value of a flag, the base run's value included, labelled."""
     import matplotlib
 
@@ -154,21 +119,21 @@ def _scatter(axis, sweeps, flag, label):
     axis.grid(alpha=0.3)
 
 
-def _spikes_and_accuracy(result):
+def _spikes_and_accuracy(result: dict[str, Any]) -> tuple[float, float]:
     return result["spikes"] / 1e4, 100 * result["accuracy"]
 
 
-def figure_5(runs, sweeps, path):
+def figure_5(runs: Runs, sweeps: Points, path: str) -> None:
     """tau of every layer over training, with and without regularisation."""
     _bands(path, _chosen(runs, ("sm_sr", "sm_sr_tr")), {"tau": r"$\tau$ [steps]"})
 
 
-def figure_14(runs, sweeps, path):
+def figure_14(runs: Runs, sweeps: Points, path: str) -> None:
     """Distributions of tau, t_d, beta and gamma over training by the initial largest level."""
     _bands(path, _chosen(runs, ("sm_1", "sm_2", "sm_sr")), _PARAMETERS)
 
 
-def figure_15(runs, sweeps, path):
+def figure_15(runs: Runs, sweeps: Points, path: str) -> None:
     """Distributions of tau, t_d, beta and gamma over training by method."""
     _bands(path, _chosen(runs, list(CONFIGURATIONS)[2:]), _PARAMETERS)
 
@@ -176,30 +141,37 @@ def figure_15(runs, sweeps, path):
 _PARAMETERS = {"tau": r"$\tau$ [steps]", "t_d": r"$t_d$ [steps]", "beta": r"$\beta$ [1]", "gamma": r"$\gamma$ [1]"}
 
 
-def _bands(path, runs, parameters):
-    """A row of panels per parameter, one per configuration: extremes, and quartiles or standard deviation, over epochs."""
-    figure, axes = _figure(len(runs), len(parameters), squeeze=False, sharex=True, sharey="row")
+def _bands(path: str, runs: Runs, parameters: dict[str, str]) -> None:
+    """The mean over layers and its bands over epochs: a row of panels per parameter, a column per configuration."""
+    figure, axes = panels(len(runs), len(parameters), squeeze=False, sharex=True, sharey="row")
     for axis, row in zip(axes[0], runs):
         axis.set_title(CONFIGURATIONS[row])
     for axis in axes[-1]:
         axis.set_xlabel("epoch")
-    for line, (name, label) in zip(axes, parameters.items()):
-        for axis, (row, run) in zip(line, runs.items()):
-            kernel = name in ("tau", "t_d")
-            own = {**run, "kernels": [r for r in run["kernels"] if kernel or isinstance(r["gamma_mean"], float)]}
-            for low, high, alpha in _edges(own, name, kernel):
-                axis.fill_between(_by_epoch(own, _column("tau"))[0], low, high, color=COLORS[row], alpha=alpha, lw=0)
-            epochs, values = _by_epoch(own, _column(name if kernel else f"{name}_mean"))
+    for row_of_panels, (name, label) in zip(axes, parameters.items()):
+        for axis, (row, run) in zip(row_of_panels, runs.items()):
+            of_kernel = name in ("tau", "t_d")
+            # The encoder of the input follows no batch normalisation.
+            lines = [line for line in run["kernels"] if of_kernel or isinstance(line["gamma_mean"], float)]
+            shown = {**run, "kernels": lines}
+            epochs, values = _by_epoch(shown, _column(name if of_kernel else f"{name}_mean"))
+            for low, high, alpha in _lower_and_upper_bounds(shown, name, of_kernel):
+                axis.fill_between(epochs, low, high, color=COLORS[row], alpha=alpha, lw=0)
             axis.plot(epochs, [sum(v) / len(v) for v in values], color=COLORS[row])
             axis.grid(alpha=0.3)
-        line[0].set_ylabel(label)
-    _save(figure, path)
+        row_of_panels[0].set_ylabel(label)
+    save(figure, path)
 
 
-def _edges(run, name, kernel):
+def _lower_and_upper_bounds(run: dict[str, Any], name: str, of_kernel: bool) -> Iterator[tuple[Any, Any, float]]:
+    """Of each band over epochs: its lower end, its upper end, and how opaque it is. The wide band comes first.
+
+    The wide band holds the extremes. The narrow one holds the quartiles over layers where `of_kernel`, else a standard
+    deviation over channels on either side of the mean.
+    """
     import numpy as np
 
-    if kernel:
+    if of_kernel:
         values = np.array(_by_epoch(run, _column(name))[1])
         yield values.min(1), values.max(1), 0.2
         yield *np.quantile(values, (0.25, 0.75), axis=1), 0.35
@@ -210,21 +182,22 @@ def _edges(run, name, kernel):
     yield columns["mean"].mean(1) - deviation, columns["mean"].mean(1) + deviation, 0.35
 
 
-def figure_7(runs, sweeps, path):
+def figure_7(runs: Runs, sweeps: Points, path: str) -> None:
     """Pre-activations of CONV4-1 and FC1 after training."""
-    _distributions(runs, path, SHOWN_LAYERS)
+    _distributions(runs, path, list(SHOWN_LAYERS))
 
 
-def figure_17(runs, sweeps, path):
+def figure_17(runs: Runs, sweeps: Points, path: str) -> None:
     """Pre-activations of the other layers after training."""
     layers = [layer["layer"] for layer in next(iter(runs.values()))["distributions"]["layers"]]
     _distributions(runs, path, [name for name in layers if name not in SHOWN_LAYERS])
 
 
-def _distributions(runs, path, layers):
+def _distributions(runs: Runs, path: str, layers: list[str]) -> None:
+    """Histograms of pre-activations: a row of panels per layer, a column per configuration."""
     import numpy as np
 
-    figure, axes = _figure(len(runs), len(layers), squeeze=False, sharex="row", height=1.6, width=2.9)
+    figure, axes = panels(len(runs), len(layers), squeeze=False, sharex="row", height=1.6, width=2.9)
     ends = {}
     for axis, name in zip(axes[:, 0], layers):
         axis.set_ylabel(name.removesuffix("_activation"), fontsize=8)
@@ -250,16 +223,16 @@ def _distributions(runs, path, layers):
             axis.tick_params(labelsize=6)
         column[0].set_title(CONFIGURATIONS[row], fontsize=8)
         column[-1].set_xlabel("z [1]", fontsize=8)
-    _save(figure, path)
+    save(figure, path)
 
 
-def figure_10(runs, sweeps, path):
+def figure_10(runs: Runs, sweeps: Points, path: str) -> None:
     """The three errors of a value z for several kernels."""
     import numpy as np
 
     from keras_ttfs import temporal_kernel
 
-    figure, axes = _figure(2, sharey=True)
+    figure, axes = panels(2, sharey=True)
     z = np.geomspace(0.001, 2.6, 8000)
     for axis, kernels, fixed in (
         (axes[0], [(5.0, 0.0), (10.0, 0.0), (20.0, 0.0)], r"$t_d = 0$"),
@@ -275,30 +248,30 @@ def figure_10(runs, sweeps, path):
         axis.legend()
         axis.grid(alpha=0.3)
     axes[0].set(ylabel="error [1]", yscale="log", ylim=(1e-4, None))
-    _save(figure, path)
+    save(figure, path)
 
 
-def figure_11(runs, sweeps, path):
+def figure_11(runs: Runs, sweeps: Points, path: str) -> None:
     """Error by the largest level, and the largest level, over training."""
     right = (_column("z_max"), r"$\hat z_M$, mean over layers [1]")
     _over_training(runs, path, (_column("maximum_error"), "maximum error, mean over layers [1]"), right)
 
 
-def figure_12(runs, sweeps, path):
+def figure_12(runs: Runs, sweeps: Points, path: str) -> None:
     """Error by the smallest level, and the smallest level, over training."""
     right = (_column("z_min"), r"$\hat z_m$, mean over layers [1]")
     _over_training(runs, path, (_column("minimum_error"), "minimum error, mean over layers [1]"), right)
 
 
-def figure_13(runs, sweeps, path):
+def figure_13(runs: Runs, sweeps: Points, path: str) -> None:
     """Precision error, and the largest precision error (Eq. 13), over training."""
     right = (_column("maximum_precision_error"), "largest precision error, mean over layers [1]")
     _over_training(runs, path, (_column("precision_error"), "precision error, mean over layers [1]"), right)
 
 
-def figure_16(runs, sweeps, path):
+def figure_16(runs: Runs, sweeps: Points, path: str) -> None:
     """Training and validation loss, without the terms of Eq. 9 in which the rows differ."""
-    figure, axes = _figure(2)
+    figure, axes = panels(2)
     for axis, prefix, label in ((axes[0], "", "training loss"), (axes[1], "val_", "validation loss")):
         for row, run in runs.items():
             history, config = run["history"], run["result"]["config"]
@@ -313,19 +286,23 @@ def figure_16(runs, sweeps, path):
         axis.set(xlabel="epoch", ylabel=f"{label} without TR and TB")
         axis.grid(alpha=0.3)
     axes[1].legend(fontsize=7)
-    _save(figure, path)
+    save(figure, path)
 
 
 FIGURES = {number: globals()[f"figure_{number}"] for number in (2, 3, 5, 7, 8, *range(10, 18))}
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"Expected flags only. Received: {argv[1:]}")
-    options = flags.FLAGS
-    runs, sweeps = load_runs(options.runs, options.seed), load_sweeps(options.sweeps)
+def define_flags() -> None:
+    flags.DEFINE_string("runs", "experiments/results/table1_small", "Directory that experiments.table1 collected to.")
+    flags.DEFINE_string("sweeps", "experiments/results/sweeps_small", "Directory that experiments.sweeps collected to.")
+    flags.DEFINE_integer("seed", 0, "Seed of the runs that are drawn.")
+    flags.DEFINE_string("output", "experiments/results/figures", "Directory of the pictures.")
+
+
+def main(options: flags.FlagValues) -> None:
+    runs, sweeps = read_runs(options.runs, CONFIGURATIONS, options.seed), read_points(options.sweeps)
     if not runs:
-        raise SystemExit(f"FileNotFoundError: Expected runs of seed {options.seed}. Received: --runs={options.runs}")
+        raise FileNotFoundError(f"Expected runs of seed {options.seed}. Received: --runs={options.runs}")
     os.makedirs(options.output, exist_ok=True)
     for number, draw in FIGURES.items():
         try:
@@ -336,8 +313,5 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("runs", "experiments/results/table1_small", "Directory that experiments.table1 collected to.")
-    flags.DEFINE_string("sweeps", "experiments/results/sweeps_small", "Directory that experiments.sweeps collected to.")
-    flags.DEFINE_integer("seed", 0, "Seed of the runs that are drawn.")
-    flags.DEFINE_string("output", "experiments/results/figures", "Directory of the pictures.")
-    app.run(main)
+    define_flags()
+    command.run(main)

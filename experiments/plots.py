@@ -1,30 +1,39 @@
-"""The pictures of training runs and of the benchmark. matplotlib is imported when a picture is drawn."""
+"""Pictures of training runs, of the codings and of the benchmark. matplotlib is imported when a picture is drawn."""
+
+import os
+import pathlib
+import statistics
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from experiments.files import read_json, replaced
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-def _figure(columns=1, rows=1, *, width=5.2, height=3.6, **kwargs):
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    return plt.subplots(rows, columns, figsize=(width * columns, height * rows), layout="constrained", **kwargs)
+Rows = list[dict[str, Any]]
 
 
-def _save(figure, path):
-    import matplotlib.pyplot as plt
+def panels(
+    columns: int = 1, rows: int = 1, *, width: float = 5.2, height: float = 3.6, **kwargs: Any
+) -> tuple["Figure", Any]:
+    """A figure and its panels, each of `width` x `height` inches; further arguments as those of `Figure.subplots`."""
+    from matplotlib.figure import Figure
 
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    return figure, figure.subplots(rows, columns, **kwargs)
+
+
+def save(figure: "Figure", path: str) -> None:
+    """Writes a figure as PNG, whole or not at all."""
     with replaced(path) as temporary:
         figure.savefig(temporary, dpi=120)
-    plt.close(figure)
 
 
-def learning_curves(history, path):
+def learning_curves(history: Rows, path: str) -> None:
     """Loss and accuracy of training and validation over epochs."""
-    figure, axes = _figure(2)
+    figure, axes = panels(2)
     epochs = [row["epoch"] + 1 for row in history]
     for axis, name in zip(axes, ("loss", "accuracy")):
         axis.plot(epochs, [row[name] for row in history], "o-", ms=3, label="training")
@@ -32,26 +41,26 @@ def learning_curves(history, path):
         axis.set(xlabel="epoch", ylabel=name)
         axis.grid(alpha=0.3)
         axis.legend()
-    _save(figure, path)
+    save(figure, path)
 
 
-def spikes_by_layer(layers, path):
+def spikes_by_layer(layers: Rows, path: str) -> None:
     """Spikes per neuron of each layer, on the test split."""
-    figure, axis = _figure()
+    figure, axis = panels()
     names = [layer["layer"].removesuffix("_activation") for layer in layers]
     axis.bar(names, [layer["spikes"] / layer["neurons"] for layer in layers])
     axis.set(ylabel="spikes per neuron", ylim=(0, 1))
     axis.tick_params(axis="x", rotation=60)
     axis.grid(axis="y", alpha=0.3)
-    _save(figure, path)
+    save(figure, path)
 
 
-def kernels(rows, path):
+def kernels(rows: Rows, path: str) -> None:
     """tau, and the range [z_min, z_max], of each layer over training."""
-    figure, axes = _figure(2)
-    names = list(dict.fromkeys(row["layer"] for row in rows))
     import matplotlib
 
+    figure, axes = panels(2)
+    names = list(dict.fromkeys(row["layer"] for row in rows))
     colors = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, len(names)))
     for name, color in zip(names, colors):
         mine = [row for row in rows if row["layer"] == name]
@@ -65,15 +74,15 @@ def kernels(rows, path):
     for axis in axes:
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize=6, ncols=2)
-    _save(figure, path)
+    save(figure, path)
 
 
-def activation(path):
-    """What the activation does to a pre-activation (Fig. 1b), and its threshold over the window until the spike."""
+def activation(path: str) -> None:
+    """What the activation does to a pre-activation (Fig. 1b), and the threshold over the window, with three spikes."""
     from keras_ttfs import temporal_kernel
 
     tau, t_d, time_window = 4.0, 0.0, 12
-    figure, axes = _figure(2)
+    figure, axes = panels(2)
     z = np.linspace(-0.15, 1.3, 1500)
     spike_time = temporal_kernel.encode(z, tau, t_d, time_window)
     lowest = float(temporal_kernel.z_min(tau, t_d, time_window))
@@ -93,12 +102,15 @@ def activation(path):
         axes[1].plot(fires, potential, "o", color=color, label=f"z = {potential}: fires at {fires:.0f}")
     axes[1].set(xlabel="step t of the window", ylabel="membrane potential")
     axes[1].legend()
-    _save(figure, path)
+    save(figure, path)
 
 
-def codings(results, path):
-    """Accuracy over time steps and over spikes of every coding of `experiments.table2`; a point where there are no steps."""
-    figure, axes = _figure(2, sharey=True)
+def codings(results: Rows, path: str) -> None:
+    """Accuracy over time steps and over spikes of every coding of `experiments.table2`.
+
+    A coding without time steps is a point.
+    """
+    figure, axes = panels(2, sharey=True)
     for number, result in enumerate(results):
         style = {"color": f"C{number}", "label": result["label"], "lw": 1.3}
         if not result["curve"]:
@@ -118,52 +130,59 @@ def codings(results, path):
     for axis in axes:
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize=7, loc="lower right")
-    _save(figure, path)
+    save(figure, path)
 
 
-def benchmark(folder):
-    """What `experiments.benchmark` measured: throughput beside the twins, and the cost of a step over four sizes."""
-    import glob
-    import os
-    import statistics
-
-    training = [read_json(path) for path in sorted(glob.glob(os.path.join(folder, "training_*.json")))]
-    if training:
-        figure, axes = _figure(len(training), squeeze=False)
-        for axis, result in zip(axes[0], training):
-            rows = result["images_per_second"]
-            bars = {name: statistics.median(row[name] for row in rows) for name in rows[0]}
-            for row in result.get("torch_images_per_second", [{}])[:1]:
-                others = [name for name in row if name not in bars]
-                bars |= {
-                    name: statistics.median(row[name] for row in result["torch_images_per_second"]) for name in others
-                }
-            names = [name.replace(", ", ",\n") for name in bars]
-            axis.barh(names, list(bars.values()), color=["C1" if name == "TTFS" else "0.7" for name in bars])
-            axis.invert_yaxis()
-            axis.set(title=f"width {result['width']:g}, {result['dtype_policy']}", xlabel="images per second, training")
-            axis.bar_label(axis.containers[0], fmt="%.0f", padding=2)
-            axis.margins(x=0.15)
-        _save(figure, os.path.join(folder, "training.png"))
+def benchmark(folder: str) -> None:
+    """What `experiments.benchmark` measured: training.png and sweep.png, where there are results to draw."""
+    results = [read_json(path) for path in sorted(pathlib.Path(folder).glob("training_*.json"))]
+    if results:
+        _throughput(results, os.path.join(folder, "training.png"))
     path = os.path.join(folder, "sweep.json")
     if os.path.exists(path):
-        result = read_json(path)
-        sweeps = result["median_seconds_per_step"]
-        figure, axes = _figure(len(sweeps))
-        for axis, (what, runs) in zip(axes, sweeps.items()):
-            for kind in ("Keras ReLU", "TTFS"):
-                points = [(float(name.split("= ")[1]), 1e3 * v) for name, v in runs.items() if name.startswith(kind)]
-                if points:
-                    axis.plot(*zip(*points), "o-", ms=4, color="C1" if kind == "TTFS" else "0.5", label=kind)
-            axis.set(xlabel=_SIZES[what], xscale="log")
-            sizes = sorted({float(name.split("= ")[1]) for name in runs})
-            axis.set_xticks(sizes, [f"{size:g}" for size in sizes])
-            axis.minorticks_off()
-            axis.set_ylim(0, 1.1 * 1e3 * max(runs.values()))
-            axis.grid(alpha=0.3)
-        axes[0].set(ylabel="ms per training step")
-        axes[-1].legend()
-        _save(figure, os.path.join(folder, "sweep.png"))
+        _training_step_sizes(read_json(path), os.path.join(folder, "sweep.png"))
+
+
+def _throughput(results: Rows, path: str) -> None:
+    """Images per second in training, beside the twins; a panel for each result."""
+    figure, axes = panels(len(results), squeeze=False)
+    for axis, result in zip(axes[0], results):
+        bars = _medians(result["images_per_second"])
+        for name, speed in _medians(result.get("torch_images_per_second", [])).items():
+            # TTFS was measured in both: its bar is the one beside the ReLU twin.
+            bars.setdefault(name, speed)
+        labels = [name.replace(", ", ",\n") for name in bars]
+        axis.barh(labels, list(bars.values()), color=["C1" if label == "TTFS" else "0.7" for label in labels])
+        axis.invert_yaxis()
+        axis.set(title=f"width {result['width']:g}, {result['dtype_policy']}", xlabel="images per second, training")
+        axis.bar_label(axis.containers[0], fmt="%.0f", padding=2)
+        axis.margins(x=0.15)
+    save(figure, path)
+
+
+def _medians(runs: Rows) -> dict[str, float]:
+    """`{name: median over the runs}`, empty without runs."""
+    return {name: statistics.median(run[name] for run in runs) for name in (runs[0] if runs else ())}
+
+
+def _training_step_sizes(result: dict[str, Any], path: str) -> None:
+    """Time of a training step over T, width, batch size and depth; a panel for each."""
+    sweeps = result["median_seconds_per_step"]
+    figure, axes = panels(len(sweeps))
+    for axis, (what, runs) in zip(axes, sweeps.items()):
+        for kind in ("Keras ReLU", "TTFS"):
+            points = [(float(name.split("= ")[1]), 1e3 * v) for name, v in runs.items() if name.startswith(kind)]
+            if points:
+                axis.plot(*zip(*points), "o-", ms=4, color="C1" if kind == "TTFS" else "0.5", label=kind)
+        axis.set(xlabel=_SIZES[what], xscale="log")
+        sizes = sorted({float(name.split("= ")[1]) for name in runs})
+        axis.set_xticks(sizes, [f"{size:g}" for size in sizes])
+        axis.minorticks_off()
+        axis.set_ylim(0, 1.1 * 1e3 * max(runs.values()))
+        axis.grid(alpha=0.3)
+    axes[0].set(ylabel="ms per training step")
+    axes[-1].legend()
+    save(figure, path)
 
 
 _SIZES = {

@@ -1,98 +1,191 @@
-"""Trains many configurations one after the other; may be killed at any moment and started again. No flags in here."""
+"""Jobs one after the other: what is finished is not done again. A command may be killed at any moment and started again.
 
+`run_jobs` is the engine of every command that makes result files. `train_all` makes jobs of training runs.
+"""
+
+import dataclasses
 import os
 import shutil
 import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
-from experiments.config import differences
-from experiments.files import read_json, replaced
+from experiments.config import Config, differences
+from experiments.files import read_json, replaced, write_json
 from experiments.processes import in_new_process
 
 # Of a finished run, what is small enough to be committed. The result comes last: with it the others are there.
 SMALL_FILES = {name: name for name in ("history.csv", "kernels.csv", "distributions.json")} | {"result.json": "json"}
+Results = dict[str, Any]
 
 
-def run_all(configs, workdir, *, data_dir=None, download=False, collect=None):
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A result that is made once.
+
+    Attributes:
+        name: of the result among those of its command.
+        file: JSON file that is there when the job is finished.
+        make: function of the results so far, `{name: result}`. It returns the result; or None, where it has written `file`.
+        settings: what a finished result must hold for this job to count as finished. None: nothing tells, so that a
+            file that is there is refused.
+        settings_key: where a result holds its settings.
+        claim: JSON file that holds the settings of an interrupted job.
+        collected: second place of the result. A result that is there is finished too, and stays as it is.
+        overwrite: whether to do the job again where `file` is there.
+        failures: exceptions of `make` that do not stop the other jobs.
+        title: of the job in the progress; its name if empty.
+    """
+
+    name: str
+    file: str
+    make: Callable[[Results], Any]
+    settings: dict[str, Any] | None = None
+    settings_key: str = "settings"
+    claim: str | None = None
+    collected: str | None = None
+    overwrite: bool = False
+    failures: tuple[type[Exception], ...] = ()
+    title: str = ""
+
+
+def run_jobs(
+    jobs: list[Job], places: str, check: Callable[[Results], Any] = lambda results: None
+) -> tuple[Results, dict[str, str]]:
+    """Does the jobs that are not finished.
+
+    Raises FileExistsError, before anything runs, where a file holds something else than its job asks for.
+
+    Args:
+        jobs: list of Job.
+        places: where the results are, in words.
+        check: is called with the results so far, at the beginning and after each job, and may raise.
+
+    Returns:
+        `(results, failures)`: `{name: result}` of the finished jobs in the order of `jobs`, `{name: message}` of those that
+        failed.
+    """
+    _refuse_unknown_files(jobs)
+    found = {job.name: _finished(job) for job in jobs}
+    results = {name: result for name, result in found.items() if result is not None}
+    check(results)
+    failures = {}
+    print(f"{len(results)} of {len(jobs)} runs are finished in {places}", flush=True)
+    for job in _announced([job for job in jobs if job.name not in results]):
+        try:
+            made = job.make(results)
+        except job.failures as error:
+            failures[job.name] = f"{type(error).__name__}: {error}"
+            print(f"{job.name}: {failures[job.name]}", flush=True)
+            continue
+        if made is not None:
+            os.makedirs(os.path.dirname(os.path.abspath(job.file)), exist_ok=True)
+            write_json(job.file, made)
+        results[job.name] = _finished(dataclasses.replace(job, overwrite=False))
+        check(results)
+    return {job.name: results[job.name] for job in jobs if job.name in results}, failures
+
+
+def _refuse_unknown_files(jobs: list[Job]) -> None:
+    there = [job.file for job in jobs if job.settings is None and not job.overwrite and os.path.exists(job.file)]
+    if there:
+        raise FileExistsError(f"Expected new result files. Received: {', '.join(there)}. Pass --overwrite.")
+
+
+def _finished(job: Job) -> Any:
+    """The result of a job, None where it is not finished. What the second place lacks of it is copied there."""
+    if job.overwrite:
+        return None
+    if job.claim and os.path.exists(job.claim):
+        _check_settings(read_json(job.claim), job, job.claim)
+    there = [path for path in (job.collected, job.file) if path and os.path.exists(path)]
+    for path in there:
+        _check_settings(read_json(path).get(job.settings_key), job, path)
+    if job.collected and there == [job.file]:
+        copy_small_files(job)
+    return read_json(there[0]) if there else None
+
+
+def _check_settings(found: dict[str, Any] | None, job: Job, path: str) -> None:
+    if job.settings is not None and (changes := differences(found, job.settings)):
+        raise FileExistsError(f"Expected {path} to hold what is asked for. Received: {changes}.")
+
+
+def _announced(jobs: list[Job]) -> Iterator[Job]:
+    """Yields the jobs, printing before each its title, its place and about how long the rest takes."""
+    begun = time.monotonic()
+    for number, job in enumerate(jobs):
+        left = (time.monotonic() - begun) / number * (len(jobs) - number) if number else None
+        estimate = f", about {left / 60:.0f} minutes left" if left is not None else ""
+        print(f"\n[{number + 1}/{len(jobs)}] {job.title or job.name}{estimate}", flush=True)
+        yield job
+
+
+def copy_small_files(job: Job) -> None:
+    """Copies result, histories and distributions of a finished run to its second place."""
+    target = job.collected.removesuffix(".json")
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    for file, suffix in SMALL_FILES.items():
+        source = os.path.join(os.path.dirname(job.file), file)
+        if os.path.exists(source):
+            with replaced(f"{target}.{suffix}") as temporary:
+                shutil.copyfile(source, temporary)
+
+
+def train_all(
+    configs: dict[str, Config],
+    workdir: str,
+    *,
+    data_dir: str | None = None,
+    download: bool = False,
+    collect: str | None = None,
+) -> tuple[Results, dict[str, str]]:
     """Trains what is not finished yet of `{name: Config}`, each in `workdir/name`, in a process of its own.
 
-    Returns `(results, failures)`: `{name: result}` of the finished runs, `{name: message}` of those that failed. Small
-    files of a finished run are copied to the directory `collect` at once, where given; a run whose files are there is
-    finished, wherever it was trained, and its files stay as they are. Raises FileExistsError, before anything is
-    trained, where a directory holds a run with another config; ValueError where runs are of different data.
+    The small files of a finished run are copied to the directory `collect` at once, where that is given. A run whose files
+    are there is finished, whichever machine trained it.
+
+    Raises:
+        FileExistsError: before anything is trained, where a directory holds a run with another config.
+        ValueError: where runs are of different data.
+
+    Returns:
+        As `run_jobs`.
     """
-    results = {name: _finished(name, config, workdir, collect) for name, config in configs.items()}
-    missing = [name for name, result in results.items() if result is None]
-    failures = {}
-    data = _common_data(results)
-    places = f"{workdir} and {collect}" if collect else workdir
-    print(f"{len(configs) - len(missing)} of {len(configs)} runs are finished in {places}", flush=True)
-    for name in announced(missing):
-        try:
-            in_new_process(_train, configs[name], os.path.join(workdir, name), data_dir, download, data)
-            results[name] = _finished(name, configs[name], workdir, collect)
-            data = _common_data(results)
-        except (FloatingPointError, RuntimeError) as error:
-            failures[name] = f"{type(error).__name__}: {error}"
-            print(f"{name}: {failures[name]}", flush=True)
-    return {name: result for name, result in results.items() if result is not None}, failures
+
+    def job(name: str, config: Config) -> Job:
+        folder = os.path.join(workdir, name)
+        return Job(
+            name,
+            os.path.join(folder, "result.json"),
+            lambda results: in_new_process(_train, config, folder, data_dir, download, _common_data(results)),
+            config.as_dict(),
+            "config",
+            claim=os.path.join(folder, "config.json"),
+            collected=os.path.join(collect, f"{name.replace(os.sep, '.')}.json") if collect else None,
+            failures=(FloatingPointError, RuntimeError),
+        )
+
+    jobs = [job(name, config) for name, config in configs.items()]
+    return run_jobs(jobs, f"{workdir} and {collect}" if collect else workdir, _common_data)
 
 
-def announced(names, title=str):
-    """Yields the names, printing before each its title, its place and about how long the rest takes."""
-    begun = time.monotonic()
-    for number, name in enumerate(names):
-        left = (time.monotonic() - begun) / number * (len(names) - number) if number else None
-        estimate = f", about {left / 60:.0f} minutes left" if left is not None else ""
-        print(f"\n[{number + 1}/{len(names)}] {title(name)}{estimate}", flush=True)
-        yield name
-
-
-def _finished(name, config, workdir, collect):
-    """The result of a run, None where it is not finished; what `collect` lacks of it is copied there."""
-    folder = os.path.join(workdir, name)
-    own = os.path.join(folder, "result.json")
-    collected = os.path.join(collect, f"{name.replace(os.sep, '.')}.json") if collect else ""
-    claimed = os.path.join(folder, "config.json")
-    if os.path.exists(claimed):
-        _check_same(read_json(claimed), config, folder)
-    for path in (own, collected):
-        if os.path.exists(path):
-            _check_same(read_json(path)["config"], config, path)
-    if collect and os.path.exists(own) and not os.path.exists(collected):
-        copy_small_files(folder, collect, name.replace(os.sep, "."))
-    return next((read_json(path) for path in (collected, own) if os.path.exists(path)), None)
-
-
-def _common_data(results):
+def _common_data(results: Results) -> str | None:
     """What the finished runs were trained and tested on, None where nothing is finished."""
-    data = {result["data"] for result in results.values() if result is not None}
+    data = {result["data"] for result in results.values()}
     if len(data) > 1:
         raise ValueError(f"Expected runs of one data set. Received: {', '.join(sorted(data))}")
     return next(iter(data), None)
 
 
-def _check_same(there, config, place):
-    if changes := differences(there, config.as_dict()):
-        raise FileExistsError(f"Expected {place} to hold the run that is asked for. Received: {changes}.")
-
-
-def _train(config, folder, data_dir, download, expected_data):
+def _train(config: Config, folder: str, data_dir: str | None, download: bool, expected_data: str | None) -> None:
     import tensorflow as tf
 
-    from experiments.train import train
+    from experiments.train import make_deterministic, train
 
+    make_deterministic()
     try:
         train(config, folder, data_dir=data_dir, download=download, expected_data=expected_data)
     except tf.errors.OpError as error:
         # Out of memory, mostly; the other rows may fit.
         raise RuntimeError(error.message) from error
-
-
-def copy_small_files(folder, target, name):
-    """Copies result, histories and distributions of a finished run to `target/name.*`, replacing older ones."""
-    os.makedirs(target, exist_ok=True)
-    for file, suffix in SMALL_FILES.items():
-        source = os.path.join(folder, file)
-        if os.path.exists(source):
-            with replaced(os.path.join(target, f"{name}.{suffix}")) as temporary:
-                shutil.copyfile(source, temporary)

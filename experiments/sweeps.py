@@ -5,13 +5,13 @@ Each point is a row of Table 1 with one flag changed; flags of `experiments.cifa
 """
 
 import os
+from collections.abc import Iterable
+from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+from absl import flags
 
-from absl import app, flags
-
-from experiments import cifar, report, runs, table1
+from experiments import command, runs, table1, tables
+from experiments.config import Config
 
 # Sweep: (row of Table 1, flag, values).
 SWEEPS = {
@@ -32,42 +32,39 @@ SWEEPS = {
 }
 
 
-def configs(sweeps, overrides):
-    """`{row,flag=value: Config}`; the point that several sweeps share is one run, `row,base`."""
+DEFAULT_SWEEPS = ("z_max_0", "tau_0", "lambda_tr", "lambda_tb")
+
+
+def define_flags() -> None:
+    command.define_config_flags()
+    command.define_shared_flags("workdir", "data_dir", "download", "collect")
+    flags.DEFINE_list("sweeps", list(DEFAULT_SWEEPS), f"Which: {', '.join(SWEEPS)}.")
+
+
+def configs(sweeps: Iterable[str], overrides: dict[str, Any]) -> dict[str, Config]:
+    """`{row,flag=value: Config}`. The point that several sweeps of a row share is one run, `row,base`."""
     wanted = {}
     for sweep in sweeps:
         row, flag, values = SWEEPS[sweep]
         base = table1.row_config(row, overrides)
         for value in values:
-            own = getattr(base, flag) == value
             shown = f"{value:g}" if isinstance(value, float) else value
-            name = f"{row},base" if own else f"{row},{flag}={shown}"
+            name = f"{row},base" if getattr(base, flag) == value else f"{row},{flag}={shown}"
             wanted[name] = table1.row_config(row, {**overrides, flag: value})
     return wanted
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"Expected flags only. Received: {argv[1:]}")
-    options = flags.FLAGS
-    unknown = set(options.sweeps) - SWEEPS.keys()
-    if unknown:
-        raise app.UsageError(f"Expected sweeps of {', '.join(SWEEPS)}. Received: {', '.join(sorted(unknown))}")
-    try:
-        wanted = configs(options.sweeps, table1.overrides_from_flags())
-        results, failures = runs.run_all(
-            wanted, options.workdir, data_dir=options.data_dir, download=options.download, collect=options.collect
-        )
-    except (OSError, ImportError, ValueError) as error:
-        raise SystemExit(f"{type(error).__name__}: {error}") from error
-    print(f"\n{report.sweep_table(results)}\n\nFiles: {os.path.abspath(options.workdir)}")
-    if failures:
-        raise SystemExit("Failed: " + "; ".join(f"{name}: {message}" for name, message in failures.items()))
+def main(options: flags.FlagValues) -> None:
+    with command.usage_errors():
+        command.check_names("sweeps", options.sweeps, SWEEPS)
+    wanted = configs(options.sweeps, command.changed_fields())
+    results, failures = runs.train_all(
+        wanted, options.workdir, data_dir=options.data_dir, download=options.download, collect=options.collect
+    )
+    print(f"\n{tables.sweep_table(results)}\n\nFiles: {os.path.abspath(options.workdir)}")
+    command.exit_with_failures(failures)
 
 
 if __name__ == "__main__":
-    table1.define_run_flags()
-    for module in (cifar, table1):
-        flags.adopt_module_key_flags(module)
-    flags.DEFINE_list("sweeps", ["z_max_0", "tau_0", "lambda_tr", "lambda_tb"], f"Which: {', '.join(SWEEPS)}.")
-    app.run(main)
+    define_flags()
+    command.run(main)

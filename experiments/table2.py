@@ -1,29 +1,71 @@
 """Table 2 on one network: `python -m experiments.table2 --model=RELU.keras --ttfs=TTFS.keras --workdir=runs/table2`.
 
-Every coding simulates the same trained network (a ReLU model, converted; TTFS models as they were trained); beside them,
-a network trained in the spike-time domain, which knows no time steps. What is finished is not simulated again.
+Every coding simulates the same trained network: a ReLU model is converted, TTFS models are simulated as they were trained.
+Beside them stands a network trained in the spike-time domain, which knows no time steps. What is finished is not simulated
+again.
 """
 
+import functools
 import hashlib
 import os
 import pathlib
 import time
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+from absl import flags
 
-from absl import app, flags
+from experiments import command, paper, tables
+from experiments.files import read_json, write_text
+from experiments.runs import Job, run_jobs
 
-from experiments import report, runs
-from experiments.config import CHOICES, differences
-from experiments.files import read_json, replaced, write_json
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+
+    from keras_ttfs.snn import CodedNetwork, SpikingNetwork
 
 
-def simulate_conversion(row, model, calibration, images, labels, batch_size, time_steps):
-    """A converted coding: `(network, time steps, decision step, accuracy by step, spikes by step)`.
+class Images(NamedTuple):
+    """What every row is simulated on: inputs in [0, 1]."""
 
-    Codings with windows, and all where `time_steps` is None, take their own number of steps.
+    calibration: "np.ndarray"
+    test: "np.ndarray"
+    labels: "np.ndarray"
+
+
+class Curve(NamedTuple):
+    """A simulation, time step by time step.
+
+    Attributes:
+        network: what was simulated.
+        time_steps: that one pass takes [steps].
+        decision_step: at which the answer is there [steps].
+        accuracy: after each step [1].
+        spikes: of hidden layers in each step, mean per image.
     """
+
+    network: "CodedNetwork | SpikingNetwork"
+    time_steps: int
+    decision_step: int
+    accuracy: "np.ndarray"
+    spikes: "np.ndarray"
+
+
+def define_flags() -> None:
+    command.define_shared_flags("workdir", "model", "data_dir", dataset="cifar10", calibration_images=5000)
+    command.define_shared_flags("batch_size")
+    flags.DEFINE_multi_string("ttfs", [], "Trained TTFS model, a .keras file; repeat the flag for several.")
+    flags.DEFINE_string("spike_time", None, "Model trained with --model=spike_time_vgg6, a .keras file.")
+    flags.DEFINE_list("rows", list(paper.TABLE2_ROWS), "Conversions of the ReLU twin to simulate.")
+    flags.DEFINE_integer("test_images", 1000, "First so many test images [images]; 0: all.", lower_bound=0)
+    flags.DEFINE_integer("time_window", 40, "T of TTFS by conversion [steps].", lower_bound=2)
+    flags.DEFINE_integer("time_steps", None, "H of rate, phase, burst [steps]; their own if not given.", lower_bound=1)
+
+
+def simulate_conversion(
+    row: str, model: "keras.Model", images: Images, batch_size: int, time_steps: int | None = None
+) -> Curve:
+    """A converted coding. Codings with windows, and all where `time_steps` is None, take their own number of steps."""
     from keras_ttfs.snn import CodedNetwork, codings
 
     kinds = {
@@ -33,45 +75,40 @@ def simulate_conversion(row, model, calibration, images, labels, batch_size, tim
         "tsc": codings.TemporalSwitchCoding,
     }
     coding = kinds[row]()
-    network = CodedNetwork.from_model(model, coding, calibration)
-    steps = time_steps if coding.time_window is None else None
-    result = network.run(images, steps, batch_size=batch_size, verbose=1)
-    correct = (result.predictions == labels[:, None]).mean(0)
-    return network, result.time_steps, result.time_steps, correct, result.spikes_per_step
+    network = CodedNetwork.from_model(model, coding, images.calibration)
+    wanted = time_steps if coding.time_window is None else None
+    result = network.run(images.test, wanted, batch_size=batch_size, verbose=1)
+    correct = (result.predictions_per_step == images.labels[:, None]).mean(0)
+    return Curve(network, result.time_steps, result.decision_step, correct, result.spikes_per_step)
 
 
-def simulate_ttfs(model, images, labels, batch_size, early_firing=0):
-    """A TTFS model, step by step; as `simulate_conversion`."""
-    import keras
+def simulate_ttfs(
+    model: "keras.Model", images: "np.ndarray", labels: "np.ndarray", batch_size: int, early_firing: int = 0
+) -> Curve:
+    """A TTFS model."""
     import numpy as np
 
-    from keras_ttfs.snn import SpikingNetwork, plots
+    from keras_ttfs.snn import SpikingNetwork
+    from keras_ttfs.snn.network import progress_bar
 
     network = SpikingNetwork.from_model(model, early_firing=early_firing)
-    output, steps = network.output.name, network.decision_step
-    bar = keras.utils.Progbar(len(images), unit_name="image")
-    spikes, correct = np.zeros(steps), np.zeros(steps)
+    spikes, correct = np.zeros(network.decision_step), np.zeros(network.decision_step)
+    bar = progress_bar(len(images), "image", 1)
     # Batch by batch: all spike times at once would fill the memory.
     for first in range(0, len(images), batch_size):
         x, y = (values[first : first + batch_size] for values in (images, labels))
-        record = {output: range(network.output.shape[0])}
-        result = network.run(x, mode="clock", batch_size=batch_size, record=record, verbose=0)
-        for name, counts in plots.count_spike_times(result).items():
-            if name not in result.input_layers:
-                start, window = result.phases[name]
-                spikes[start : start + window] += counts
-        # A step's potentials are those that its spikes are compared with: its spikes arrive after it.
-        correct[:-1] += (result.membranes[output][..., 1:].argmax(1) == y[:, None]).sum(0)
-        correct[-1] += (result.logits.argmax(-1) == y).sum()
+        result = network.run(x, mode="clock", batch_size=batch_size, verbose=0)
+        spikes += result.spikes_per_step * len(x)
+        correct += (result.predictions_per_step == y[:, None]).sum(0)
         bar.add(len(x))
-    return network, network.time_steps, steps, correct / len(images), spikes / len(images)
+    return Curve(network, network.time_steps, network.decision_step, correct / len(images), spikes / len(images))
 
 
-def evaluate_spike_times(path, images, labels, batch_size):
-    """A model of `keras_ttfs.spike_time`, whose spike times are real numbers: its result, without steps and curve."""
+def evaluate_spike_times(path: str, images: "np.ndarray", labels: "np.ndarray", batch_size: int) -> dict[str, Any]:
+    """A model of `keras_ttfs.spike_time_layers`, whose spike times are real numbers: its result, without steps and curve."""
     import keras
 
-    from keras_ttfs.spike_time import SpikeTimeOutput
+    from keras_ttfs.spike_time_layers import SpikeTimeOutput
 
     model = keras.models.load_model(path, compile=False)
     if not any(isinstance(layer, SpikeTimeOutput) for layer in model.layers):
@@ -89,60 +126,64 @@ def evaluate_spike_times(path, images, labels, batch_size):
     }
 
 
-def _training(path):
-    """What is known of how a model was trained, where it lies beside its run's result."""
-    result = pathlib.Path(path).with_name("result.json")
-    return {key: read_json(result)[key] for key in ("config", "epochs", "wall_time")} if result.exists() else None
-
-
-def simulate(row, path, data, batch_size, time_window, time_steps):
-    """The result of one row, a dict; `path` is that of the ReLU twin, or of the trained model of a row."""
+def simulate(
+    row: str, path: str, images: Images, batch_size: int, time_window: int, time_steps: int | None
+) -> dict[str, Any]:
+    """The result of one row. `path` is that of the ReLU twin, or of a row's own trained model."""
     begun = time.monotonic()
     if row == "spike_time":
-        result = evaluate_spike_times(path, *data[1:], batch_size)
+        result = evaluate_spike_times(path, images.test, images.labels, batch_size)
     else:
-        result = simulate_steps(row, path, data, batch_size, time_window, time_steps)
+        result = simulate_steps(row, path, images, batch_size, time_window, time_steps)
     seconds = round(time.monotonic() - begun, 1)
-    return {"row": row, "label": label(row, path), **result, "training": _training(path), "seconds": seconds}
+    training = _training_run(path)
+    known = {key: training[key] for key in ("config", "epochs", "wall_time")} if training else None
+    return {"row": row, "label": label(row, path), **result, "training": known, "seconds": seconds}
 
 
-def simulate_steps(row, path, data, batch_size, time_window, time_steps):
+def simulate_steps(
+    row: str, path: str, images: Images, batch_size: int, time_window: int, time_steps: int | None
+) -> dict[str, Any]:
     """The result of a row that is simulated step by step."""
     import keras_ttfs
 
-    calibration, images, labels = data
     model = float32(path)
     if row.startswith("ttfs"):
-        outcome = simulate_ttfs(model, images, labels, batch_size)
+        found = simulate_ttfs(model, images.test, images.labels, batch_size)
     elif row.startswith("t2fsnn"):
         early = time_window // 2 if row == "t2fsnn_early" else 0
-        converted = keras_ttfs.convert_t2fsnn(model, calibration, time_window=time_window)
-        outcome = simulate_ttfs(converted, images, labels, batch_size, early)
+        converted = keras_ttfs.convert_t2fsnn(model, images.calibration, time_window=time_window)
+        found = simulate_ttfs(converted, images.test, images.labels, batch_size, early)
     else:
-        outcome = simulate_conversion(row, model, calibration, images, labels, batch_size, time_steps)
-    network, time_steps, decision_step, accuracy, spikes = outcome
-    surrogate = model.predict(images, batch_size=batch_size, verbose=0).argmax(-1)
+        found = simulate_conversion(row, model, images, batch_size, time_steps)
+    surrogate = model.predict(images.test, batch_size=batch_size, verbose=0).argmax(-1)
     return {
-        "accuracy": float(accuracy[-1]),
+        "accuracy": float(found.accuracy[-1]),
         # Of the model that the spikes stand for: the ReLU twin, or the TTFS model itself.
-        "model_accuracy": float((surrogate == labels).mean()),
-        "time_steps": time_steps,
-        "decision_step": decision_step,
-        "spikes": float(spikes.sum()),
-        "neurons": network.neurons,
-        "curve": curve(accuracy, spikes.cumsum()),
+        "model_accuracy": float((surrogate == images.labels).mean()),
+        "time_steps": found.time_steps,
+        "decision_step": found.decision_step,
+        "spikes": float(found.spikes.sum()),
+        "neurons": found.network.neurons,
+        "curve": thinned(found.accuracy, found.spikes.cumsum()),
     }
 
 
-def label(row, path):
-    """Name of a row in the table; a trained model's is that of its run, where it lies beside its result."""
-    if row in report.TABLE2_ROWS:
-        return report.TABLE2_ROWS[row][0]
+def _training_run(path: str) -> dict[str, Any] | None:
+    """The result of the run that trained a model, where the model lies beside it."""
     result = pathlib.Path(path).with_name("result.json")
-    return read_json(result)["config"]["row"] if result.exists() else pathlib.Path(path).stem
+    return read_json(result) if result.exists() else None
 
 
-def curve(accuracy, spikes, points=200):
+def label(row: str, path: str) -> str:
+    """Name of a row in the table. A trained model's is that of its run, where it lies beside its result."""
+    if row in paper.TABLE2_ROWS:
+        return paper.TABLE2_ROWS[row][0]
+    training = _training_run(path)
+    return training["config"]["row"] if training else pathlib.Path(path).stem
+
+
+def thinned(accuracy: "np.ndarray", spikes: "np.ndarray", points: int = 200) -> list[list[float]]:
     """`[[step, accuracy, spikes so far], ...]` at about so many steps, the last of them included."""
     import numpy as np
 
@@ -150,8 +191,8 @@ def curve(accuracy, spikes, points=200):
     return [[int(step), round(float(accuracy[step - 1]), 4), round(float(spikes[step - 1]), 1)] for step in steps]
 
 
-def float32(path):
-    """A model of whatever precision as one of float32, which the simulations are of."""
+def float32(path: str) -> "keras.Model":
+    """A saved model in float32, which the simulations are of; it may have been trained in another precision."""
     import keras
 
     from keras_ttfs.snn import in_dtype
@@ -159,85 +200,65 @@ def float32(path):
     return in_dtype(keras.models.load_model(path, compile=False), "float32")
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"Expected flags only. Received: {argv[1:]}")
-    options = flags.FLAGS
-    try:
-        results = run_all(options)
-    except (OSError, ImportError, ValueError) as error:
-        raise SystemExit(f"{type(error).__name__}: {error}") from error
-    from experiments import plots
-
-    plots.codings(results, os.path.join(options.workdir, "codings.png"))
-    text = f"{report.table2(results)}\n\nThe paper's:\n\n{report.paper_table2()}"
-    with replaced(os.path.join(options.workdir, "table2.md")) as temporary:
-        pathlib.Path(temporary).write_text(text + "\n")
-    print(f"\n{text}\n\nFiles: {os.path.abspath(options.workdir)}")
-
-
-def run_all(options):
-    """Every row's result, in the table's order; simulates those that `workdir` does not hold yet."""
-    from experiments import data as data_module
-    from experiments.train import provenance
-
+def models_of_rows(options: flags.FlagValues) -> dict[str, str]:
+    """`{row: path of its model}`, in the order of the table."""
+    command.check_names("rows", options.rows, paper.TABLE2_ROWS)
     paths = dict.fromkeys(options.rows, options.model)
     if options.spike_time:
         paths["spike_time"] = options.spike_time
     paths |= {f"ttfs_{number}": path for number, path in enumerate(options.ttfs)}
-    unknown = set(options.rows) - set(report.TABLE2_ROWS)
-    if unknown:
-        raise ValueError(f"Expected rows of {', '.join(report.TABLE2_ROWS)}. Received: {', '.join(sorted(unknown))}")
     for path in paths.values():
         if not os.path.isfile(path):
             raise FileNotFoundError(f"Expected .keras files. Received: {path}")
+    return paths
+
+
+def jobs(options: flags.FlagValues) -> list[Job]:
+    """A job for each row."""
+    paths = models_of_rows(options)
+    from experiments import data as data_module
+    from experiments.provenance import provenance
+
     data = data_module.load(options.dataset, options.data_dir)
-    test = data.test()
-    count = options.test_images or len(test)
-    images = data.train.images[: options.calibration_images], test.images[:count]
-    parts = *(data_module.scale(split).numpy() for split in images), test.labels[:count]
+    test = data.test().first(options.test_images)
+    calibration = data.train.first(options.calibration_images)
+    images = Images(*(data_module.scale(split.images).numpy() for split in (calibration, test)), test.labels)
     settings = {
         "data": data.description,
-        "test_images": len(parts[2]),
-        "calibration_images": len(parts[0]),
+        "test_images": len(test),
+        "calibration_images": len(calibration),
         "time_window": options.time_window,
         "time_steps": options.time_steps,
     }
-    asked = {row: {**settings, "model_sha256": _sha256(path)} for row, path in paths.items()}
-    files = {row: os.path.join(options.workdir, f"{row}.json") for row in paths}
-    missing = [row for row, file in files.items() if not _finished(file, asked[row])]
-    os.makedirs(options.workdir, exist_ok=True)
-    for row in runs.announced(missing, lambda row: label(row, paths[row])):
-        result = simulate(row, paths[row], parts, options.batch_size, options.time_window, options.time_steps)
-        write_json(files[row], {**result, "settings": asked[row], **provenance()})
-    return [read_json(file) for file in files.values()]
+
+    def make(row, asked, results):
+        result = simulate(row, paths[row], images, options.batch_size, options.time_window, options.time_steps)
+        return {**result, "settings": asked, **provenance()}
+
+    def job(row):
+        asked = {**settings, "model_sha256": _sha256(paths[row])}
+        file = os.path.join(options.workdir, f"{row}.json")
+        return Job(row, file, functools.partial(make, row, asked), asked, title=label(row, paths[row]))
+
+    return [job(row) for row in paths]
 
 
-def _finished(file, asked):
-    if not os.path.exists(file):
-        return False
-    if changes := differences(read_json(file)["settings"], asked):
-        raise FileExistsError(f"Expected {file} to hold what is asked for. Received: {changes}.")
-    return True
-
-
-def _sha256(path):
+def _sha256(path: str) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def main(options: flags.FlagValues) -> None:
+    found, _ = run_jobs(jobs(options), options.workdir)
+    results = list(found.values())
+    from experiments import plots
+
+    plots.codings(results, os.path.join(options.workdir, "codings.png"))
+    text = f"{tables.table2(results)}\n\nThe paper's:\n\n{tables.paper_table2()}"
+    write_text(os.path.join(options.workdir, "table2.md"), text + "\n")
+    print(f"\n{text}\n\nFiles: {os.path.abspath(options.workdir)}")
+
+
 if __name__ == "__main__":
-    flags.DEFINE_string("model", None, "Trained ReLU twin, a .keras file.")
-    flags.DEFINE_multi_string("ttfs", [], "Trained TTFS model, a .keras file; repeat the flag for several.")
-    flags.DEFINE_string("spike_time", None, "Model trained with --activation=spike_time, a .keras file.")
-    flags.DEFINE_list("rows", list(report.TABLE2_ROWS), "Conversions of the ReLU twin to simulate.")
-    flags.DEFINE_string("workdir", None, "Directory of results, table and plot; resumes what it holds.")
-    flags.DEFINE_enum("dataset", "cifar10", CHOICES["dataset"], "Data set of the models.")
-    flags.DEFINE_string("data_dir", None, "Directory of tensorflow-datasets; its own default if not given.")
-    flags.DEFINE_integer("test_images", 1000, "First so many test images [images]; 0: all.", lower_bound=0)
-    flags.DEFINE_integer("calibration_images", 5000, "First so many training images [images].", lower_bound=1)
-    flags.DEFINE_integer("time_window", 40, "T of TTFS by conversion [steps].", lower_bound=2)
-    flags.DEFINE_integer("time_steps", None, "H of rate, phase, burst [steps]; their own if not given.", lower_bound=1)
-    flags.DEFINE_integer("batch_size", 100, "Images simulated at a time [images].", lower_bound=1)
-    flags.mark_flags_as_required(["model", "workdir"])
-    app.run(main)
+    define_flags()
+    command.run(main)

@@ -1,8 +1,5 @@
 """Callbacks: the schedule of the stochastic relaxation, and the history of the temporal kernels."""
 
-import csv
-import os
-
 import keras
 import numpy as np
 import tensorflow as tf
@@ -47,14 +44,12 @@ class TemporalKernelHistory(keras.callbacks.Callback):
 
     Args:
         data: array `(samples, ...)` on which the three errors are taken, or None.
-        path: CSV file to keep up to date, or None. It is replaced whole after each epoch.
         rows: rows of earlier epochs, of an interrupted run.
     """
 
-    def __init__(self, data=None, path=None, rows=()):
+    def __init__(self, data=None, rows=()):
         super().__init__()
         self.data = data
-        self.path = path
         self.rows = list(rows)
 
     def on_epoch_end(self, epoch, logs=None):
@@ -76,8 +71,6 @@ class TemporalKernelHistory(keras.callbacks.Callback):
                 **(_summary(norms[encoder]) if encoder in norms else {}),
             }
             self.rows.append(row)
-        if self.path is not None:
-            write_csv(self.path, self.rows)
 
     def _errors(self):
         errors = {}
@@ -120,14 +113,3 @@ def _summary(norm):
             for statistic in ("mean", "std", "min", "max"):
                 summary[f"{name}_{statistic}"] = float(getattr(values, statistic)())
     return summary
-
-
-def write_csv(path, rows):
-    """Writes the dicts `rows` as a CSV file, whole or not at all. Columns in order of their first appearance."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    temporary = f"{path}.partial"
-    with open(temporary, "w", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(temporary, path)

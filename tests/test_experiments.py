@@ -6,16 +6,19 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from experiments import benchmark, report, train
+from experiments import benchmark, cifar, report, runs, tables, train
+from experiments import config as config_module
 from experiments import data as data_module
+from experiments.checkpoint import Checkpoint, check_workdir, claim_workdir
 from experiments.config import Config
-from experiments.files import read_json, write_json
-from experiments.train import LearningRate, StopOnNonFinite, check_workdir, claim_workdir
+from experiments.files import read_csv, read_json, write_json
+from experiments.train import LearningRate, StopOnNonFinite
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FAST = ("--train_images=256", "--width=0.25", "--epochs=4", "--target_epoch=3", "--dropout=0.5", "--bn_momentum=0.8")
@@ -58,7 +61,7 @@ def test_run_leaves_every_file_and_prints_a_row(finished):
     assert result["spikes_per_neuron"] == pytest.approx(result["spikes"] / result["neurons"])
     hidden = [layer["spikes"] for layer in result["layers"][1:]]
     assert result["spikes"] == pytest.approx(sum(hidden))
-    assert report.table([result]) in output
+    assert tables.results_table([result]) in output
     distributions = read_json(workdir / "distributions.json")
     for ours, layer in zip(distributions["layers"], result["layers"], strict=True):
         assert ours["layer"] == layer["layer"]
@@ -140,11 +143,14 @@ def test_benchmark_of_training_steps(tmp_path):
 
 
 def test_the_twin_of_the_benchmark_is_plain_keras():
+    import keras
+
     from keras_ttfs import applications
+    from keras_ttfs.topology import layers_of
 
     model = applications.vgg6(activation="relu")
     twin = benchmark.plain_keras(model)
-    assert not any(type(layer).__module__.startswith("keras_ttfs") for layer in twin._flatten_layers())
+    assert not any(type(layer).__module__.startswith("keras_ttfs") for layer in layers_of(twin, keras.layers.Layer))
     assert [weight.shape for weight in twin.weights] == [weight.shape for weight in model.weights]
 
 
@@ -177,6 +183,134 @@ def test_killed_run_resumes_to_the_same_weights(finished, tmp_path):
     for ours, theirs in zip(weights(workdir), weights(finished[0]), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert read_json(workdir / "result.json")["accuracy"] == read_json(finished[0] / "result.json")["accuracy"]
+
+
+def test_keep_best_saves_the_best_epoch_and_not_the_last(tmp_path, monkeypatch):
+    """The learning rate rises over the whole run and ruins its last epochs."""
+    import keras
+
+    ruinous = {"learning_rate": 0.3, "schedule": "triangular", "warmup": 1.0, "gamma_0": 0.3, "bn_momentum": 0.8}
+    after_epoch = []
+
+    class Recording(Checkpoint):
+        def on_epoch_end(self, epoch, logs=None):
+            super().on_epoch_end(epoch, logs)
+            after_epoch.append(self.model.get_weights())
+
+    monkeypatch.setattr(train, "Checkpoint", Recording)
+    saved = {}
+    for keep in ("best", "last"):
+        after_epoch.clear()
+        config = Config(width=0.25, epochs=5, train_images=512, keep=keep, **ruinous)
+        result = train.train(config, str(tmp_path / keep), verbose=0)
+        accuracies = [row["val_accuracy"] for row in read_csv(tmp_path / keep / "history.csv")]
+        best = int(np.argmax(accuracies))
+        assert best < 4 and accuracies[best] > accuracies[4] + 0.1, "the run must end worse than it was"
+        kept = best if keep == "best" else 4
+        assert result["kept_epoch"] == kept + 1 and result["val_accuracy"] == accuracies[kept]
+        saved[keep] = keras.models.load_model(tmp_path / keep / "model.keras")
+        for ours, theirs in zip(saved[keep].get_weights(), after_epoch[kept], strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+        validation = data_module.evaluation_batches(data_module.load("digits").validation, 500)
+        logs = saved[keep].evaluate(validation, return_dict=True, verbose=0)
+        assert logs["accuracy"] == pytest.approx(accuracies[kept], abs=1e-6)
+
+
+def test_train_leaves_the_process_as_it_was(tmp_path):
+    script = (
+        "import sys, keras, tensorflow as tf\n"
+        "from experiments.config import Config\n"
+        "from experiments.train import make_deterministic, train\n"
+        "keras.config.set_dtype_policy('float64')\n"
+        "small = {'width': 0.1, 'train_images': 64, 'dtype_policy': 'mixed_bfloat16'}\n"
+        "train(Config(**small), sys.argv[1] + '/finished', verbose=0)\n"
+        "assert keras.config.dtype_policy().name == 'float64'\n"
+        "for wrong, arguments in (({}, {'expected_data': 'other'}), ({'learning_rate': 1e30}, {})):\n"
+        "    try:\n"
+        "        train(Config(**small, **wrong), sys.argv[1] + '/failed', verbose=0, **arguments)\n"
+        "        raise AssertionError\n"
+        "    except (ValueError, FloatingPointError):\n"
+        "        assert keras.config.dtype_policy().name == 'float64'\n"
+        "tf.random.Generator.from_non_deterministic_state()\n"
+        "make_deterministic()\n"
+        "try:\n"
+        "    tf.random.Generator.from_non_deterministic_state()\n"
+        "except RuntimeError as error:\n"
+        "    print(error)\n"
+    )
+    arguments = [sys.executable, "-c", script, str(tmp_path)]
+    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "cannot be called when determinism is enabled" in done.stdout
+
+
+def test_a_command_makes_its_process_deterministic(tmp_path, monkeypatch):
+    from experiments import command as commands
+
+    made = []
+    monkeypatch.setattr(train, "make_deterministic", lambda: made.append("deterministic"))
+    monkeypatch.setattr(train, "train", lambda config, workdir, **options: made.append(config) or result)
+    monkeypatch.setattr(commands, "config_from_flags", Config)
+    result = read_json(os.path.join(ROOT, "experiments", "results", "digits", "digits.json"))
+    options = {"workdir": str(tmp_path), "data_dir": None, "download": False, "overwrite": False, "tensorboard": False}
+    cifar.main(types.SimpleNamespace(**options))
+    runs._train(Config(seed=1), str(tmp_path), None, False, None)
+    assert made == ["deterministic", Config(), "deterministic", Config(seed=1)]
+
+
+def test_a_network_receives_the_fields_that_it_takes():
+    def network(input_shape, classes, *, width, seed=None):
+        pass
+
+    config = Config(model="spike_time_vgg6", width=0.5, seed=3)
+    assert train.network_arguments(config, network) == {"width": 0.5, "seed": 3}
+    wrong = dataclasses.replace(config, dropout=0.5)
+    message = r"Expected dropout=0.0 \(its default\): spike_time_vgg6 has no dropout. Received: dropout=0.5"
+    with pytest.raises(ValueError, match=message):
+        train.network_arguments(wrong, network)
+    data = data_module.load("digits")
+    with pytest.raises(ValueError, match=message):
+        train.build(wrong, data)
+    # What is no argument of a network is anyone's.
+    train.network_arguments(dataclasses.replace(config, epochs=7, label_smoothing=0.1, target_epoch=3), network)
+
+
+@pytest.mark.parametrize("model", config_module.choices("model"))
+def test_every_network_is_built_with_its_fields(model):
+    """A field with `network=True` is an argument of a network, and its value arrives there."""
+    shape = (32, 32, 3) if model == "vgg16" else (8, 8, 1)
+    split = data_module.Split(np.zeros((1, *shape), "uint8"), np.zeros(1, "int32"))
+    data = data_module.Data(split, split, lambda: split, classes=10, description="", flip=False, padding=0)
+    kernels = {"time_window": 16, "tau_0": 4.0, "z_max_0": 2.0, "gamma_0": 0.5, "bn_momentum": 0.8, "l2": 1e-3}
+    kernels |= {"lambda_tr": 0.25, "lambda_tb": 0.5, "rounding": "nearest", "kernel_gradient": "full", "dropout": 0.5}
+    special = {} if model == "spike_time_vgg6" else kernels
+    built = train.build(Config(model=model, width=0.1, seed=2, **special), data)
+    assert built.name == model and built.get_layer("conv1_1").weights[0].shape[-1] == round(
+        0.1 * (64 if model == "vgg16" else 32)
+    )
+    if special:
+        encoder, norm = built.encoders[-1], built.batch_norm_pairs()[-1][0]
+        assert (encoder.time_window, encoder.rounding, encoder.kernel_gradient) == (16, "nearest", "full")
+        assert float(encoder.tau) == 4.0 and float(encoder.z_max) == pytest.approx(2.0)
+        assert norm.momentum == 0.8 and np.all(np.array(norm.gamma) == 0.5)
+        assert (built.lambda_tr, built.lambda_tb) == (0.25, 0.5)
+        assert float(built.get_layer("conv1_1").kernel_regularizer.l2) == pytest.approx(1e-3)
+        assert built.get_layer("flatten").output.shape[-1] and any("dropout" in layer.name for layer in built.layers)
+
+
+def test_every_field_of_config_has_its_flag_and_help():
+    from absl import flags
+
+    from experiments import command as commands
+
+    values = flags.FlagValues()
+    commands.define_config_flags(values)
+    values(["test"])
+    assert commands.config_from_flags(values) == Config()
+    for name, field in config_module.FIELDS.items():
+        assert values[name].help.endswith(field.metadata["help"]) and len(field.metadata["help"]) > 10, name
+        if field.metadata["choices"]:
+            assert list(field.metadata["choices"]) == values[name].parser.enum_values
 
 
 def test_finished_and_different_runs_are_refused(finished):
@@ -226,9 +360,9 @@ def test_a_run_goes_on_with_its_own_data_only(tmp_path):
         train.train(Config(), str(tmp_path / "new"), expected_data="cifar10/3.0.2")
     assert not (tmp_path / "new").exists()
     claim_workdir(Config(), str(tmp_path / "run"))
-    begun = train.Checkpoint(str(tmp_path / "run"), Config(), data)
+    begun = Checkpoint(str(tmp_path / "run"), Config(), data)
     write_json(begun.path, begun.state)
-    resumed = train.Checkpoint(str(tmp_path / "run"), Config(), data_module.load("digits"))
+    resumed = Checkpoint(str(tmp_path / "run"), Config(), data_module.load("digits"))
     with pytest.raises(ValueError, match="Expected the data of the interrupted run: digits, rescanned. Received: "):
         resumed.restore(None)
     claim_workdir(Config(), str(tmp_path / "run"), True, "digits, rescanned")
@@ -255,7 +389,7 @@ def test_config_errors(name, value, message):
 def test_flag_errors(tmp_path):
     for flag, message in (
         ("--time_window=0", "Expected time_window > 0. Received: time_window=0"),
-        ("--model=resnet", "value should be one of <vgg16|vgg6>"),
+        ("--model=resnet", "value should be one of <vgg16|vgg6|spike_time_vgg6>"),
         ("--unknown=1", "unknown"),
     ):
         done = run(tmp_path / "run", flag)
@@ -282,7 +416,7 @@ def test_non_finite_loss_stops():
 
 def test_learning_rate_schedules():
     constant, triangular, cosine = (
-        LearningRate(Config(schedule=schedule, epochs=10, learning_rate=0.5, warmup=0.2), steps=10)
+        LearningRate(Config(schedule=schedule, epochs=10, learning_rate=0.5, warmup=0.2), batches=10)
         for schedule in ("constant", "triangular", "cosine")
     )
     assert constant.rate(0) == constant.rate(99) == 0.5

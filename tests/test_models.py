@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 import keras_ttfs
+from experiments.files import write_csv
 from keras_ttfs import RelaxationSchedule, TemporalKernelHistory, TKBatchNorm, TTFSActivation, TTFSEncode, TTFSModel
 from keras_ttfs.applications import vgg6, vgg16
 from tests import reference
@@ -275,8 +276,7 @@ def test_relaxation_schedule():
 
 
 def test_temporal_kernel_history(tmp_path):
-    path = tmp_path / "kernels.csv"
-    history = TemporalKernelHistory(X[:10], path=str(path))
+    history = TemporalKernelHistory(X[:10])
     model = small()
     model.compile("adam", LOSS)
     model.fit(X, Y, epochs=3, verbose=0, callbacks=[history])
@@ -296,6 +296,8 @@ def test_temporal_kernel_history(tmp_path):
     z_hat = reference.level(reference.spike_time(z, tau, t_d, 32), tau, t_d, 32)
     precision = np.where((z >= z_min) & (z <= z_max), z - z_hat, 0).mean()
     np.testing.assert_allclose(arrays["precision_error"][-1, 3], precision, rtol=1e-4)
+    path = tmp_path / "kernels.csv"
+    write_csv(str(path), history.rows)
     lines = path.read_text().splitlines()
     assert len(lines) == 1 + 3 * 6
     assert lines[0].startswith("epoch,layer,tau,t_d,z_min,z_max,")

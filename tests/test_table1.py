@@ -11,9 +11,10 @@ import pytest
 import tensorflow as tf
 from absl import flags
 
-from experiments import cifar, figures, processes, report, runs, sweeps, table1
+from experiments import command as commands
+from experiments import paper, processes, runs, sweeps, table1, tables
 from experiments.config import Config
-from experiments.files import read_json, write_json
+from experiments.files import read_csv, read_json, write_json
 
 ROOT = pathlib.Path(__file__).parent.parent
 DIGITS = ("--dataset=digits", "--model=vgg6", "--width=0.25", "--batch_size=128", "--epochs=4", "--gamma_0=0.3")
@@ -32,18 +33,18 @@ def run(arguments):
 def small():
     """What small.flags changes."""
     values = flags.FlagValues()
-    cifar.define_config_flags(values)
+    commands.define_config_flags(values)
     values(["test", f"--flagfile={table1.FLAGFILES / 'small.flags'}"])
     return {name: values[name].value for name in Config().as_dict() if values[name].present}
 
 
 def test_every_row_has_its_flagfile():
     there = {path.stem for path in table1.FLAGFILES.glob("*.flags")}
-    assert there == {*report.TABLE1_ROWS, "base", "small"}
+    assert there == {*paper.TABLE1_ROWS, "base", "small"}
 
 
 def test_rows_are_the_papers_recipe():
-    for row in report.TABLE1_ROWS:
+    for row in paper.TABLE1_ROWS:
         config = table1.row_config(row)
         assert (config.batch_size, config.epochs, config.optimizer, config.learning_rate) == (512, 2000, "adam", 1e-3)
         assert (config.time_window, config.tau_0, config.gamma_0, config.l2) == (32, 10.0, 1.0, 5e-4)
@@ -53,7 +54,7 @@ def test_rows_are_the_papers_recipe():
 @pytest.mark.parametrize("scale", ["paper", "small"])
 def test_rows_differ_as_table_1_says(scale):
     overrides = small() if scale == "small" else {}
-    configs = {row: table1.row_config(row, overrides) for row in report.TABLE1_ROWS}
+    configs = {row: table1.row_config(row, overrides) for row in paper.TABLE1_ROWS}
     fields = ("activation", "z_max_0", "relaxation", "lambda_tr", "lambda_tb")
     assert {row: tuple(getattr(config, name) for name in fields) for row, config in configs.items()} == {
         "relu": ("relu", 1.0, True, 0.0, 0.0),
@@ -71,7 +72,7 @@ def test_rows_differ_as_table_1_says(scale):
 
 def test_a_flagfile_from_the_command_line_gives_the_same_row():
     values = flags.FlagValues()
-    cifar.define_config_flags(values)
+    commands.define_config_flags(values)
     folder = "experiments/flagfiles/table1"
     here = os.getcwd()
     os.chdir(ROOT)
@@ -79,7 +80,7 @@ def test_a_flagfile_from_the_command_line_gives_the_same_row():
         values(["cifar", f"--flagfile={folder}/sm_sr_tr.flags", f"--flagfile={folder}/small.flags"])
     finally:
         os.chdir(here)
-    assert cifar.config_from_flags(values) == table1.row_config("sm_sr_tr", small())
+    assert commands.config_from_flags(values) == table1.row_config("sm_sr_tr", small())
 
 
 def test_sweeps_change_one_flag_and_share_their_base():
@@ -182,7 +183,7 @@ def test_table_of_known_results():
         counts = {"spikes": spikes, "spikes_per_neuron": spikes / 1e5} if spikes else {}
         return {"config": {"seed": seed}, "accuracy": accuracy, **counts}
 
-    lines = report.table1(
+    lines = tables.table1(
         {
             "relu": [result(0, 0.9), result(1, 0.9)],
             "sm_1": [result(2, 0.7, 15000)],
@@ -206,7 +207,7 @@ def test_failed_runs_are_told_and_the_others_go_on(tmp_path, monkeypatch):
 
     monkeypatch.setattr(runs, "_train", train)
     monkeypatch.setattr(runs, "in_new_process", lambda function, *arguments: runs._train(*arguments))
-    results, failures = runs.run_all({f"seed{seed}": Config(seed=seed) for seed in (1, 2)}, str(tmp_path))
+    results, failures = runs.train_all({f"seed{seed}": Config(seed=seed) for seed in (1, 2)}, str(tmp_path))
     assert list(results) == ["seed2"] and failures == {"seed1": "FloatingPointError: Expected a finite loss."}
 
 
@@ -215,20 +216,20 @@ def test_a_collected_run_is_not_trained_again(tmp_path, monkeypatch):
     write_json(str(tmp_path / "row.seed1.json"), result)
     monkeypatch.setattr(runs, "in_new_process", lambda *arguments: pytest.fail("trained again"))
     collect = str(tmp_path)
-    assert runs.run_all({"row/seed1": Config(seed=1)}, f"{tmp_path}/new", collect=collect) == (
+    assert runs.train_all({"row/seed1": Config(seed=1)}, f"{tmp_path}/new", collect=collect) == (
         {"row/seed1": result},
         {},
     )
     with pytest.raises(FileExistsError, match="seed: 1 there, 2 asked"):
-        runs.run_all({"row/seed1": Config(seed=2)}, f"{tmp_path}/new", collect=collect)
+        runs.train_all({"row/seed1": Config(seed=2)}, f"{tmp_path}/new", collect=collect)
     # Nor is it replaced by another run's, nor by the same run's of another place.
     os.makedirs(tmp_path / "same/row/seed1")
     write_json(str(tmp_path / "same/row/seed1/result.json"), {**result, "accuracy": 0.5})
-    assert runs.run_all({"row/seed1": Config(seed=1)}, f"{tmp_path}/same", collect=collect)[0]["row/seed1"] == result
+    assert runs.train_all({"row/seed1": Config(seed=1)}, f"{tmp_path}/same", collect=collect)[0]["row/seed1"] == result
     os.makedirs(tmp_path / "other/row/seed1")
     write_json(str(tmp_path / "other/row/seed1/result.json"), {"config": Config(seed=2).as_dict()})
     with pytest.raises(FileExistsError, match="seed: 1 there, 2 asked"):
-        runs.run_all({"row/seed1": Config(seed=2)}, f"{tmp_path}/other", collect=collect)
+        runs.train_all({"row/seed1": Config(seed=2)}, f"{tmp_path}/other", collect=collect)
     assert read_json(tmp_path / "row.seed1.json") == result
 
 
@@ -237,7 +238,7 @@ def test_runs_of_different_data_do_not_mix(tmp_path):
         write_json(str(tmp_path / f"row.seed{seed}.json"), {"config": Config(seed=seed).as_dict(), "data": data})
     configs = {f"row/seed{seed}": Config(seed=seed) for seed in range(2)}
     with pytest.raises(ValueError, match=r"Expected runs of one data set. Received: digits, digits \(JPEG copy\)"):
-        runs.run_all(configs, str(tmp_path / "runs"), collect=str(tmp_path))
+        runs.train_all(configs, str(tmp_path / "runs"), collect=str(tmp_path))
 
 
 def test_a_row_without_memory_fails_alone(monkeypatch):
@@ -245,6 +246,7 @@ def test_a_row_without_memory_fails_alone(monkeypatch):
         raise tf.errors.ResourceExhaustedError(None, None, "out of memory")
 
     monkeypatch.setattr("experiments.train.train", train)
+    monkeypatch.setattr("experiments.train.make_deterministic", lambda: None)
     with pytest.raises(RuntimeError, match="out of memory"):
         runs._train(Config(), "runs/row", None, False, None)
 
@@ -267,4 +269,4 @@ def test_a_process_gives_its_result_or_its_exception():
 def test_numbers_of_small_files(tmp_path):
     path = tmp_path / "rows.csv"
     path.write_text("layer,tau\nfc1,9.5\n")
-    assert figures.read_rows(path) == [{"layer": "fc1", "tau": 9.5}]
+    assert read_csv(path) == [{"layer": "fc1", "tau": 9.5}]

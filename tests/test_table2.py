@@ -7,9 +7,10 @@ import sys
 import time
 
 import keras
+import numpy as np
 import pytest
 
-from experiments import data, report, table2
+from experiments import data, paper, table2, tables
 from experiments.config import Config
 from experiments.files import read_json
 from experiments.train import train
@@ -28,7 +29,7 @@ def models(tmp_path_factory):
         train(Config(activation=activation, row=f"our {activation}", **common), workdir, verbose=0)
         paths.append(f"{workdir}/model.keras")
     workdir = str(folder / "spike_time")
-    train(Config(activation="spike_time", row="our spike times", width=0.25), workdir, verbose=0)
+    train(Config(model="spike_time_vgg6", row="our spike times", width=0.25), workdir, verbose=0)
     return [*paths, f"{workdir}/model.keras"]
 
 
@@ -53,7 +54,7 @@ def test_killed_and_restarted_it_ends_with_every_row(models, tmp_path):
     done = run(command(models, workdir))
     assert done.returncode == 0, done.stderr
     assert (workdir / "rate.json").stat().st_mtime_ns == before
-    results = {row: read_json(workdir / f"{row}.json") for row in (*report.TABLE2_ROWS, "ttfs_0")}
+    results = {row: read_json(workdir / f"{row}.json") for row in (*paper.TABLE2_ROWS, "ttfs_0")}
     for row, result in results.items():
         steps, accuracy, spikes = result["curve"][-1]
         assert accuracy == pytest.approx(result["accuracy"], abs=1e-4) and spikes == pytest.approx(
@@ -106,19 +107,72 @@ def test_time_steps_are_for_codings_without_windows(models):
     digits = data.load("digits").test()
     images, labels = data.scale(digits.images[:20]).numpy(), digits.labels[:20]
     for row, steps in (("rate", 16), ("tsc", 192)):
-        outcome = table2.simulate_conversion(row, table2.float32(models[0]), images, images, labels, 20, time_steps=16)
+        whole = table2.Images(images, images, labels)
+        outcome = table2.simulate_conversion(row, table2.float32(models[0]), whole, 20, time_steps=16)
         assert outcome[1:3] == (steps, steps) and len(outcome[3]) == len(outcome[4]) == steps
 
 
-def test_curves_are_thinned_and_keep_their_end():
-    import numpy as np
+def test_a_ttfs_curve_is_read_after_the_spikes_of_each_step():
+    """Accuracy and spikes at step s against sums over the spikes up to s, in NumPy."""
+    import keras_ttfs
 
-    points = table2.curve(np.linspace(0, 0.9, 1500), np.arange(1500.0))
+    window = 8
+    inputs = keras.Input((6,))
+    x = keras_ttfs.TTFSActivation(window, tau_0=3.0, name="input_activation")(inputs)
+    x = keras.layers.Dense(12, kernel_initializer=keras.initializers.RandomNormal(0.1, 0.5, seed=1))(x)
+    x = keras_ttfs.TTFSActivation(window, tau_0=4.0, t_d_0=1.0, name="hidden_activation")(x)
+    outputs = keras.layers.Dense(3, kernel_initializer=keras.initializers.RandomNormal(0.0, 1.0, seed=2))(x)
+    model = keras_ttfs.TTFSModel(inputs, outputs)
+    first, second = (layer for layer in model.layers if isinstance(layer, keras.layers.Dense))
+    first.bias.assign(np.linspace(-0.3, 0.3, 12))
+    second.bias.assign([0.1, -0.1, 0.05])
+    images = np.random.default_rng(0).uniform(size=(50, 6)).astype("float32")
+
+    def fire(z, tau, t_d):
+        """Spike times by definition: the first step whose threshold z reaches; the window's length if none."""
+        thresholds = np.exp(-(np.arange(window) - t_d) / tau)
+        reached = z[..., None] >= thresholds
+        return np.where(reached.any(-1), reached.argmax(-1), window)
+
+    def values(times, tau, t_d):
+        return np.where(times < window, np.exp(-(times - t_d) / tau), 0.0)
+
+    times = fire(images.astype("float64"), 3.0, 0.0)
+    z = values(times, 3.0, 0.0) @ first.kernel.numpy().astype("float64") + first.bias.numpy()
+    hidden = fire(z, 4.0, 1.0)
+    levels = values(hidden, 4.0, 1.0)
+    # The hidden layer fires when the whole window of the inputs is over.
+    steps = 2 * window
+    logits = np.stack(
+        [
+            np.where(window + hidden <= step, levels, 0.0) @ second.kernel.numpy().astype("float64")
+            + second.bias.numpy()
+            for step in range(steps)
+        ]
+    )
+    np.testing.assert_allclose(logits[-1], model.predict(images, verbose=0), rtol=1e-4, atol=1e-5)
+    labels = model.predict(images, verbose=0).argmax(-1)
+    labels[::5] = (labels[::5] + 1) % 3
+    curve = table2.simulate_ttfs(model, images, labels, batch_size=16)
+    assert (curve.time_steps, curve.decision_step) == (3 * window, steps)
+    expected = (logits.argmax(-1) == labels).mean(-1)
+    np.testing.assert_allclose(curve.accuracy, expected, atol=1e-12)
+    # The curve moves in every part of the hidden window, so that a shift by a step would be seen.
+    assert len(np.unique(expected[window:])) > 4 and expected[-1] == pytest.approx(0.8)
+    spikes = [(window + hidden == step).sum() / len(images) for step in range(steps)]
+    np.testing.assert_allclose(curve.spikes, spikes, atol=1e-12)
+    assert sum(spikes) > 3 and not any(spikes[:window])
+    points = table2.thinned(curve.accuracy, curve.spikes.cumsum())
+    assert points[window] == [window + 1, round(expected[window], 4), round(sum(spikes[: window + 1]), 1)]
+
+
+def test_curves_are_thinned_and_keep_their_end():
+    points = table2.thinned(np.linspace(0, 0.9, 1500), np.arange(1500.0))
     assert len(points) == 200 and points[0][0] == 1 and points[-1] == [1500, 0.9, 1499.0]
 
 
 def test_papers_table_from_its_spikes_and_steps():
-    lines = report.paper_table2().splitlines()
+    lines = tables.paper_table2().splitlines()
     assert lines[2] == (
         "| Han et al. 2020, RMP-SNN | conversion | rate | 93.39 | 512 | 261.20 | 1.82 | 930.91 | 6.01 | 9.02 |"
     )

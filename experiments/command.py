@@ -1,0 +1,149 @@
+"""What every command of `experiments` shares: its environment, its flags, and how it ends.
+
+A command defines its flags, and then calls `run(main)`. Import this module before TensorFlow: it sets TensorFlow's
+environment. It does not import TensorFlow, so that `--help` and errors in flags come at once.
+"""
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+from absl import app, flags
+
+from experiments import config
+
+# A flag belongs to the command that calls the functions below, so that `--help` lists it.
+flags.disclaim_key_flags()
+
+DEFINE_BY_TYPE = {
+    str: flags.DEFINE_string,
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+    bool: flags.DEFINE_boolean,
+}
+# What goes wrong with data, files and settings. Anything else is a mistake in the code and shows its traceback.
+EXPECTED_ERRORS = (OSError, ImportError, ValueError, FloatingPointError)
+
+
+@dataclasses.dataclass(frozen=True)
+class SharedFlag:
+    """A flag of several commands. Each of them may have its own default."""
+
+    kind: type
+    default: Any
+    help: str
+    lower_bound: int | None = None
+    choices: tuple[str, ...] = ()
+    required: bool = False
+
+
+SHARED_FLAGS = {
+    "workdir": SharedFlag(
+        str, None, "Directory of everything that the command makes; resumes what it holds.", required=True
+    ),
+    "model": SharedFlag(str, None, "Trained model, a .keras file.", required=True),
+    "dataset": SharedFlag(str, "digits", "Data set of the model.", choices=config.choices("dataset")),
+    "data_dir": SharedFlag(str, None, "Directory of tensorflow-datasets; its own default if not given."),
+    "download": SharedFlag(bool, False, "Download and prepare the data set if it is not there."),
+    "overwrite": SharedFlag(
+        bool,
+        False,
+        "Replace what is there: finished results, or those of other settings. An interrupted run of the same settings "
+        "goes on.",
+    ),
+    "collect": SharedFlag(
+        str, None, "Directory to copy the small files of finished runs to; what is there is not trained again."
+    ),
+    "images": SharedFlag(int, 0, "Only the first so many test images [images]; 0: all.", lower_bound=0),
+    "calibration_images": SharedFlag(
+        int, 500, "First so many training images, for the scales of a conversion [images].", lower_bound=1
+    ),
+    "batch_size": SharedFlag(int, 100, "Images at a time [images].", lower_bound=1),
+    "rounding": SharedFlag(str, "ceil", config.FIELDS["rounding"].metadata["help"], choices=config.choices("rounding")),
+}
+
+
+def define_shared_flags(*names: str, **defaults: Any) -> None:
+    """Defines flags of SHARED_FLAGS: those that are named, and those for which a default is given."""
+    for name in (*names, *defaults):
+        flag = SHARED_FLAGS[name]
+        default = defaults.get(name, flag.default)
+        if flag.choices:
+            flags.DEFINE_enum(name, default, flag.choices, flag.help)
+        elif flag.lower_bound is not None:
+            flags.DEFINE_integer(name, default, flag.help, lower_bound=flag.lower_bound)
+        else:
+            DEFINE_BY_TYPE[flag.kind](name, default, flag.help)
+        if flag.required:
+            flags.mark_flag_as_required(name)
+
+
+def define_config_flags(values: flags.FlagValues = flags.FLAGS) -> None:
+    """One flag for each field of Config, in the absl FlagValues `values`."""
+    for name, field in config.FIELDS.items():
+        text = field.metadata["help"]
+        if choices := field.metadata["choices"]:
+            flags.DEFINE_enum(name, field.default, choices, text, flag_values=values)
+        else:
+            DEFINE_BY_TYPE[type(field.default)](name, field.default, text, flag_values=values)
+
+
+def config_from_flags(values: flags.FlagValues = flags.FLAGS) -> config.Config:
+    return config.Config(**{name: values[name].value for name in config.FIELDS})
+
+
+def changed_fields(values: flags.FlagValues = flags.FLAGS) -> dict[str, Any]:
+    """The fields of Config that the command line or its flagfiles set, with their values."""
+    return {name: values[name].value for name in config.FIELDS if values[name].present}
+
+
+@contextlib.contextmanager
+def usage_errors() -> Iterator[None]:
+    """Turns ValueErrors of the flags' values into the usage message of absl."""
+    try:
+        yield
+    except ValueError as error:
+        raise app.UsageError(str(error)) from error
+
+
+def check_names(what: str, names: Iterable[str], known: Iterable[str]) -> None:
+    """Raises ValueError where a list flag names something unknown."""
+    if unknown := sorted(set(names) - set(known)):
+        raise ValueError(f"Expected {what} of {', '.join(known)}. Received: {', '.join(unknown)}")
+
+
+def existing_model(path: str) -> str:
+    """The path of a model; raises FileNotFoundError where there is no file."""
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"Expected --model to be a .keras file. Received: {path}")
+    return path
+
+
+def beside_model(path: str, name: str) -> str:
+    """The path `name` in the directory of a model."""
+    return os.path.join(os.path.dirname(os.path.abspath(path)), name)
+
+
+def exit_with_failures(failures: dict[str, str]) -> None:
+    """Ends the command where runs failed, with all their messages."""
+    if failures:
+        raise SystemExit("Failed: " + "; ".join(f"{name}: {message}" for name, message in failures.items()))
+
+
+def run(main: Callable[[flags.FlagValues], None]) -> None:
+    """Parses the flags and calls `main` with them. Expected errors end the command with one line."""
+
+    def guarded(argv: list[str]) -> None:
+        if len(argv) > 1:
+            raise app.UsageError(f"Expected flags only. Received: {argv[1:]}")
+        try:
+            main(flags.FLAGS)
+        except EXPECTED_ERRORS as error:
+            raise SystemExit(f"{type(error).__name__}: {error}") from error
+
+    app.run(guarded)

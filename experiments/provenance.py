@@ -1,0 +1,39 @@
+"""Where a result comes from: versions, revision of the code, device."""
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from typing import Any
+
+import tensorflow as tf
+
+import keras_ttfs
+
+VERSIONED = ("tensorflow", "keras", "numpy", "tensorflow-datasets", "scikit-learn")
+
+
+def provenance() -> dict[str, Any]:
+    """Versions, git revision and device of this process. A run records those that it begins with."""
+    versions = {"python": platform.python_version(), "keras_ttfs": keras_ttfs.__version__}
+    for package in VERSIONED:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None
+    details = tf.config.experimental.get_device_details
+    gpus = [details(gpu)["device_name"] for gpu in tf.config.list_physical_devices("GPU")]
+    return {
+        "versions": versions,
+        "git_revision": _git_revision(),
+        "device": ", ".join(gpus) or f"CPU, {os.cpu_count()} cores",
+    }
+
+
+def _git_revision() -> str | None:
+    here = os.path.dirname(os.path.abspath(__file__))
+    command = ["git", "-C", here, "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,108 @@
+"""Readers of the result files that the commands collect. Nothing in here draws or prints."""
+
+import os
+import pathlib
+import statistics
+from collections.abc import Iterable
+from typing import Any
+
+from experiments.files import read_csv, read_json
+from experiments.paper import TABLE1_ROWS
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+# The committed results; each folder is one group of runs that belong together.
+RESULTS = ROOT / "experiments" / "results"
+Result = dict[str, Any]
+
+
+def result_files(folder: str | os.PathLike[str], runs: str) -> list[pathlib.Path]:
+    """Paths of the results of runs that a pattern names."""
+    paths = pathlib.Path(folder).glob(f"{runs}.json")
+    return sorted(path for path in paths if not path.name.endswith(".distributions.json"))
+
+
+def read_group(group: str, pattern: str = "*") -> list[Result]:
+    """The committed results of a group that a pattern names, in the order of their files' names."""
+    return [read_json(path) for path in sorted((RESULTS / group).glob(f"{pattern}.json"))]
+
+
+def read_runs(folder: str | os.PathLike[str], rows: Iterable[str], seed: int = 0) -> dict[str, dict[str, Any]]:
+    """`{row: {"result", "history", "kernels", "distributions"}}` of one seed, of those rows that are there."""
+    runs = {}
+    for row in rows:
+        base = os.path.join(folder, f"{row}.seed{seed}")
+        if os.path.exists(f"{base}.json"):
+            runs[row] = {
+                "result": read_json(f"{base}.json"),
+                "history": read_csv(f"{base}.history.csv"),
+                "kernels": read_csv(f"{base}.kernels.csv"),
+                "distributions": read_json(f"{base}.distributions.json"),
+            }
+    return runs
+
+
+def read_points(folder: str | os.PathLike[str]) -> dict[str, Result]:
+    """`{"row,flag=value": result}` of the sweeps in a folder."""
+    return {path.name.removesuffix(".json"): read_json(path) for path in result_files(folder, "*")}
+
+
+def table1_results(group: str) -> dict[str, list[Result]]:
+    """`{row: [result of each seed]}` of the committed runs, all of one data set."""
+    found = {}
+    for row in TABLE1_ROWS:
+        for path in result_files(RESULTS / group, f"{row}.seed*"):
+            found.setdefault(row, []).append(read_json(path))
+    check_one_value(group, "data", [run["data"] for runs in found.values() for run in runs])
+    return found
+
+
+def sweep_results(group: str) -> dict[str, Result]:
+    """`{"row,flag=value": result}` of the committed sweeps, in the order of rows, flags and values."""
+
+    def place(name):
+        row, point = name.split(",", 1)
+        flag, _, value = point.partition("=")
+        number = float(value) if value.replace(".", "").replace("e-", "").isdigit() else 0.0
+        return list(TABLE1_ROWS).index(row), flag, number, value
+
+    found = read_points(RESULTS / group)
+    return {name: found[name] for name in sorted(found, key=place)}
+
+
+def last_epoch_mean(group: str, row: str, column: str) -> float:
+    """A column of the histories' last epoch, its mean over the seeds."""
+    histories = (RESULTS / group).glob(f"{row}.seed*.history.csv")
+    return statistics.mean(read_csv(path)[-1][column] for path in histories)
+
+
+def paired(ours: list[Result], theirs: list[Result]) -> list[tuple[Result, Result]]:
+    """The results of two rows, side by side, over the seeds that both have."""
+    by_seed = [{result["config"]["seed"]: result for result in row} for row in (ours, theirs)]
+    return [(by_seed[0][seed], by_seed[1][seed]) for seed in sorted(by_seed[0].keys() & by_seed[1].keys())]
+
+
+def accuracy_differences(results: dict[str, list[Result]], row: str, other: str) -> list[float]:
+    """Accuracy of a row minus that of another, seed by seed [points]."""
+    return [100 * (our["accuracy"] - their["accuracy"]) for our, their in paired(results[row], results[other])]
+
+
+def changes_from_zero(points: dict[str, Result], row: str, flag: str) -> list[tuple[float, float, float]]:
+    """`[(value, change of spikes [%], of accuracy [points]), ...]` of a sweep's points against its point at 0."""
+    found = sorted(
+        (result["config"][flag], result)
+        for name, result in points.items()
+        if name.startswith((f"{row},{flag}=", f"{row},base"))
+    )
+    if not found or found[0][0] != 0:
+        return []
+    (_, without), *others = found
+    return [
+        (value, 100 * (r["spikes"] / without["spikes"] - 1), 100 * (r["accuracy"] - without["accuracy"]))
+        for value, r in others
+    ]
+
+
+def check_one_value(group: str, name: str, values: Iterable[Any]) -> None:
+    """Raises ValueError where the values differ."""
+    if len(found := {str(value) for value in values}) > 1:
+        raise ValueError(f"Expected one {name} in {group}. Received: {', '.join(sorted(found))}")

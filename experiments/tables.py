@@ -1,0 +1,194 @@
+"""Results as Markdown tables. Every function takes results and returns text; nothing in here reads files."""
+
+import statistics
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from experiments import paper
+from experiments.results import accuracy_differences, paired
+
+Result = dict[str, Any]
+RESULT_COLUMNS = (
+    "row", "accuracy [%]", "spikes", "spikes per neuron [%]", "time steps", "energy TN", "energy SN", "epochs", "seed",
+)  # fmt: skip
+TABLE2_COLUMNS = (
+    "method", "training", "coding", "accuracy [%]", "time steps", "spikes [10^4]", "spike rate [%]",
+    "spikes per neuron [%]", "energy TN", "energy SN",
+)  # fmt: skip
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """A table as Markdown; its first row is the head."""
+    lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def with_deviation(values: Sequence[float], digits: int) -> str:
+    """Mean ± standard deviation; the mean alone of one value, "-" of none."""
+    if not values:
+        return "-"
+    deviation = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.{digits}f}{deviation}"
+
+
+def short(value: float) -> str:
+    """A number in two digits, as 2.9e-5."""
+    return f"{value:.2g}".replace("e-0", "e-")
+
+
+def results_table(results: Iterable[Result], links: Iterable[str | None] | None = None) -> str:
+    """A row for each result; its name links to its simulation, where there is one."""
+    results = list(results)
+    rows = [_result_row(result, link) for result, link in zip(results, links or [None] * len(results))]
+    return markdown([RESULT_COLUMNS, *rows])
+
+
+def _result_row(result: Result, link: str | None) -> list[str]:
+    """One result as the texts of RESULT_COLUMNS."""
+    config = result["config"]
+    ends = [str(result["epochs"]), str(config["seed"])]
+    head = [f"[{config['row']}]({link})" if link else config["row"], f"{100 * result['accuracy']:.2f}"]
+    if "spikes" not in result:
+        return head + ["-"] * 5 + ends
+    head += [f"{result['spikes']:,.0f}", f"{100 * result['spikes_per_neuron']:.1f}"]
+    if "time_steps" not in result:
+        return head + ["-"] * 3 + ends
+    return [
+        *head,
+        str(result["time_steps"]),
+        f"{result['truenorth_energy']:.2f}",
+        f"{result['spinnaker_energy']:.2f}",
+        *ends,
+    ]
+
+
+def table1(results: dict[str, list[Result]]) -> str:
+    """Table 1 of `{row: [result of each seed]}`: mean and standard deviation, the paper's numbers beside them.
+
+    Changes are those of the means against SM+SR+TR, over the seeds that both have: spikes in per cent, accuracy in points.
+    """
+    lines = [[
+        "row", "accuracy [%]", "spikes [10^4]", "spikes per neuron [%]", "change in spikes [%]", "in accuracy", "seeds",
+        "paper: accuracy [%]", "spikes [10^4]", "change in spikes [%]", "in accuracy",
+    ]]  # fmt: skip
+    for row, (name, paper_accuracy, paper_spikes) in paper.TABLE1_ROWS.items():
+        if row not in results:
+            continue
+        runs = results[row]
+        accuracy = [100 * run["accuracy"] for run in runs]
+        spikes = [run["spikes"] / 1e4 for run in runs if "spikes" in run]
+        ratios = [100 * run["spikes_per_neuron"] for run in runs if "spikes" in run]
+        changes = (
+            _changes(runs, results.get(paper.TABLE1_REFERENCE, [])) if row != paper.TABLE1_REFERENCE else ["-", "-"]
+        )
+        ours = [with_deviation(accuracy, 2), with_deviation(spikes, 3), with_deviation(ratios, 1), *changes]
+        lines.append([name, *ours, str(len(runs)), *_paper_columns(row, paper_accuracy, paper_spikes)])
+    return markdown(lines)
+
+
+def _paper_columns(row: str, accuracy: float | None, spikes: float | None) -> list[str]:
+    """The paper's columns of a row of Table 1."""
+    if accuracy is None:
+        return ["-"] * 4
+    _, reference_accuracy, reference_spikes = paper.TABLE1_ROWS[paper.TABLE1_REFERENCE]
+    changes = [f"{100 * (spikes / reference_spikes - 1):+.1f}", f"{accuracy - reference_accuracy:+.2f}"]
+    return [f"{accuracy:.2f}", f"{spikes:.2f}", *(changes if row != paper.TABLE1_REFERENCE else ["-", "-"])]
+
+
+def _changes(runs: list[Result], reference: list[Result]) -> list[str]:
+    """Of spikes in per cent and of accuracy in points, between the means over common seeds; "-" where there are none."""
+    pairs = paired(runs, reference)
+    if not pairs:
+        return ["-", "-"]
+    accuracy = f"{100 * statistics.mean(our['accuracy'] - their['accuracy'] for our, their in pairs):+.2f}"
+    if any("spikes" not in run for pair in pairs for run in pair):
+        return ["-", accuracy]
+    ratio = sum(our["spikes"] for our, _ in pairs) / sum(their["spikes"] for _, their in pairs)
+    return [f"{100 * (ratio - 1):+.1f}", accuracy]
+
+
+def differences_table(results: dict[str, list[Result]], pairs: Iterable[tuple[str, str]]) -> str:
+    """Accuracy of one row of Table 1 minus that of another, over the seeds that both have."""
+    lines = [["accuracy of", "minus that of", "difference [points]", "seeds where it is above 0", "seeds"]]
+    for row, other in pairs:
+        gaps = accuracy_differences(results, row, other)
+        names = [paper.TABLE1_ROWS[name][0] for name in (row, other)]
+        lines.append([*names, with_deviation(gaps, 2), str(sum(gap > 0 for gap in gaps)), str(len(gaps))])
+    return markdown(lines)
+
+
+def changes_table(flag: str, changes: Iterable[tuple[float, float, float]]) -> str:
+    """What the values of a flag change, as `experiments.results.changes_from_zero` gives it."""
+    lines = [[flag, "change in spikes [%]", "in accuracy [points]"]]
+    lines += [[short(value), f"{spikes:+.1f}", f"{accuracy:+.2f}"] for value, spikes, accuracy in changes]
+    return markdown(lines)
+
+
+def sweep_table(results: dict[str, Result]) -> str:
+    """A row for each point of `{row,flag=value: result}`."""
+    columns = (
+        "row and flag",
+        "accuracy [%]",
+        "validation [%]",
+        "spikes [10^4]",
+        "spikes per neuron [%]",
+        "epochs",
+        "seed",
+    )
+    lines = [list(columns)]
+    for name, result in results.items():
+        row, point = name.split(",", 1)
+        spikes = (f"{result['spikes'] / 1e4:.3f}", f"{100 * result['spikes_per_neuron']:.1f}")
+        ends = (str(result["epochs"]), str(result["config"]["seed"]))
+        accuracies = (f"{100 * result[split]:.2f}" for split in ("accuracy", "val_accuracy"))
+        method = paper.TABLE1_ROWS[row][0].split(" (")[0].split(",")[0]
+        lines.append([f"{method}, {point}", *accuracies, *spikes, *ends])
+    return markdown(lines)
+
+
+def table2(results: list[Result]) -> str:
+    """Table 2 of the results of `experiments.table2`. Energies are normalised to our TSC, if that was measured."""
+    tsc = next(((r["spikes"], r["time_steps"]) for r in results if r["row"] == "tsc"), None)
+    lines = [[*TABLE2_COLUMNS[:4], "of its model [%]", "answer at step", *TABLE2_COLUMNS[4:], "seconds per image"]]
+    for result in results:
+        training = "conversion" if result["row"] in paper.TABLE2_ROWS else "direct"
+        coding = paper.TABLE2_ROWS.get(result["row"], ("", "TTFS"))[1]
+        numbers = _table2_numbers(result["spikes"], result["time_steps"], result["neurons"], tsc)
+        accuracies = (f"{100 * result[name]:.2f}" for name in ("accuracy", "model_accuracy"))
+        answer = f"{result['decision_step']:,}" if result["decision_step"] else "-"
+        seconds = f"{result['seconds'] / result['settings']['test_images']:.2g}"
+        lines.append([result["label"], training, coding, *accuracies, answer, *numbers, seconds])
+    return markdown(lines)
+
+
+def paper_table2() -> str:
+    """The paper's Table 2 on CIFAR-10, its derived columns computed from its S and L."""
+    from keras_ttfs import energy
+
+    lines = [list(TABLE2_COLUMNS)]
+    for method, training, coding, accuracy, steps, spikes in paper.TABLE2:
+        numbers = ["-", "-", "-", paper.ZHOU_SPIKES_PER_NEURON, "-", "-"]
+        if spikes is not None:
+            numbers = _table2_numbers(1e6 * spikes, steps, paper.NEURONS, energy.TSC_CIFAR10)
+        lines.append([method, training, coding, f"{accuracy:.2f}", *numbers])
+    return markdown(lines)
+
+
+def _table2_numbers(
+    spikes: float, time_steps: int | None, neurons: int, reference: tuple[float, int] | None
+) -> list[str]:
+    """The columns of Table 2 from "time steps" on."""
+    from keras_ttfs import energy, spike_rate, spikes_per_neuron
+
+    numbers = [
+        f"{time_steps:,}" if time_steps else "-",
+        f"{spikes / 1e4:,.2f}",
+        f"{100 * spike_rate(spikes, neurons, time_steps):.2f}" if time_steps else "-",
+        f"{100 * spikes_per_neuron(spikes, neurons):,.2f}",
+    ]
+    if reference is None or not time_steps:
+        return [*numbers, "-", "-"]
+    return numbers + [
+        f"{energy.normalized_energy(spikes, time_steps, platform, reference):.2f}"
+        for platform in ("truenorth", "spinnaker")
+    ]

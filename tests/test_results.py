@@ -1,0 +1,148 @@
+"""The documents of experiments/ draw conclusions by hand. Each test holds the numbers that a conclusion leans on."""
+
+import math
+import pathlib
+import statistics
+
+import pytest
+
+from experiments import paper, report
+from experiments.files import read_json
+from experiments.results import (
+    RESULTS,
+    accuracy_differences,
+    changes_from_zero,
+    last_epoch_mean,
+    read_group,
+    read_runs,
+    sweep_results,
+    table1_results,
+)
+
+SMALL = table1_results("table1_small")
+
+
+def standard_error(values):
+    return statistics.stdev(values) / math.sqrt(len(values))
+
+
+def table2(row, group="table2_small"):
+    return read_json(RESULTS / group / f"{row}.json")
+
+
+def behind_its_model(result):
+    """Points of accuracy."""
+    return 100 * (result["model_accuracy"] - result["accuracy"])
+
+
+def test_seeds_differ_by_up_to_a_third_of_a_point():
+    deviations = [statistics.stdev(100 * run["accuracy"] for run in runs) for runs in SMALL.values()]
+    assert [len(runs) for runs in SMALL.values()] == [3] * 7
+    assert round(max(deviations), 2) == 0.33
+
+
+@pytest.mark.parametrize("row", ["sm_1", "sm_2"])
+def test_sm_stays_below_sm_sr_in_every_seed(row):
+    assert len(gaps := accuracy_differences(SMALL, "sm_sr", row)) == 3
+    assert min(gaps) > 0
+
+
+def test_tr_makes_no_difference_that_three_seeds_could_show():
+    gaps = accuracy_differences(SMALL, "sm_sr_tr", "sm_sr")
+    assert len(gaps) == 3 and abs(statistics.mean(gaps)) < 2 * standard_error(gaps)
+    for row in ("sm_sr", "sm_sr_tr"):
+        weighted = 1e-5 * last_epoch_mean("table1_small", row, "reg_tr")
+        assert 0 < weighted < 1e-4 * last_epoch_mean("table1_small", row, "loss")
+        for seed in range(3):
+            kernels = read_runs(RESULTS / "table1_small", [row], seed)[row]["kernels"]
+            taus = [line["tau"] for line in kernels]
+            assert min(taus) > 9.4 and max(taus) < 10.8
+    assert SMALL["sm_sr_tr"][0]["config"]["lambda_tr"] == 1e-5
+    assert {run["epochs"] for runs in SMALL.values() for run in runs} == {12}
+
+
+@pytest.mark.parametrize(("row", "ours", "theirs"), [("sm_sr_tr_tb_1e-5", -4, -8), ("sm_sr_tr_tb_1e-4", -13, -33)])
+def test_tb_saves_fewer_spikes_than_in_the_paper(row, ours, theirs):
+    spikes, reference = (sum(run["spikes"] for run in SMALL[name]) for name in (row, "sm_sr_tr"))
+    assert round(100 * (spikes / reference - 1)) == ours
+    assert round(100 * (paper.TABLE1_ROWS[row][2] / paper.TABLE1_ROWS["sm_sr_tr"][2] - 1)) == theirs
+
+
+def test_what_larger_lambda_tb_save_and_lose():
+    found = changes_from_zero(sweep_results("sweeps_small"), "sm_sr_tr_tb_1e-5", "lambda_tb")
+    changes = {value: (spikes, accuracy) for value, spikes, accuracy in found}
+    assert list(changes) == [1e-5, 1e-4, 3e-4, 1e-3, 3e-3]
+    saved = [-spikes for spikes, _ in changes.values()]
+    assert saved == sorted(saved) and saved[0] > 0
+    assert min(changes[1e-5][1], changes[1e-4][1]) > -0.5
+    assert changes[3e-4][1] < -1 and changes[1e-3][1] < -7 and changes[1e-3][0] < -50
+
+
+def test_what_gamma_0_of_1_needs():
+    results = table1_results("table1_gamma1")
+    accuracy = {row: runs[0]["accuracy"] for row, runs in results.items()}
+    assert {run["epochs"] for runs in results.values() for run in runs} == {12}
+    assert [len(runs) for runs in results.values()] == [1, 1, 1]
+    assert accuracy["sm_1"] == pytest.approx(0.1) and accuracy["sm_sr"] > 0.7 and accuracy["sm_2"] > 0.7
+
+
+def test_what_the_reduced_recipe_was_chosen_by():
+    found = {name.split(",")[1]: 100 * run["accuracy"] for name, run in sweep_results("recipe_small").items()}
+    base = found.pop("base")
+    change = {point: accuracy - base for point, accuracy in found.items()}
+    assert found["gamma_0=1"] == pytest.approx(10) and change["gamma_0=0.5"] < -2 < -1 < change["gamma_0=0.2"]
+    assert change["learning_rate=0.03"] < -3 and change["schedule=constant"] < -12
+    assert abs(change["learning_rate=0.2"]) < 0.5 and abs(change["schedule=triangular"]) < 0.5
+    assert change["l2=0.0005"] > 1 and abs(change["l2=0.0005"] - change["l2=0.001"]) < 0.5 and change["l2=0"] < -2
+    assert abs(change["label_smoothing=0"]) < 0.5 and change["target_epoch=2"] > 0
+
+
+def test_ttfs_is_close_to_its_twin():
+    accuracy = {run["config"]["activation"]: run["accuracy"] for run in read_group("vgg16_width1", "*.seed0")}
+    assert abs(100 * (accuracy["ttfs"] - accuracy["relu"])) < 0.1
+    gap = statistics.mean(accuracy_differences(SMALL, "sm_sr_tr_tb_1e-5", "relu"))
+    assert round(gap, 1) == -0.7
+
+
+def test_rate_coding_settles_late():
+    short, long = table2("rate"), table2("rate", "table2_small_long")
+    assert (short["time_steps"], long["time_steps"]) == (512, 2048)
+    assert behind_its_model(short) > 2 and abs(behind_its_model(long)) < 1
+
+
+def test_t2fsnn_needs_long_windows():
+    short, long = table2("t2fsnn"), table2("t2fsnn", "table2_small_long")
+    assert (short["time_steps"], long["time_steps"]) == (680, 2720)
+    assert (short["settings"]["time_window"], long["settings"]["time_window"]) == (40, 160)
+    assert behind_its_model(short) > 4 and round(behind_its_model(long), 6) <= 1
+
+
+def test_old_results_of_the_spike_time_network_are_still_read():
+    result = table2("spike_time")
+    assert result["training"]["config"]["activation"] == "spike_time" and result["training"]["epochs"] == 4
+    assert 20 < result["training"]["wall_time"] / 60 < 35
+    assert f"| {result['label']} | direct | TTFS |" in report.results_section()
+
+
+def test_a_ttfs_network_trains_at_about_the_speed_of_its_twin():
+    ratios = {1: [], 0.25: []}
+    for result in read_group("benchmark", "training_*"):
+        ratios[result["width"]] += result["throughput_to_relu"]
+    assert len(ratios[1]) == len(ratios[0.25]) == 6
+    assert all(0.96 < ratio < 1.04 for ratio in ratios[1])
+    assert round(min(ratios[0.25]), 2) == 0.87 and round(max(ratios[0.25]), 2) == 0.90
+    assert read_json(RESULTS / "benchmark" / "sweep.json")["slowest_to_fastest_time_window"] < 1.02
+
+
+def test_predict_of_the_twin_had_two_speeds():
+    seconds = sorted(read_json(RESULTS / "benchmark" / "simulation.json")["seconds_per_image"]["predict"])
+    assert len(seconds) == 3 and seconds[0] < 0.6 * seconds[1] and seconds[2] < 1.01 * seconds[1]
+
+
+def test_links_of_the_documents_lead_to_files():
+    for name in report.DOCUMENTS:
+        path = report.ROOT / name
+        links = [part.split(")")[0] for part in path.read_text().split("](")[1:]]
+        for link in links:
+            target = pathlib.Path(link.split("#")[0])
+            assert link.startswith(("http", "#")) or (path.parent / target).exists(), f"{name}: {link}"
