@@ -58,7 +58,7 @@ def output_count(layer: Any) -> int:
 
 
 def layers_below(layer: Any, recursive: bool = True) -> list:
-    """The layers of a layer or model, those of nested models too if `recursive`; none for anything without layers."""
+    """The layers of a layer or model, those of nested layers too if `recursive`; none for anything without layers."""
     flatten = getattr(layer, "_flatten_layers", None)
     return list(flatten(include_self=False, recursive=recursive)) if flatten else []
 

@@ -30,24 +30,24 @@ LATE = 50.0
 def first_crossing(z: Any, weights: Any) -> tf.Tensor:
     """When neurons reach their threshold of 1, in the z-domain: `z = exp(t / tau)` of spike times t.
 
-        Forward: `z_out = sum(w z) / (sum(w) - 1)` over the causal set, the inputs before z_out. The result is the earliest
-        such z_out, and NEVER without one.
+    Forward: `z_out = sum(w z) / (sum(w) - 1)` over the causal set, the inputs before z_out. The result is the earliest
+    such z_out, and NEVER without one.
 
-    # Logits of output spikes after this fall with the logarithm only, so that one late spike drowns no other.
-        is 0 outside that set, and for a neuron that stays silent.
+    Backward: `dz_out/dz = w / (sum(w) - 1)` and `dz_out/dw = (z - z_out) / (sum(w) - 1)` in the causal set. The
+    gradient is 0 outside that set, and for a neuron that stays silent.
 
-        >>> float(first_crossing([[1.0, 2.0, 9.0]], [[1.0], [1.0], [1.0]])[0, 0])
-        3.0
+    >>> float(first_crossing([[1.0, 2.0, 9.0]], [[1.0], [1.0], [1.0]])[0, 0])
+    3.0
 
-        Args:
-            z: float tensor `(rows, inputs)` >= 1 [1]; NEVER for an input that is silent.
-            weights: float tensor `(inputs, outputs)` [1].
+    Args:
+        z: float tensor `(rows, inputs)` >= 1 [1]; NEVER for an input that is silent.
+        weights: float tensor `(inputs, outputs)` [1].
 
-        Returns:
-            Tensor `(rows, outputs)` [1]. Time grows with rows * inputs * outputs, memory with rows * (inputs + outputs).
+    Returns:
+        Tensor `(rows, outputs)` [1]. Time grows with rows * inputs * outputs, memory with rows * (inputs + outputs).
 
-        Reference: Zhou et al., "Temporal-coded deep spiking neural network with easy training and robust performance", AAAI
-        2021; Mostafa, IEEE TNNLS 29, 2018.
+    Reference: Zhou et al., "Temporal-coded deep spiking neural network with easy training and robust performance", AAAI
+    2021; Mostafa, IEEE TNNLS 29, 2018.
     """
 
     @tf.custom_gradient

@@ -1,4 +1,10 @@
-"""Trained networks as spiking networks of integrate-and-fire neurons."""
+"""Trained networks as spiking networks of integrate-and-fire neurons.
+
+SpikingNetwork.from_model(model).run(x)                     a TTFS model, event by event or step by step
+CodedNetwork.from_model(relu_model, coding, data).run(x)    a ReLU model in another of the `codings`
+check_equivalence(model, x)                                 whether the spikes are those that the model promises
+plots                                                       pictures of a simulation
+"""
 
 from keras_ttfs.snn import codings, plots
 from keras_ttfs.snn.coded import CodedNetwork

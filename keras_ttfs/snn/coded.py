@@ -76,8 +76,8 @@ class CodedNetwork:
 
     Batch normalisation is folded into the synapses. Each layer's activations are measured in units of its scale (weight
     normalisation). The input is an analog current. The output integrates, and its potentials are the logits. In the
-    window of a max pooling the neuron that has sent the most so far is the one that is heard. Behind another pooling it is
-    the place from which the most was heard.
+    window of a max pooling the neuron that has sent the most so far is the one that is heard. Behind another pooling it
+    is the place from which the most was heard.
 
     >>> relu = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "relu"), keras.layers.Dense(2)])
     >>> x = np.random.default_rng(0).uniform(size=(8, 4)).astype("float32")
@@ -93,7 +93,8 @@ class CodedNetwork:
 
     Attributes:
         populations: the Population nodes, in the order of computation.
-        phases: `{population: Phase}` of a coding with windows; None of one whose neurons all fire at every step [steps].
+        phases: `{population: Phase}` of a coding with windows; None of one whose neurons all fire at every step
+            [steps].
         time_steps: H by default: the coding's, or that of the windows one after the other [steps].
 
     Reference: section 6, Table 2.
@@ -382,7 +383,8 @@ def _pooling_options(layer):
 
 @functools.partial(compiled, each_shape=True)
 def _gated_pooling(total, sent, size, strides, padding):
-    """`(total, heard)`: of each window, what the neuron sends now that has sent the most so far, the first of equals."""
+    """`(total, heard)`: of each window, what the neuron sends now that has sent the most so far, the first of
+    equals."""
     total = total + sent
     rows, columns = (_window_places(total.shape[1 + i], size[i], strides[i], padding) for i in range(2))
     before = [(0, 0), rows[1], columns[1], (0, 0)]

@@ -57,7 +57,8 @@ class EquivalenceReport:
         logit_difference: `{mode: largest difference of a logit}`.
         changed_predictions: `{mode: samples whose largest logit is another}`.
         model_dtype: policy that the model was given with.
-        model_changed_predictions: samples where the model as it was given predicts another class than its copy in `dtype`.
+        model_changed_predictions: samples where the model as it was given predicts another class than its copy in
+            `dtype`.
     """
 
     layers: list[LayerEquivalence]
@@ -79,8 +80,8 @@ class EquivalenceReport:
         return self.mismatches == 0
 
     def check(self) -> None:
-        """Raises EquivalenceError unless all spikes are the same; in float32 unless at most 1e-5 of the spikes of a mode
-        differ, each that no earlier difference explains within 4 ulp of its threshold."""
+        """Raises EquivalenceError unless all spikes are the same; in float32 unless at most 1e-5 of the spikes of a
+        mode differ, each that no earlier difference explains within 4 ulp of its threshold."""
         for mode in self.logit_difference:
             rows = [row for row in self.layers if row.mode == mode]
             mismatches, spikes = sum(row.mismatches for row in rows), sum(row.spikes for row in rows)
@@ -123,9 +124,9 @@ def check_equivalence(
 ) -> EquivalenceReport:
     """Compares the spikes of a model's spiking network with those of the model itself, neuron by neuron.
 
-    The surrogate is the model, rebuilt in `dtype` with the same weights and evaluated by Keras; the spike time of a neuron
-    is that of its pre-activation. The spiking network simulates from the input on: what differs in one layer goes on into
-    the next, and is counted there as inherited.
+    The surrogate is the model, rebuilt in `dtype` with the same weights and evaluated by Keras; the spike time of a
+    neuron is that of its pre-activation. The spiking network simulates from the input on: what differs in one layer
+    goes on into the next, and is counted there as inherited.
 
     >>> model = keras.Sequential([keras.Input((4,)), TTFSActivation(), keras.layers.Dense(2)])
     >>> check_equivalence(model, np.random.default_rng(0).uniform(size=(3, 4))).equivalent
@@ -213,7 +214,8 @@ def _compare(row, times, expected, potential, thresholds, differs):
 
 
 class _Surrogate:
-    """The model, rebuilt in another precision: `(logits, {layer: (spike times, pre-activations, thresholds)})` of a batch."""
+    """The model, rebuilt in another precision: `(logits, {layer: (spike times, pre-activations, thresholds)})` of a
+    batch."""
 
     def __init__(self, model, dtype, names):
         self.dtype = dtype

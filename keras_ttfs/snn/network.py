@@ -31,8 +31,8 @@ def progress_bar(total: int, unit: str, verbose: Any) -> keras.utils.Progbar | N
 def batches_of(x: np.ndarray, batch_size: int) -> Iterable[tuple[int, int, np.ndarray]]:
     """`(first sample, samples, batch)` of each batch of x.
 
-    The last batch is filled up with zeros, so that one compiled simulation serves all. Samples beyond the first so many of
-    a batch do not count.
+    The last batch is filled up with zeros, so that one compiled simulation serves all. Samples beyond the first so many
+    of a batch do not count.
     """
     batch_size = min(batch_size, len(x))
     for first in range(0, len(x), batch_size):
@@ -45,10 +45,10 @@ class SpikingNetwork:
     """Integrate-and-fire neurons that fire the spikes which a trained model's activations stand for.
 
     A neuron's membrane potential is `u(t) = b + sum_i w_i * kappa(t_i)` over the presynaptic spikes that arrived by t
-    (Eq. 1). `kappa(t) = exp(-(t - t_d) / tau)` is the kernel of the sender, in the sender's window (Eq. 3). When all its
-    inputs have had their window, the neuron's own begins. It fires at the first local step t with `u >= kappa(t)` (Eq. 2,
-    theta_0 = 1; half a step later for `rounding="nearest"`) and is refractory from then on. Max pooling passes on the
-    earliest spike of its window. The output layer only integrates: its potentials are the logits.
+    (Eq. 1). `kappa(t) = exp(-(t - t_d) / tau)` is the kernel of the sender, in the sender's window (Eq. 3). When all
+    its inputs have had their window, the neuron's own begins. It fires at the first local step t with `u >= kappa(t)`
+    (Eq. 2, theta_0 = 1; half a step later for `rounding="nearest"`) and is refractory from then on. Max pooling passes
+    on the earliest spike of its window. The output layer only integrates: its potentials are the logits.
 
     >>> model = keras.Sequential([keras.Input((4,)), TTFSActivation(name="in"), keras.layers.Dense(2)])
     >>> network = SpikingNetwork.from_model(model)
@@ -151,8 +151,8 @@ class SpikingNetwork:
         """Simulates the network on a batch of inputs.
 
         `"clock"` is literal: one global time step after the other for all layers, with a membrane potential for every
-        neuron at every step. `"event"` does each layer once, because integration ends before firing starts. Both give the
-        same result.
+        neuron at every step. `"event"` does each layer once, because integration ends before firing starts. Both give
+        the same result.
 
         Args:
             x: array `(samples, ...)` of the model's input shape, finite [1].

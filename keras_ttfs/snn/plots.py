@@ -1,4 +1,5 @@
-"""Pictures of a simulation. matplotlib, an extra, is imported when a picture is drawn. Each returns a matplotlib Figure."""
+"""Pictures of a simulation. matplotlib, an extra, is imported when a picture is drawn. Each returns a matplotlib
+Figure."""
 
 import numpy as np
 

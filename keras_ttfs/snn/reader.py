@@ -236,7 +236,8 @@ def _check_options(layer, inputs, own, activations):
 
 
 def fold(nodes: list[Node], output: Node) -> tuple[list[Node], Node]:
-    """`(nodes, output)` with every batch normalisation folded into the synapse before it, where that feeds nothing else."""
+    """`(nodes, output)` with every batch normalisation folded into the synapse before it, where that feeds nothing
+    else."""
     takers = {node: [other for other in nodes if node in other.inputs] for node in nodes}
     folded: list = []
     successor: dict = {}  # What stands for each of the nodes now.
@@ -255,7 +256,8 @@ def fold(nodes: list[Node], output: Node) -> tuple[list[Node], Node]:
 
 
 def schedule(nodes: list[Node], windows: dict, early_firing: int = 0) -> dict:
-    """`{population: Phase}`: a phase begins when all populations that feed it have fired, or `early_firing` steps before.
+    """`{population: Phase}`: a phase begins when all populations that feed it have fired, or `early_firing` steps
+    before.
 
     An analog input takes one window of its own, as an encoded one does: the longest of all.
 

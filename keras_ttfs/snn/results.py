@@ -1,4 +1,5 @@
-"""What a simulation saw, in one vocabulary for both networks: TTFS (`SpikingNetwork`) and other codings (`CodedNetwork`).
+"""What a simulation saw, in one vocabulary for both networks: TTFS (`SpikingNetwork`) and other codings
+(`CodedNetwork`).
 
 | name | what it is | `SimulationResult` | `CodedResult` |
 |---|---|---|---|
@@ -88,7 +89,8 @@ class SimulationResult:
 
     @property
     def stopped_at(self) -> np.ndarray:
-        """Int `(samples,)`: after how many steps the answer of each sample was final: `decision_step` for all [steps]."""
+        """Int `(samples,)`: after how many steps the answer of each sample was final: `decision_step` for all
+        [steps]."""
         return np.full(len(self.logits), self.decision_step)
 
     def count_spike_times(self) -> dict[str, np.ndarray]:
@@ -105,8 +107,8 @@ class CodedResult:
 
     Attributes:
         logits: `(samples, classes)`: potentials of the output at the end, in the ReLU model's units [1].
-        predictions_per_step: int `(samples, time_steps)`: the class of the output's largest potential after each step; of
-            a sample that stopped, its last.
+        predictions_per_step: int `(samples, time_steps)`: the class of the output's largest potential after each step;
+            of a sample that stopped, its last.
         spikes: `{layer: mean spikes per sample}`.
         spikes_per_step: `(time_steps,)`: mean spikes per sample in each step, hidden layers.
         neurons: `{layer: neurons}`.
