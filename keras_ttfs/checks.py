@@ -23,7 +23,7 @@ def integer(name: str, value: Any, least: int = 1, unit: str | None = None) -> i
 def number(
     name: str, value: Any, *, above: float | None = None, least: float | None = None, unit: str | None = None
 ) -> float:
-    """`value` as a float, if it is a finite number, > `above` where that is given, >= `least` where that is given."""
+    """`value` as a float, if it is a finite number, > `above` if that is given, >= `least` if that is given."""
     finite = isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_)) and math.isfinite(value)
     if not finite or (above is not None and value <= above) or (least is not None and value < least):
         bound = f" > {above:g}" if above is not None else f" >= {least:g}" if least is not None else ""

@@ -1,8 +1,8 @@
 """Turns a trained Keras ReLU model into a TTFS model, and reports what the spikes lose of its activations.
 
-model = convert(relu_model, time_window=32, data=training_images[:500])
-print(quantization_report(model, training_images[:500]))
-result = keras_ttfs.snn.SpikingNetwork.from_model(model).run(images)
+`model = convert(relu_model, time_window=32, data=training_images[:500])` is ready to be trained, saved and simulated:
+`SpikingNetwork.from_model(model).run(images)`. `print(quantization_report(model, training_images[:500]))` shows layer
+by layer which share of the activations is pruned, quantised and clipped.
 """
 
 import dataclasses
@@ -102,7 +102,7 @@ def convert(
 
     Raises:
         ValueError: "Expected ReLU activations. Received: ..." naming the layer, for data out of [0, 1] with
-            `input_coding="ttfs"`, and for whatever `SpikingNetwork.from_model` refuses.
+            `input_coding="ttfs"`, and for layers that `SpikingNetwork.from_model` refuses.
 
     Reference: Fig. 7; Eqs. 10-12.
     """

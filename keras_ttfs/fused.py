@@ -36,7 +36,7 @@ class Normalization:
     Attributes:
         x: what was normalised, `(..., channels)`.
         mean, variance: `(channels,)`: of x itself, not moving averages.
-        gamma, beta: `(channels,)`, or None where the layer has none [1].
+        gamma, beta: `(channels,)`, or None if the layer has none [1].
         epsilon: float >= 0.
     """
 
@@ -54,7 +54,7 @@ class Origin:
 
     Attributes:
         batch_norm: the TKBatchNorm that returned z.
-        normalization: how z was computed, or None where that is not known.
+        normalization: how z was computed, or None if that is not known.
     """
 
     batch_norm: keras.layers.BatchNormalization

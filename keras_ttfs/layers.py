@@ -35,7 +35,7 @@ def neurons_of(shape: Any) -> int | None:
 class TTFSEncode(keras.layers.Layer):
     """Encodes pre-activations as spike times. Owns the temporal kernel: weights `tau` and `t_d` [steps].
 
-    Use it with a TemporalKernelDecode where spike times themselves are wanted. Otherwise TTFSActivation does both.
+    Use it with a TemporalKernelDecode if spike times themselves are wanted. Otherwise TTFSActivation does both.
     Outside training the layer counts its spikes in the metric `spikes` (mean per sample), which `evaluate` reports.
 
     Forward: `t = clip(Q[-tau * ln(relu(z) + epsilon) + t_d], 0, T)`; `t = T` means no spike. See
@@ -394,7 +394,7 @@ class TKBatchNorm(keras_internals.ObservedBatchNormalization):
             self._batch_moments = mean, variance
 
     def affine(self) -> tuple[tf.Tensor, tf.Tensor]:
-        """`(gamma, beta)` as tensors `(channels,)` [1]: 1 and 0 where the layer has none."""
+        """`(gamma, beta)` as tensors `(channels,)` [1]: 1 and 0 if the layer has none."""
         moving = tf.convert_to_tensor(self.moving_mean)
         gamma = tf.ones_like(moving) if self.gamma is None else tf.convert_to_tensor(self.gamma)
         beta = tf.zeros_like(moving) if self.beta is None else tf.convert_to_tensor(self.beta)

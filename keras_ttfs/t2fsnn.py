@@ -1,7 +1,7 @@
 """TTFS coding by conversion: T2FSNN, whose kernels are fitted to the activations of a trained ReLU network.
 
-model = convert_t2fsnn(relu_model, training_images)
-result = keras_ttfs.snn.SpikingNetwork.from_model(model, early_firing=20).run(images, mode="clock")
+`model = convert_t2fsnn(relu_model, training_images)` is a TTFSModel. With early firing it answers sooner:
+`SpikingNetwork.from_model(model, early_firing=20).run(images, mode="clock")`.
 """
 
 import math

@@ -71,7 +71,7 @@ def activation_scales(nodes: list[Node], data: np.ndarray, batch_size: int = 100
 
 
 def _interpolated(largest, share):
-    """Between the smallest and the second smallest of each column, at `share` of the way."""
+    """The number at `share` of the way from the smallest to the second smallest of each column."""
     low, high = np.sort(largest, axis=0)[[0, min(1, len(largest) - 1)]]
     return low + share * (high - low)
 
@@ -392,8 +392,7 @@ def _pooling_options(layer):
 
 @functools.partial(compiled, each_shape=True)
 def _gated_pooling(total, sent, size, strides, padding):
-    """`(total, heard)`: of each window, what the neuron sends now that has sent the most so far, the first of
-    equals."""
+    """`(total, heard)`. In each window the neuron that has sent the most (of equals the first) is heard."""
     total = total + sent
     rows, columns = (_window_places(total.shape[1 + i], size[i], strides[i], padding) for i in range(2))
     before = [(0, 0), rows[1], columns[1], (0, 0)]

@@ -1,7 +1,7 @@
 """Does the spiking network fire the very spikes that its trained model promises? Neuron by neuron.
 
-print(check_equivalence(model, x[:100]))            a table, layer by layer
-check_equivalence(model, x[:100], strict=True)      raises where spikes differ
+`print(check_equivalence(model, x[:100]))` prints a table, layer by layer. With `strict=True` it raises EquivalenceError
+if spikes differ.
 """
 
 import dataclasses

@@ -54,10 +54,10 @@ class SpikingNetwork:
     """Integrate-and-fire neurons that fire the spikes which a trained model's activations stand for.
 
     Forward: a neuron's membrane potential is `u(t) = b + sum_i w_i * kappa(t_i)` over the presynaptic spikes that
-    arrived by t (Eq. 1). `kappa(t) = exp(-(t - t_d) / tau)` is the kernel of the sender, in the sender's window (Eq.
-    3). The neuron's own window begins when all its inputs have had theirs. It fires at the first local step t with
-    `u >= kappa(t)` (Eq. 2, theta_0 = 1) and is refractory from then on. With `rounding="nearest"` the threshold is
-    `kappa(t + 1/2)`. Max pooling passes on the earliest spike of its window. The output layer only integrates: its
+    arrived by t (Eq. 1). `kappa(t) = exp(-(t - t_d) / tau)` is the sender's kernel, in the sender's window (Eq. 3).
+    The neuron's own window begins when all its inputs have had their windows. The neuron fires at the first local step
+    t with `u >= kappa(t)` (Eq. 2, theta_0 = 1) and is refractory from then on. With `rounding="nearest"` the threshold
+    is `kappa(t + 1/2)`. Max pooling passes on the earliest spike of its window. The output layer only integrates: its
     potentials are the logits.
 
     >>> model = keras.Sequential([keras.Input((4,)), TTFSActivation(name="in"), keras.layers.Dense(2)])

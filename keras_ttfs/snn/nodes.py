@@ -73,8 +73,7 @@ class Node:
         return self.function(dtype)
 
     def paths(self) -> Callable:
-        """The same as `function` in float64 with every weight 1 and no bias: counts the ways from a spike to a
-        neuron."""
+        """The same as `function` in float64 with weights of 1 and no bias: counts the ways from a spike to a neuron."""
         return self.function("float64")
 
     def operations(self, values: list) -> int:

@@ -39,8 +39,8 @@ class EventSimulation:
     """Simulates each layer once, because its potentials are complete when its inputs have fired.
 
     Args:
-        nodes, output: of `reader.read`.
-        functions: as `functions_of` gives.
+        nodes, output: as `reader.read` gives.
+        functions: as `nodes.functions_of` gives.
     """
 
     def __init__(self, nodes: list[Node], output: Node, functions: dict[Node, Callable]):
@@ -76,8 +76,8 @@ class ClockSimulation:
     potentials.
 
     Args:
-        nodes, output: of `reader.read`.
-        functions: as `functions_of` gives, in `dtype`.
+        nodes, output: as `reader.read` gives.
+        functions: as `nodes.functions_of` gives, in `dtype`.
         dtype: `"float32"` or `"float64"`.
         phases: `{population: Phase}`, as `reader.schedule` gives [steps].
     """
