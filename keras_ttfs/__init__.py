@@ -1,7 +1,9 @@
 """Deep spiking neural networks with time-to-first-spike coding, as ordinary Keras 3 layers.
 
-Train: `TTFSActivation` in the place of ReLU, `TKBatchNorm` in the place of BatchNormalization, `TTFSModel` in the place of
-keras.Model. Simulate: `snn.SpikingNetwork.from_model(model).run(x)`. Convert a trained ReLU model: `convert`.
+Train: `TTFSActivation` in the place of ReLU, `TKBatchNorm` in the place of BatchNormalization, `TTFSModel` in the place
+of keras.Model. Ready networks are in `applications`.
+Simulate: `snn.SpikingNetwork.from_model(model).run(x)`. Check the spikes: `snn.check_equivalence(model, x)`.
+Convert a trained ReLU model: `convert(model, data=x)`. Say what its spikes lose: `quantization_report(model, x)`.
 """
 
 from keras_ttfs import applications, energy, regularizers, snn, spike_time_layers, temporal_kernel

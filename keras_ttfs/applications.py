@@ -1,6 +1,10 @@
-"""Networks of the paper, ready to train.
+"""Networks of the paper, ready to train: VGG-16, a small VGG for small images, and the same of spike-time layers.
 
-A network's every argument stands in its signature. `experiments.config.Config` passes those that it has by name.
+Each function returns an uncompiled TTFSModel. Every argument of a network stands in its signature.
+
+>>> model = vgg6(input_shape=(8, 8, 1), classes=10, seed=0)
+>>> loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+>>> model.compile("adam", loss, metrics=["accuracy"])
 """
 
 from collections.abc import Iterator
@@ -48,10 +52,11 @@ def vgg16(
     seed: int | None = None,
     name: str = "vgg16",
 ) -> TTFSModel:
-    """VGG-16 of the paper: 13 convolutions and 3 dense layers, each but the last followed by TKBatchNorm and activation.
+    """VGG-16 of the paper: 13 convolutions and 3 dense layers. TKBatchNorm and activation follow each but the last.
 
-    conv 64,64,P,128,128,P,256x3,P,512x3,P,512x3,P (3x3, same; P: 2x2 max pooling), dense 512, 512, classes. The output is
-    the membrane potential of the last layer: plain logits. At 32x32x3 and 10 classes it has 280,586 neurons.
+    The layers are conv 64,64,P,128,128,P,256x3,P,512x3,P,512x3,P (3x3, same; P: 2x2 max pooling) and dense 512, 512,
+    classes. The output is the membrane potential of the last layer: plain logits. At 32x32x3 and 10 classes the network
+    has 280,586 neurons.
 
     >>> vgg16(width=0.25).neurons
     72458
@@ -60,18 +65,21 @@ def vgg16(
         input_shape: `(height, width, channels)`, at least 32x32; intensities in [0, 1].
         classes: int >= 2.
         width: float > 0: factor on every hidden channel count [1].
-        time_window, tau_0, t_d_0, z_max_0, rounding, kernel_gradient: of every TTFSActivation.
+        time_window, tau_0, t_d_0, z_max_0, rounding, kernel_gradient: as `TTFSActivation`, for every one of them.
         input_coding: `"ttfs"` encodes the input as spikes (the paper); `"analog"` injects it as it is.
-        activation: `"ttfs"`, or `"relu"` for the ReLU twin: the same layers and the same layout of weights, no kernels.
-        dropout: float in [0, 1]: factor on the authors' rates (0.3 after the first convolution, 0.4 after each that no
-            pooling follows, 0.5 after flattening and each dense layer) [1]. 0: none, 1: theirs.
+        activation: `"ttfs"`, or `"relu"` for the ReLU twin: the same layers and the same layout of weights, but no
+            temporal kernels.
+        dropout: float in [0, 1]: factor on the authors' rates [1], 0 for no dropout. The rates are 0.3 after the first
+            convolution, 0.4 after each other one that no pooling follows, 0.5 after flattening and each hidden dense
+            layer.
         l2: float >= 0: factor of the squared norm of every weight matrix in the loss [1].
         gamma_0: float: initial scale of every batch normalisation (Keras: 1) [1]. Below 1, pre-activations start inside
             [z_min, z_max].
-        bn_momentum: float in [0, 1): of the moving statistics (Keras: 0.99; runs of few steps need less) [1].
-        lambda_tr, lambda_tb: of TTFSModel.
-        seed: int or None, of weights, relaxation and dropout.
-        name: of the model.
+        bn_momentum: float in [0, 1): momentum of the moving statistics (Keras: 0.99) [1]. Runs of few steps need less.
+        lambda_tr: float >= 0: weight of REG_TR in the loss [1/steps^2].
+        lambda_tb: float >= 0: weight of P_TB in the loss [1].
+        seed: int or None: of weights, relaxation and dropout.
+        name: str: of the model.
 
     Returns:
         A TTFSModel.
@@ -79,7 +87,7 @@ def vgg16(
     Raises:
         ValueError: "Expected ... Received: ...".
 
-    Differs from the paper: its text gives neither dropout rates nor an L2 factor. The rates are those of the authors' code.
+    Differs from the paper, which gives neither dropout rates nor an L2 factor. The rates are from the authors' code.
 
     Reference: section 6, Table 3.
     """
@@ -110,7 +118,7 @@ def vgg6(
 ) -> TTFSModel:
     """A small network in VGG's manner for small images: conv 32,32,P,64,64,P, dense 128, classes.
 
-    Args, Returns and Raises: as `vgg16`. Images of at least 4x4 will do.
+    Args, Returns and Raises: as `vgg16`, but `input_shape` of at least 4x4.
 
     >>> vgg6().neurons
     6346
@@ -126,10 +134,10 @@ def spike_time_vgg6(
     seed: int | None = None,
     name: str = "spike_time_vgg6",
 ) -> TTFSModel:
-    """The blocks of `vgg6` made of neurons without kernels, windows and normalisation (`keras_ttfs.spike_time_layers`).
+    """The blocks of `vgg6` of `keras_ttfs.spike_time_layers`: no temporal kernels, windows, batch normalisation.
 
-    It has no dropout and no L2. Layers sort their inputs and add them one by one, so training takes far longer than that
-    of a convolution: for small networks only.
+    The network has no dropout and no L2. Its layers sort their inputs and add them one by one, so they train far slower
+    than convolutions: use it for small networks only.
 
     >>> spike_time_vgg6(width=0.25).neurons
     1642
@@ -138,8 +146,8 @@ def spike_time_vgg6(
         input_shape: `(height, width, channels)`, at least 4x4; intensities in [0, 1].
         classes: int >= 2.
         width: float > 0: factor on every hidden channel count [1].
-        seed: int or None, of the weights.
-        name: of the model.
+        seed: int or None: of the weights.
+        name: str: of the model.
 
     Returns:
         A TTFSModel whose loss has no terms of temporal kernels.
@@ -190,7 +198,7 @@ def _vgg(blocks, dense, *, input_shape, classes, lambda_tr, lambda_tb, name, inp
 
 
 class _VGGParts:
-    """The parts that a VGG is made of, with the options of `vgg16`."""
+    """The parts of a VGG, with the options of `vgg16`."""
 
     def __init__(self, activation, *, width, dropout, l2, gamma_0, bn_momentum, seed, **temporal_kernel_options):
         self.activation = activation
@@ -229,7 +237,7 @@ class _VGGParts:
 
 
 def _seeds(seed: int | None) -> Iterator[int | None]:
-    """A seed for each layer with random numbers, one after the other. None for each where `seed` is None."""
+    """A seed for each layer with random numbers, one after the other; None for each if `seed` is None."""
     while seed is None:
         yield None
     yield from range(seed * 1000, (seed + 1) * 1000)

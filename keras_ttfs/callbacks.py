@@ -1,4 +1,10 @@
-"""Callbacks: the schedule of the stochastic relaxation, and the history of the temporal kernels."""
+"""Callbacks for `fit`: the schedule of the stochastic relaxation, and the history of the temporal kernels.
+
+`model.fit(x, y, callbacks=[RelaxationSchedule(target_epoch=50), TemporalKernelHistory(path="kernels.csv")])`
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import keras
 import numpy as np
@@ -9,12 +15,17 @@ from keras_ttfs.layers import TTFSActivation, TTFSEncode
 
 
 class RelaxationSchedule(keras.callbacks.Callback):
-    """Sets the relaxation of every TTFSActivation at the start of epoch e to `p(e) = max(0, 1 - (e + 1) / target_epoch)`.
+    """Sets the relaxation of every TTFSActivation at the start of each epoch e.
 
-    It assigns a variable, so nothing is retraced, and depends on the epoch alone, so a resumed run goes on exactly.
+    Forward: `p(e) = max(0, 1 - (e + 1) / target_epoch)`, e counted from 0. The first epoch without relaxation is
+    `target_epoch - 1`. The schedule assigns a variable, so nothing is retraced. It depends on the epoch alone, so a run
+    resumed with `initial_epoch` goes on exactly.
+
+    >>> [RelaxationSchedule(target_epoch=4).probability(epoch) for epoch in range(5)]
+    [0.75, 0.5, 0.25, 0.0, 0.0]
 
     Args:
-        target_epoch: int >= 1: e_tar, the first epoch without relaxation is `target_epoch - 1` [epochs].
+        target_epoch: int >= 1: e_tar [epochs].
 
     Raises:
         ValueError: "Expected target_epoch to be an integer >= 1 ...".
@@ -22,15 +33,15 @@ class RelaxationSchedule(keras.callbacks.Callback):
     Reference: section 4, p(e); Fig. 4.
     """
 
-    def __init__(self, target_epoch):
+    def __init__(self, target_epoch: int):
         super().__init__()
         self.target_epoch = checks.integer("target_epoch", target_epoch, unit="epochs")
 
-    def probability(self, epoch):
-        """p(e) in [0, 1] for the epoch, counted from 0."""
+    def probability(self, epoch: int) -> float:
+        """p(e) in [0, 1] of an epoch, counted from 0."""
         return max(0.0, 1.0 - (epoch + 1) / self.target_epoch)
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         for layer in topology.layers_of(self.model, TTFSActivation):
             layer.set_relaxation(self.probability(epoch))
 
@@ -38,26 +49,29 @@ class RelaxationSchedule(keras.callbacks.Callback):
 class TemporalKernelHistory(keras.callbacks.Callback):
     """Records every temporal kernel at the end of every epoch: what Figs. 2, 5 and 11-15 plot.
 
-    `rows` is a list of dicts, one per epoch and encoder: `epoch`, `layer`, `tau`, `t_d` [steps], `z_min`, `z_max`,
-    `maximum_precision_error` [1]; the mean and the extremes of gamma and beta where a TKBatchNorm precedes (TTFSModel
-    only); with `data`, the means over it of `maximum_error`, `minimum_error` and `precision_error` [1].
+    `rows` is a list of dicts, one per epoch and encoder. Each holds `epoch`, `layer`, `tau`, `t_d` [steps], `z_min`,
+    `z_max` and `maximum_precision_error` [1]. In a TTFSModel, a row of an encoder behind a TKBatchNorm also holds mean,
+    std, min and max of gamma and beta [1], named as `gamma_mean`. With `data`, every row holds the means over the data
+    of `maximum_error`, `minimum_error` and `precision_error` [1].
 
     Args:
         data: array `(samples, ...)` on which the three errors are taken, or None.
         rows: rows of earlier epochs, of an interrupted run.
+
+    Reference: Eqs. 10-13; Figs. 2, 5 and 11-15.
     """
 
-    def __init__(self, data=None, rows=()):
+    def __init__(self, data: Any = None, rows: Iterable[Mapping[str, Any]] = ()):
         super().__init__()
         self.data = data
         self.rows = list(rows)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         errors = self._errors() if self.data is not None else {}
         pairs = self.model.batch_norm_pairs() if hasattr(self.model, "batch_norm_pairs") else []
         norms = {encoder: norm for norm, encoder in pairs}
         for encoder, label in topology.labels(topology.layers_of(self.model, TTFSEncode)).items():
-            # Not float(weight): that fails on the mirrored weights of a distribution strategy.
+            # Not float(weight), which fails on the mirrored weights of a distribution strategy.
             tau, t_d = tf.convert_to_tensor(encoder.tau), tf.convert_to_tensor(encoder.t_d)
             row = {
                 "epoch": epoch,
@@ -87,8 +101,11 @@ class TemporalKernelHistory(keras.callbacks.Callback):
             self.model(tf.convert_to_tensor(self.data), training=False)
         return errors
 
-    def arrays(self):
-        """The history as `{column: array (epochs, encoders)}`, NaN where a column does not apply, and `"layer"` names."""
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The history as `{column: array (epochs, encoders)}`, NaN where a row has no such column.
+
+        `"epoch"` is `(epochs,)`, the numbers of the epochs; `"layer"` is `(encoders,)`, the names.
+        """
         layers = list(dict.fromkeys(row["layer"] for row in self.rows))
         epochs = sorted({row["epoch"] for row in self.rows})
         columns = dict.fromkeys(name for row in self.rows for name in row if name not in ("epoch", "layer"))

@@ -1,4 +1,7 @@
-"""Checks of arguments. Every error says "Expected ... Received: ..."."""
+"""Checks of arguments: each function returns its value, or raises ValueError "Expected ... Received: ...".
+
+`self.period = checks.integer("period", period, unit="steps")`. A unit is printed in brackets behind what was expected.
+"""
 
 import math
 import numbers
@@ -11,7 +14,7 @@ DTYPES = ("float32", "float64")
 
 
 def integer(name: str, value: Any, least: int = 1, unit: str | None = None) -> int:
-    """`value` as an int, if it is an integer of at least `least`."""
+    """`value` as an int, if it is an integer >= `least`."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         raise ValueError(f"Expected {name} to be an integer >= {least}{_in(unit)}. Received: {name}={value!r}")
     return int(value)
@@ -20,7 +23,7 @@ def integer(name: str, value: Any, least: int = 1, unit: str | None = None) -> i
 def number(
     name: str, value: Any, *, above: float | None = None, least: float | None = None, unit: str | None = None
 ) -> float:
-    """`value` as a float, if it is a finite number, larger than `above` and at least `least` where these are given."""
+    """`value` as a float, if it is a finite number, > `above` if that is given, >= `least` if that is given."""
     finite = isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_)) and math.isfinite(value)
     if not finite or (above is not None and value <= above) or (least is not None and value < least):
         bound = f" > {above:g}" if above is not None else f" >= {least:g}" if least is not None else ""
@@ -30,7 +33,8 @@ def number(
 
 def share(name: str, value: Any) -> float:
     """`value` as a float, if it is a number in [0, 1]."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0.0 <= value <= 1.0:
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not is_number or not 0.0 <= value <= 1.0:
         raise ValueError(f"Expected {name} in [0, 1]. Received: {name}={value!r}")
     return float(value)
 

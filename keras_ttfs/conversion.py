@@ -1,4 +1,9 @@
-"""Turns a trained Keras ReLU model into a TTFS model, and reports what the spikes lose of its activations."""
+"""Turns a trained Keras ReLU model into a TTFS model, and reports what the spikes lose of its activations.
+
+`model = convert(relu_model, time_window=32, data=training_images[:500])` is ready to be trained, saved and simulated:
+`SpikingNetwork.from_model(model).run(images)`. `print(quantization_report(model, training_images[:500]))` shows layer
+by layer which share of the activations is pruned, quantised and clipped.
+"""
 
 import dataclasses
 from typing import Any
@@ -22,15 +27,15 @@ INPUT_CODINGS = ("ttfs", "analog")
 
 @dataclasses.dataclass(frozen=True)
 class LayerQuantization:
-    """What one TTFS layer does to its pre-activations: shares of them in the regions of Fig. 7, and mean errors.
+    """What one TTFS layer does to its pre-activations z: shares in the regions of Fig. 7, and mean errors.
 
     Attributes:
-        layer: name.
-        silent: share with z <= 0, which ReLU sets to 0 as well.
-        pruned: share with 0 < z below the smallest threshold: no spike.
-        quantised: share that fires within the window's range.
-        clipped: share above `z_max`.
-        maximum_error, minimum_error, precision_error: means of Eqs. 10-12 over pre-activations z > 0 [1].
+        layer: name of the layer.
+        silent: share of z <= 0, which ReLU sets to 0 as well [1].
+        pruned: share of z > 0 below the smallest threshold: no spike [1].
+        quantised: share of z that fire and are not above `z_max` [1].
+        clipped: share of z above `z_max` [1].
+        maximum_error, minimum_error, precision_error: means of Eqs. 10-12 over z > 0 [1].
     """
 
     layer: str
@@ -46,7 +51,7 @@ class LayerQuantization:
 class QuantizationReport(list):
     """List of LayerQuantization; prints as a table."""
 
-    def __str__(self):
+    def __str__(self) -> str:
         names = [field.name for field in dataclasses.fields(LayerQuantization)]
         lines = [f"{names[0]:<28}" + "".join(f"{name.replace('_error', ' err'):>15}" for name in names[1:])]
         for row in self:
@@ -67,13 +72,12 @@ def convert(
     batch_size: int = 100,
     **model_options: Any,
 ) -> TTFSModel:
-    """Turns a trained ReLU model into a TTFSModel: `ReLU` -> TTFSActivation, BatchNormalization -> TKBatchNorm.
+    """Turns a trained ReLU model into a TTFSModel: ReLU -> TTFSActivation, BatchNormalization -> TKBatchNorm.
 
-    Weights are copied. Calibration on `data` gives each layer a scale s, by which its pre-activations are divided so that
-    they fit [z_min, z_max], and a scale g by which the next layer takes its levels. Both are folded into weights, batch
-    normalisation and biases. They minimise the squared error `(relu(z) - g * z_hat(z / s))**2`. Layers that meet in Add or
-    Concatenate share theirs. The model is ready for `compile` and `fit`, for `SpikingNetwork.from_model`, and to be saved.
-    `quantization_report(model, data)` says what each layer loses.
+    Weights are copied. Calibration on `data` gives each layer two scales: its pre-activations are divided by s, so that
+    they fit [z_min, z_max], and the next layer takes its levels times g. The scales minimise the squared error
+    `(relu(z) - g * z_hat(z / s))**2` and are folded into weights, batch normalisation and biases. Layers that meet in
+    Add or Concatenate share their scales. The model is ready to be trained, simulated and saved.
 
     >>> relu = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "relu"), keras.layers.Dense(2)])
     >>> model = convert(relu, time_window=16, data=np.random.default_rng(0).uniform(size=(8, 4)))
@@ -81,15 +85,15 @@ def convert(
     True
 
     Args:
-        keras_model: Functional or built Sequential model of the layers that `SpikingNetwork.from_model` takes, with ReLU
-            (as a layer, as `Activation("relu")` or as a layer's `activation`) in the place of TTFSActivation.
+        keras_model: Functional or built Sequential model of the layers that `SpikingNetwork.from_model` takes, with
+            ReLU (a layer, `Activation("relu")` or a layer's `activation`) in the place of TTFSActivation.
         time_window: int >= 1: T of every layer [steps].
-        tau_0: float > 0: time constant [steps]; `time_window / 3.2` if None, the paper's 10 for T = 32.
+        tau_0: float > 0: time constant [steps]. None: `time_window / 3.2`, which is the paper's 10 for T = 32.
         z_max_0: float > 0: largest level [1].
         rounding: `"ceil"` or `"nearest"`.
         input_coding: `"ttfs"` encodes the input, which must be intensities in [0, 1]; `"analog"` injects it as it is.
-        data: array `(samples, ...)` of inputs for calibration [1]; some hundreds do. Without it nothing is calibrated.
-        calibrate: bool: whether to calibrate where there is `data`.
+        data: array `(samples, ...)` of inputs for calibration [1]; some hundreds do. None: nothing is calibrated.
+        calibrate: bool: whether to calibrate if there is `data`.
         batch_size: int >= 1: samples of `data` at a time.
         **model_options: of TTFSModel: `lambda_tr`, `lambda_tb`, `name`.
 
@@ -97,7 +101,8 @@ def convert(
         The TTFSModel.
 
     Raises:
-        ValueError: "Expected ReLU activations. Received: ..." naming the layer, and for whatever `from_model` refuses.
+        ValueError: "Expected ReLU activations. Received: ..." naming the layer, for data out of [0, 1] with
+            `input_coding="ttfs"`, and for layers that `SpikingNetwork.from_model` refuses.
 
     Reference: Fig. 7; Eqs. 10-12.
     """
@@ -130,7 +135,7 @@ def checked_data(data: Any, input_coding: str = "ttfs") -> np.ndarray:
 
 
 def quantization_report(model: keras.Model, data: Any, *, batch_size: int = 100) -> QuantizationReport:
-    """What each TTFS layer of a model loses: shares of pruned, quantised and clipped pre-activations, and errors.
+    """What each TTFS layer of a model loses: shares of silent, pruned, quantised and clipped z, and mean errors.
 
     >>> model = keras.Sequential([keras.Input((4,)), TTFSActivation(name="in"), keras.layers.Dense(2)])
     >>> (row,) = quantization_report(model, np.array([[1.5, 0.5, 0.01, 0.0]]))
@@ -143,8 +148,7 @@ def quantization_report(model: keras.Model, data: Any, *, batch_size: int = 100)
         batch_size: int >= 1: samples at a time.
 
     Returns:
-        A QuantizationReport, one LayerQuantization for each layer. A layer that is called several times has one for all
-        calls.
+        A QuantizationReport, one LayerQuantization for each layer, over all its calls.
 
     Raises:
         ValueError: "Expected batch_size to be an integer >= 1 ...", or for a model that is no graph of layers.
@@ -185,9 +189,9 @@ def _regions(z, layer):
 
 
 def _pass_through(model, x, batch_size, observe, activation=None):
-    """Evaluates a model on x in batches. `observe(layer, z)` is called with what enters each encoder.
+    """Evaluates a model on x in batches and calls `observe(layer, z)` with what enters each encoder.
 
-    `activation(z)` stands for every encoder, where given.
+    If `activation` is given, `activation(z)` stands for every encoder.
     """
 
     def visit(layer, *args, **kwargs):
@@ -253,7 +257,7 @@ class _Rebuilder:
             if own_activation == "relu":
                 config["activation"] = "linear"
             if kind in reader.NORMS:
-                # With scale and shift whatever the source has: calibration needs both.
+                # Always with scale and shift, because calibration needs both.
                 kind, config = TKBatchNorm, {**config, "scale": True, "center": True}
             self.copies[id(layer)] = layer, kind.from_config(config)
         return self.copies[id(layer)][1]
@@ -322,7 +326,7 @@ def normalize(model: keras.Model, scales: dict[str, float]) -> dict[str, float]:
     Args:
         model: Functional or Sequential TTFS model; changed in place.
         scales: `{encoder: activation that becomes 1}` [1]. Layers that meet in Add or Concatenate share the largest of
-            theirs; the input's is 1.
+            their scales. The scale of the input is 1.
 
     Returns:
         `{encoder: the activation that became 1}`.
@@ -366,7 +370,7 @@ def _shared_scales(model):
 
 
 def _join_where_levels_meet(encoders):
-    """Joins the scales that one choice must serve: a layer whose levels meet others cannot choose their unit freely."""
+    """Joins the scales that one choice must serve, because levels that meet other levels must have their unit."""
     changed = True
     while changed:
         changed = False
@@ -386,14 +390,14 @@ def _fold_all(weighted):
 
 
 def sampled_activations(model: keras.Model, data: np.ndarray, batch_size: int) -> dict[str, np.ndarray]:
-    """`{encoder: positive pre-activations}` of the model with ReLU in the place of every encoder, a sample of them."""
+    """`{encoder: sample of its positive pre-activations}` of the model with ReLU in the place of every encoder."""
     found: dict = {}
     rng = np.random.default_rng(0)
     most = -(-SAMPLED_ACTIVATIONS // -(-len(data) // batch_size))
 
     def sample(layer, z):
         flat = np.asarray(tf.cast(z, "float32")).ravel()
-        # At random: a fixed stride would meet the same channels again and again.
+        # At random, because a fixed stride would meet the same channels again and again.
         flat = flat if len(flat) <= most else flat[rng.integers(len(flat), size=most)]
         found.setdefault(layer.name, []).append(flat[flat > 0])
 

@@ -1,10 +1,18 @@
-"""Energy of a spiking network from its spikes, synaptic operations and time steps. Every constant names its source."""
+"""Energy of a spiking network from its spikes, synaptic operations and time steps. Every constant names its source.
+
+`normalized_energy` is the paper's measure, Table 2: relative to a reference network, from spikes and time steps alone.
+`report` sets absolute estimates beside it, on three chips and in 45 nm CMOS, with the ReLU twin to compare with:
+
+    network = keras_ttfs.snn.SpikingNetwork.from_model(model)
+    print(keras_ttfs.energy.report(network, network.run(x)))
+"""
 
 import dataclasses
 import math
+from typing import Any
 
 # (E_d, E_s): dynamic and static share, of TrueNorth (Merolla et al. 2014) and SpiNNaker (Furber et al. 2014) as used by
-# Park et al. 2020 (T2FSNN); they give every energy cell of Table 2.
+# Park et al. 2020 (T2FSNN). They give every energy cell of Table 2.
 COEFFICIENTS = {"truenorth": (0.4, 0.6), "spinnaker": (0.64, 0.36)}
 # (spikes per sample, time steps) of TSC coding (Han & Roy 2020), Table 2's reference.
 TSC_CIFAR10 = (0.193e6, 512)
@@ -15,9 +23,13 @@ PICOJOULE = 1e-12
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """Energy of one synaptic operation and of one neuron's update in one time step [J], and where it is from.
+    """Energies of a neuromorphic chip, and their source.
 
-    `update` is None where no source gives it apart from the rest.
+    Attributes:
+        synaptic_operation: energy of one synaptic operation [J].
+        update: energy of one neuron's update in one time step [J]; None if no source gives it apart from the rest.
+        source: where both numbers are published.
+        disagreement: what other sources, or the same one elsewhere, say.
     """
 
     synaptic_operation: float
@@ -58,17 +70,21 @@ HOROWITZ = (
 )
 
 
-def normalized_energy(spikes, time_steps, platform="truenorth", reference=TSC_CIFAR10):
-    """Energy relative to a reference network: `E = E_d * S / S_ref + E_s * L / L_ref` [1].
+def normalized_energy(
+    spikes: float, time_steps: float, platform: str = "truenorth", reference: tuple[float, float] = TSC_CIFAR10
+) -> float:
+    """Energy relative to a reference network: `E = E_d * S / S_ref + E_s * H / H_ref` [1].
+
+    E_d and E_s are the dynamic and the static share of the platform, `COEFFICIENTS`.
 
     >>> round(normalized_energy(0.067e6, 544), 2)
     0.78
 
     Args:
-        spikes: float >= 0: S per sample, hidden layers.
-        time_steps: int >= 1: L [steps].
+        spikes: float >= 0: S, mean spikes per sample of the hidden layers.
+        time_steps: int >= 1: H [steps].
         platform: `"truenorth"` or `"spinnaker"`.
-        reference: `(spikes, time_steps)` of the network that has energy 1.
+        reference: `(spikes, time_steps)` of the network that has energy 1, by default TSC coding on CIFAR-10.
 
     Raises:
         ValueError: "Expected platform to be one of ... Received: ...".
@@ -79,8 +95,10 @@ def normalized_energy(spikes, time_steps, platform="truenorth", reference=TSC_CI
     return dynamic * spikes / reference[0] + static * time_steps / reference[1]
 
 
-def latency_share(spikes, time_steps, platform="truenorth", reference=TSC_CIFAR10):
-    """Share of `normalized_energy` that the time steps cost, spikes or none [1].
+def latency_share(
+    spikes: float, time_steps: float, platform: str = "truenorth", reference: tuple[float, float] = TSC_CIFAR10
+) -> float:
+    """Share of `normalized_energy` that the time steps cost, whether or not neurons spike [1]: `E_s * H / H_ref / E`.
 
     >>> round(latency_share(0.049e6, 544), 2)
     0.86
@@ -103,9 +121,9 @@ class Cost:
 
     Attributes:
         name: of the way.
-        operations: multiply-accumulates or synaptic operations.
+        operations: multiply-accumulates, or synaptic operations and operations of an analog input.
         compute: energy of arithmetic [J].
-        memory: energy of reading weights, and of reading and writing what changes [J].
+        memory: energy of reading weights, and of reading and writing activations or potentials [J].
         state: memory that holds activations or potentials [bytes].
     """
 
@@ -118,13 +136,16 @@ class Cost:
 
 @dataclasses.dataclass(frozen=True)
 class EnergyReport:
-    """Outcome of `report`; prints as text. Energies are per sample.
+    """Outcome of `report`; prints as text. All numbers are per sample.
 
     Attributes:
-        spikes: S of hidden layers; `time_steps`: L; `synaptic_operations`, `analog_operations`: per sample.
-        normalized: `{platform: (energy relative to `reference` [1], latency share [1])}`.
+        spikes: S, mean spikes of the hidden layers.
+        time_steps: H [steps].
+        synaptic_operations: mean synaptic operations.
+        analog_operations: multiply-adds of an analog input.
+        normalized: `{platform: (energy relative to the reference [1], latency share [1])}`.
         reference: `(spikes, time_steps)` of the network that has energy 1.
-        chips: `{chip: (energy of synaptic operations [J], of neuron updates [J] or None)}`.
+        chips: `{chip: (energy of synaptic operations [J], energy of neuron updates [J] or None)}`.
         costs: list of Cost in 45 nm CMOS: the ReLU twin, the bit-matched quantised network, the spiking network.
     """
 
@@ -132,16 +153,16 @@ class EnergyReport:
     time_steps: int
     synaptic_operations: float
     analog_operations: int
-    normalized: dict
-    reference: tuple
-    chips: dict
-    costs: list
+    normalized: dict[str, tuple[float, float]]
+    reference: tuple[float, ...]
+    chips: dict[str, tuple[float, float | None]]
+    costs: list[Cost]
 
-    def __str__(self):
+    def __str__(self) -> str:
         lines = [
             f"{self.spikes:,.0f} spikes, {self.time_steps} time steps, {self.synaptic_operations:,.0f} synaptic operations "
             f"and {self.analog_operations:,} of an analog input, per sample",
-            f"normalised to {self.reference[0]:,.0f} spikes in {self.reference[1]} steps (E = S E_d + L E_s):",
+            f"normalised to {self.reference[0]:,.0f} spikes in {self.reference[1]} steps (E = S E_d + H E_s):",
         ]
         for platform, (energy, share) in self.normalized.items():
             lines.append(f"  {platform:<12} {energy:8.3f}   {100 * share:.0f} % of it latency")
@@ -161,27 +182,28 @@ class EnergyReport:
         return "\n".join([*lines, f"  ({HOROWITZ})"])
 
 
-def report(network, result, reference=TSC_CIFAR10):
+def report(network: Any, result: Any, reference: tuple[float, float] = TSC_CIFAR10) -> EnergyReport:
     """Energy of a simulated network, with its ReLU twin and the bit-matched quantised network beside it.
 
-    A TTFS network computes the function of a ReLU network whose activations are quantised to T levels and 0: the "bit-
-    matched" one. Its levels are those of the temporal kernel, a table look-up away; on zero activations it may skip the
-    work as the spiking network does. Counted per sample:
+    A TTFS network computes the function of a ReLU network whose activations are quantised to T levels and 0: the
+    bit-matched network. The levels of that network are those of the temporal kernel, found in a table. It may skip the
+    work of zero activations as the spiking network does. Counted per sample:
 
-    - ReLU twin, float32: a multiply and an add for each synapse; weight and activation read, 4 bytes each.
-    - quantised, 8-bit weights: an int8 multiply and an int32 add; weight and activation read, 1 byte each. With and
-      without the zeros (with them, where skipping them would be more work: ways through successive layers, see
+    - ReLU twin, float32: a multiply and an add for each synapse. Weight and activation are read, 4 bytes each.
+    - quantised, 8-bit weights: an int8 multiply and an int32 add for each synapse. Weight and activation are read,
+      1 byte each. One row computes the zeros, another skips them. The second row computes them too if skipping would
+      be more work, which happens because spikes count every way through successive layers (see
       `SpikingNetwork.dense_operations`).
-    - spiking, float32 and 8-bit weights: an add for each synaptic operation, which reads the weight and reads and writes
-      a potential of 4 bytes; a multiply more for each operation of an analog input; the kernel's decay is one multiply for
-      each neuron and step of its integration.
+    - spiking, float32 and 8-bit weights: an add for each synaptic operation. It reads the weight, and reads and writes
+      a potential of 4 bytes. Each operation of an analog input takes one multiply more. The decay of the temporal
+      kernel takes one multiply for each hidden neuron and step of its integration.
 
-    Neuron updates on chips: each neuron in its integration and its fire phase, 2 T steps. Idle layers cost nothing there,
-    which favours the chip. Traffic between cores and static power are in no row but TrueNorth's 26 pJ.
+    Neuron updates on chips: each neuron that can spike, in its integration and its fire phase, 2 T steps. Idle layers
+    cost nothing there, which favours the chip. Only TrueNorth's 26 pJ contain traffic between cores and static power.
 
     Args:
         network: SpikingNetwork.
-        result: SimulationResult of it.
+        result: SimulationResult of the network.
         reference: `(spikes, time_steps)` of the network that has energy 1.
 
     Returns:

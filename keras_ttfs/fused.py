@@ -1,16 +1,17 @@
-"""Batch normalisation and TTFS activation as one function, for training steps: nothing between the two is kept in memory.
+"""Batch normalisation and TTFS activation as one function, for training steps.
 
-A training step reads and writes far more than it computes between its convolutions. Here the normalised potentials z are
-recomputed wherever they are needed. Only the input x and the output z_hat are kept, as batch normalisation and ReLU keep
-theirs. A level needs its logarithm and its look-up once, forward; backward takes it from z_hat.
+Between its convolutions a training step spends its time on reading and writing memory. So this function keeps only
+the input x and the output z_hat, and recomputes the normalised potentials z wherever they are needed. Forward, a level
+takes one logarithm and one look-up. Backward takes the level from z_hat.
 
-How the two layers find each other. TKBatchNorm attaches an `Origin` to the very tensor that it returns. A TTFSActivation or
-TTFSEncode that is called on that tensor reads it back with `origin_of`: TTFSModel pairs the two layers for P_TB by it in
-subclassed models, and a training TTFSActivation computes both layers at once by it. The record is lost, without a word and
-without another value, wherever a new tensor takes the old one's place: behind any layer in between (pooling, dropout), under
-another dtype policy (Keras casts), in a functional model's symbolic tensors, at the border of a tf.function. It says nothing
-of how x was normalised (`normalization` is None) at inference, with a mask, with `axis` other than the last, with `renorm`
-or `synchronized`, and in float16 and float64.
+How the two layers find each other: TKBatchNorm attaches an `Origin` to the very tensor that it returns. A layer
+TTFSActivation or TTFSEncode called on that tensor reads the record back with `origin_of`. The record has two uses:
+TTFSModel pairs the two layers for P_TB in subclassed models, and a TTFSActivation in training computes both at once.
+
+The record is lost, without a warning and without any change of values, wherever a new tensor takes the place of the old
+one: behind any layer in between (pooling, dropout), under another dtype policy (Keras casts), in a functional model's
+symbolic tensors, and at the border of a tf.function. Its `normalization` is None at inference, with a mask, with `axis`
+other than the last, with `renorm` or `synchronized`, and in float16 and float64.
 """
 
 import dataclasses
@@ -22,9 +23,9 @@ import tensorflow as tf
 from keras_ttfs import temporal_kernel
 from keras_ttfs.temporal_kernel import EPSILON, compiled
 
-# XLA unrolls a sum over so few rows and vectorises it across the channels; longer ones it adds one number at a time.
+# XLA unrolls a sum over so few rows and vectorises it across the channels. It adds longer sums one number at a time.
 ROWS = 8
-# Numbers. XLA's innermost loop runs over a row; 16 channels alone would be too short for it.
+# Numbers in a row. XLA's innermost loop runs over a row, and 16 channels alone would be too short for it.
 ROW_LENGTH = 2048
 
 
@@ -32,7 +33,11 @@ ROW_LENGTH = 2048
 class Normalization:
     """What a batch normalisation did: `z = (x - mean) / sqrt(variance + epsilon) * gamma + beta`, channels last.
 
-    `mean` and `variance` `(channels,)` are those of x itself; `gamma` and `beta` are None where the layer has none.
+    Attributes:
+        x: what was normalised, `(..., channels)`.
+        mean, variance: `(channels,)`: of x itself, not moving averages.
+        gamma, beta: `(channels,)`, or None if the layer has none [1].
+        epsilon: float >= 0.
     """
 
     x: tf.Tensor
@@ -45,19 +50,24 @@ class Normalization:
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """Where a tensor z comes from: the TKBatchNorm that returned it, and how it was normalised, if that is known."""
+    """Where a tensor z comes from.
+
+    Attributes:
+        batch_norm: the TKBatchNorm that returned z.
+        normalization: how z was computed, or None if that is not known.
+    """
 
     batch_norm: keras.layers.BatchNormalization
     normalization: Normalization | None = None
 
 
 def attach(z: Any, origin: Origin) -> None:
-    """Lets whoever receives this very tensor know where it comes from."""
+    """Attaches an Origin to the tensor z, for `origin_of`."""
     z._keras_ttfs_origin = origin
 
 
 def origin_of(z: Any) -> Origin | None:
-    """The Origin that was attached to this very tensor. None without one."""
+    """The Origin that was attached to this very tensor object, or None."""
     return getattr(z, "_keras_ttfs_origin", None)
 
 
@@ -80,21 +90,26 @@ def normalize_and_quantize(
 ) -> tf.Tensor:
     """`temporal_kernel.quantize` of a batch normalisation's output z, from its input x.
 
-    Forward: the value of the two functions one after the other, bit for bit.
+    Forward: the value of batch normalisation followed by quantisation, bit for bit.
 
-    Backward: the gradients of the two functions, to rounding errors. With `dz = upstream * z_hat / z` inside the window
+    Backward: the gradients of the two, up to rounding errors. With `dz = upstream * z_hat / z` inside the window
     and 0 outside, and `x_hat = (x - mean) / sqrt(variance + epsilon)`:
 
         dgamma = sum(dz * x_hat)                dtau = -sum(upstream * z_hat * ln(z_hat)) / tau
         dbeta  = sum(dz)                        dt_d =  sum(upstream * z_hat) / tau
         dx     = gamma / sqrt(variance + epsilon) * (dz - dbeta / n - x_hat * dgamma / n)
 
-    The sums run over the n rows of a channel. Those of the kernel run over all elements. If relaxed, dz is ReLU's.
+    The sums for gamma and beta run over the n rows of a channel. The sums for tau and t_d run over all elements. If
+    relaxed, dz is the gradient of ReLU, and tau and t_d receive 0.
 
     Args:
-        normalization: a Normalization by the batch's own statistics, x float32 or bfloat16 `(..., channels)`.
-        tau, t_d, time_window, rounding, relaxed: as `temporal_kernel.quantize`, with `kernel_gradient="decoder"`.
+        normalization: a Normalization by the batch's own statistics; x is float32 or bfloat16 `(..., channels)`.
+        tau: float > 0, scalar: time constant [steps].
+        t_d: float, scalar: delay [steps].
+        time_window: int >= 1: T [steps].
         dtype: of z and of the result: float32 or bfloat16.
+        rounding: `"ceil"` or `"nearest"`.
+        relaxed: bool, scalar (Fig. 4).
 
     Returns:
         Decoded activations [1] of x's shape.
@@ -123,7 +138,7 @@ def normalize_and_quantize(
 
         def gradient(upstream):
             upstream = tf.reshape(upstream, rows)
-            # With infinity the slope z_hat / z of a relaxed z is 1 up to any size.
+            # Infinity, because the slope z_hat / z of a relaxed z is 1 however large z is.
             z_max = tf.where(relaxed, float("inf"), temporal_kernel.z_max(tau, t_d))
             norm_sums, kernel_sums = _partial_sums(upstream, x, z_hat, *affine, *per_row(mean), z_max, dtype)
             norm_sums = tf.reduce_sum(tf.reshape(norm_sums, tf.stack([-1, channels])), axis=0)
@@ -145,7 +160,7 @@ def normalize_and_quantize(
 
 
 def _potential(x, scale, shift, infinity, dtype):
-    # The minimum, with a number that XLA does not know, keeps it from contracting product and sum into one rounding.
+    # The minimum with a number that XLA does not know keeps XLA from contracting product and sum into one rounding.
     z = tf.minimum(tf.cast(x, tf.float32) * scale, infinity) + shift
     return tf.cast(tf.cast(z, dtype), tf.float32)
 
@@ -179,8 +194,8 @@ def _partial_sums(upstream, x, z_hat, scale, shift, infinity, mean, z_max, dtype
 
 
 def _pairs(one, other):
-    """Sums of two tensors over each ROWS rows of a channel, as the parts of a complex number: so XLA makes one loop."""
-    # Not one.shape: traces of several shapes may be made into one of unknown shape.
+    """Sums of two tensors over each ROWS rows of a channel, as parts of a complex number: then XLA makes one loop."""
+    # Not one.shape, because TensorFlow may merge traces of several shapes into one of unknown shape.
     rows, columns = tf.unstack(tf.shape(one))
     pairs = tf.pad(tf.complex(one, other), ((0, -rows % ROWS), (0, 0)))
     return tf.reduce_sum(tf.reshape(pairs, (ROWS, -1, columns)), axis=0)

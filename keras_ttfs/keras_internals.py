@@ -1,7 +1,7 @@
 """Every private name of Keras that this library leans on, each behind a function or a class that says what it is for.
 
-Keras may change a private name in any release. So setup.py puts a ceiling on Keras, `tests/test_keras_internals.py` pins
-each name and says what breaks without it, and another test forbids private names everywhere else in the project.
+Keras may change a private name in any release. So setup.py puts a ceiling on Keras. `tests/test_keras_internals.py`
+pins each name and says what breaks without it. Another test forbids private names everywhere else in the project.
 """
 
 from collections.abc import Callable
@@ -17,10 +17,10 @@ Functional: type[keras.Model] = type(
 
 
 def make_functional(subclass: type, base: type, replacement: type) -> None:
-    """Puts `replacement` in the place of `base` among the bases of a subclass, and of the classes between them.
+    """Puts `replacement` in the place of `base` among the bases of a subclass, and of the classes between the two.
 
-    `keras.Model` does so with Functional when a subclass passes inputs and outputs to its __init__. If it did so with a
-    model class of ours, that class itself would be rebased, and later subclasses of it could not be built.
+    `keras.Model` does the same with Functional when a subclass passes inputs and outputs to its __init__. Applied to a
+    subclass of TTFSModel it would rebase TTFSModel itself, and later subclasses of TTFSModel could not be built.
     """
     bases = []
     for parent in subclass.__bases__:
@@ -31,15 +31,18 @@ def make_functional(subclass: type, base: type, replacement: type) -> None:
 
 
 def functional_of(layer: Any) -> Any:
-    """The graph of a Functional or built Sequential model. None for anything else."""
+    """The graph of a Functional or built Sequential model; None for anything else."""
     functional = getattr(layer, "_functional", None) or layer
     return functional if hasattr(functional, "_run_through_graph") else None
 
 
 def run_through_graph(functional: Any, values: Any, operation_of: Callable) -> Any:
-    """Calls `operation_of(layer)(*args, **kwargs)` for every call of a graph; returns what stands for its outputs.
+    """Calls `operation_of(layer)(*args, **kwargs)` for every call of a graph; returns what stands for the outputs.
 
-    `values` stand for the inputs, in the order of `functional.inputs` or in the structure that the model was made with.
+    Args:
+        functional: graph, as `functional_of` gives.
+        values: what stands for the inputs, in the order of `functional.inputs` or in the structure of these inputs.
+        operation_of: function of a layer that returns what is called in its place.
     """
     return functional._run_through_graph(values, operation_of)
 
@@ -50,18 +53,18 @@ def takes_named_inputs(functional: Any) -> bool:
 
 
 def output_count(layer: Any) -> int:
-    """How many tensors a layer returned when it was first called on symbolic ones. 1 if it never was."""
+    """How many tensors a layer returned at its first call on symbolic tensors; 1 before any such call."""
     return len(layer._inbound_nodes[0].output_tensors) if layer._inbound_nodes else 1
 
 
 def layers_below(layer: Any, recursive: bool = True) -> list:
-    """The layers of a layer or model, those of nested ones too if `recursive`. Empty for anything without layers."""
+    """The layers of a layer or model, those of nested layers too if `recursive`; none for anything without layers."""
     flatten = getattr(layer, "_flatten_layers", None)
     return list(flatten(include_self=False, recursive=recursive)) if flatten else []
 
 
 def track_loss(model: keras.Model, loss: Any, samples: Any) -> None:
-    """Adds a batch's loss to the mean that Keras logs as `loss`."""
+    """Adds the loss of a batch of so many samples to the mean that Keras logs as `loss`."""
     model._loss_tracker.update_state(loss, sample_weight=samples)
 
 
@@ -69,7 +72,7 @@ class ObservedBatchNormalization(keras.layers.BatchNormalization):
     """A BatchNormalization that calls `self.moments_computed(inputs, mask, mean, variance)` in every training step."""
 
     def moments_computed(self, inputs: Any, mask: Any, mean: Any, variance: Any) -> None:
-        """Receives the statistics of the batch that is being normalised."""
+        """Receives the statistics of the batch that is being normalised. A subclass overrides it."""
 
     def _moments(self, inputs, mask):
         mean, variance = super()._moments(inputs, mask)

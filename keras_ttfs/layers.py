@@ -1,4 +1,19 @@
-"""Keras layers of time-to-first-spike coding. They hold weights; the mathematics is in `temporal_kernel`."""
+"""Keras layers of time-to-first-spike coding. They hold weights; the mathematics is in `temporal_kernel`.
+
+    TTFSActivation         in the place of ReLU
+    TKBatchNorm            in the place of BatchNormalization
+    TTFSEncode             pre-activations to spike times, the first half of TTFSActivation
+    TemporalKernelDecode   spike times to activations, its second half
+
+The first TTFSActivation encodes the input, which holds intensities in [0, 1]. The last layer has none, because its
+membrane potentials are the logits. Wrap the layers in `TTFSModel` to train them with the terms of Eq. 9.
+
+>>> inputs = keras.Input((8, 8, 1))
+>>> x = TTFSActivation(time_window=32)(inputs)
+>>> x = keras.layers.Conv2D(4, 3, use_bias=False)(x)
+>>> x = TTFSActivation(time_window=32)(TKBatchNorm()(x))
+>>> logits = keras.layers.Dense(10)(keras.layers.Flatten()(x))
+"""
 
 import math
 import weakref
@@ -12,15 +27,19 @@ from keras_ttfs.metrics import MeanSpikes
 
 
 def neurons_of(shape: Any) -> int | None:
-    """Numbers per sample of a tensor of this shape, batch first. None where a dimension is unknown."""
+    """Numbers per sample of a tensor of this shape, batch first. None if a dimension is unknown."""
     return None if None in tuple(shape[1:]) else math.prod(shape[1:])
 
 
 @keras.saving.register_keras_serializable("keras_ttfs")
 class TTFSEncode(keras.layers.Layer):
-    """Encodes pre-activations as spike times. Owns the temporal kernel: weights `tau` and `t_d`.
+    """Encodes pre-activations as spike times. Owns the temporal kernel: weights `tau` and `t_d` [steps].
 
-    Forward: `t = clip(Q[-tau * ln(relu(z) + epsilon) + t_d], 0, T)`; `t = T` means no spike. See `temporal_kernel.encode`.
+    Use it with a TemporalKernelDecode if spike times themselves are wanted. Otherwise TTFSActivation does both.
+    Outside training the layer counts its spikes in the metric `spikes` (mean per sample), which `evaluate` reports.
+
+    Forward: `t = clip(Q[-tau * ln(relu(z) + epsilon) + t_d], 0, T)`; `t = T` means no spike. See
+    `temporal_kernel.encode`.
 
     Backward: `dt/dz = -tau / (z + epsilon)` inside the window, 0 where z is pruned or clipped. The kernel receives its
     gradient from the decoder (`kernel_gradient="decoder"`, Eq. 6) or from encoder and decoder (`"full"`).
@@ -29,38 +48,41 @@ class TTFSEncode(keras.layers.Layer):
     >>> spike_time.numpy()
     array([[ 0.,  7., 32.]], dtype=float32)
 
-    Outside training it counts its spikes in the metric `spikes` (mean per sample), which Keras reports in `evaluate`.
-
     Args:
         time_window: int >= 1: T, the steps of one phase [steps].
         tau_0: float > 0: initial time constant [steps].
         t_d_0: float: initial delay [steps].
         rounding: `"ceil"` (Eq. 4) or `"nearest"`.
         kernel_gradient: `"decoder"` or `"full"`.
-        z_max_0: float > 0 or None: largest level at the start [1]; stands for `t_d_0 = tau_0 * ln(z_max_0)`.
+        z_max_0: float > 0 or None: largest level at the start [1]. It sets `t_d_0 = tau_0 * ln(z_max_0)`.
+        **kwargs: as `keras.layers.Layer`.
 
     Call arguments:
-        inputs: float tensor `(batch, ...)`.
+        inputs: float tensor: pre-activations z [1].
         training: bool. Spikes are counted when it is false.
 
-    Output shape:
-        `(spike_time, tau, t_d)`: the input's shape and two scalars, float32 (float64 under a float64 policy).
+    Input shape: `(batch, ...)`, any.
+
+    Output shape: `(spike_time, tau, t_d)`: the input's shape [steps] and two scalars [steps]. All are float32, or
+    float64 under a float64 policy.
 
     Raises:
-        ValueError: "Expected ... Received: ..." for every argument out of its range.
+        ValueError: "Expected ... Received: ..." for every argument out of its range, and for t_d_0 beside z_max_0.
+
+    Differs from the paper: Eq. 3 lets a spike at t = T carry a level. Here T means silence.
 
     Reference: Eqs. 2-5; section 4.
     """
 
     def __init__(
         self,
-        time_window=32,
-        tau_0=10.0,
-        t_d_0=0.0,
-        rounding="ceil",
-        kernel_gradient="decoder",
-        z_max_0=None,
-        **kwargs,
+        time_window: int = 32,
+        tau_0: float = 10.0,
+        t_d_0: float = 0.0,
+        rounding: str = "ceil",
+        kernel_gradient: str = "decoder",
+        z_max_0: float | None = None,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.time_window = temporal_kernel.check_time_window(time_window)
@@ -75,11 +97,11 @@ class TTFSEncode(keras.layers.Layer):
                     f"Expected either t_d_0 or z_max_0, not both. Received: t_d_0={t_d_0!r}, z_max_0={z_max_0!r}"
                 )
             self.t_d_0 = self.tau_0 * math.log(z_max_0)
-        self.followed_batch_norm = None
+        self.followed_batch_norm: weakref.ref | None = None
         self.observer = None
         self.supports_masking = True
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         self.tau = self._add_kernel_weight("tau", self.tau_0)
         self.t_d = self._add_kernel_weight("t_d", self.t_d_0)
         self.neurons = neurons_of(input_shape)
@@ -102,16 +124,16 @@ class TTFSEncode(keras.layers.Layer):
         return "float64" if self.variable_dtype == "float64" else "float32"
 
     @property
-    def z_min(self):
-        """Smallest level [1], at the present tau and t_d."""
+    def z_min(self) -> tf.Tensor:
+        """Smallest level [1] at the present tau and t_d, a scalar."""
         return temporal_kernel.z_min(self.tau, self.t_d, self.time_window)
 
     @property
-    def z_max(self):
-        """Largest level [1], at the present tau and t_d."""
+    def z_max(self) -> tf.Tensor:
+        """Largest level [1] at the present tau and t_d, a scalar."""
         return temporal_kernel.z_max(self.tau, self.t_d)
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: Any, training: bool = False) -> Any:
         self._observe(inputs)
         tau, t_d = tf.convert_to_tensor(self.tau), tf.convert_to_tensor(self.t_d)
         if self.kernel_gradient == "full":
@@ -125,22 +147,22 @@ class TTFSEncode(keras.layers.Layer):
         return spike_time, tau, t_d
 
     def _observe(self, inputs):
-        """Remembers the batch normalisation whose output this is, for `TTFSModel.batch_norm_pairs`; calls the observer."""
+        """Remembers which TKBatchNorm returned `inputs`, for `TTFSModel.batch_norm_pairs`; calls the observer."""
         origin = fused.origin_of(inputs)
-        # Weak, because Keras would adopt the layer as a sub-layer of this one.
+        # A weak reference, because Keras would adopt the layer as a sub-layer of this one.
         self.followed_batch_norm = None if origin is None else weakref.ref(origin.batch_norm)
         if self.observer is not None:
             self.observer(self, inputs)
 
-    def compute_output_spec(self, inputs, training=False):
+    def compute_output_spec(self, inputs: Any, training: bool = False) -> Any:
         dtype = "float64" if keras.backend.standardize_dtype(inputs.dtype) == "float64" else "float32"
         tau, t_d = (keras.KerasTensor((), dtype=self._kernel_dtype) for _ in range(2))
         return keras.KerasTensor(inputs.shape, dtype=dtype), tau, t_d
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape, (), ()
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "time_window": self.time_window,
@@ -153,7 +175,9 @@ class TTFSEncode(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("keras_ttfs")
 class TemporalKernelDecode(keras.layers.Layer):
-    """Decodes spike times with the kernel that encoded them. Holds no weights.
+    """Decodes spike times with the temporal kernel that encoded them. Holds no weights.
+
+    Use it behind a TTFSEncode: `TemporalKernelDecode(T)(TTFSEncode(T)(z))` has the values of `TTFSActivation(T)(z)`.
 
     Forward: `z_hat = exp(-(t - t_d) / tau)`, 0 where `t >= T`.
 
@@ -164,46 +188,49 @@ class TemporalKernelDecode(keras.layers.Layer):
     array([[1.    , 0.4966, 0.    ]], dtype=float32)
 
     Args:
-        time_window: int >= 1: T, that of the encoder [steps].
+        time_window: int >= 1: T of the encoder [steps].
+        **kwargs: as `keras.layers.Layer`.
 
     Call arguments:
-        inputs: the encoder's triple `(spike_time, tau, t_d)`.
+        inputs: the triple `(spike_time, tau, t_d)` of a TTFSEncode [steps].
 
-    Output shape: that of `spike_time`, in the layer's compute dtype.
+    Input shape: `(batch, ...)` and two scalars.
+
+    Output shape: the shape of `spike_time`, in the layer's compute dtype [1].
 
     Raises:
         ValueError: "Expected time_window ..." or "Expected the triple (spike_time, tau, t_d) ...".
 
-    Differs from the paper: Eq. 6 misprints dz_hat/dt_d; see `temporal_kernel.decode`.
+    Differs from the paper: `dz_hat/dt_d` has the factor 1 / tau, where Eq. 6 misprints t_d / tau.
 
     Reference: Eqs. 3, 5 and 6.
     """
 
-    def __init__(self, time_window=32, **kwargs):
-        # Spike times and kernel stay as they come: a half-precision cast would move them.
+    def __init__(self, time_window: int = 32, **kwargs: Any):
+        # Spike times and kernel stay as they come, because a cast to half precision would move them.
         super().__init__(autocast=False, **kwargs)
         self.time_window = temporal_kernel.check_time_window(time_window)
         self.built = True
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         self._check_triple(input_shape)
 
     def _check_triple(self, inputs):
         if not isinstance(inputs, (list, tuple)) or len(inputs) != 3:
             raise ValueError(f"Expected the triple (spike_time, tau, t_d) of a TTFSEncode. Received: {inputs}")
 
-    def call(self, inputs):
+    def call(self, inputs: tuple[Any, Any, Any]) -> Any:
         self._check_triple(inputs)
         return tf.cast(temporal_kernel.decode(*inputs, self.time_window), self.compute_dtype)
 
-    def compute_output_spec(self, inputs):
+    def compute_output_spec(self, inputs: Any) -> Any:
         self._check_triple(inputs)
         return keras.KerasTensor(inputs[0].shape, dtype=self.compute_dtype)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape[0]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "time_window": self.time_window}
 
 
@@ -211,46 +238,61 @@ class TemporalKernelDecode(keras.layers.Layer):
 class TTFSActivation(TTFSEncode):
     """Time-to-first-spike activation, the drop-in for ReLU: encode and decode in one, with stochastic relaxation.
 
-    Forward: `z_hat = exp(-(t - t_d) / tau)` of the spike time t of `TTFSEncode`, 0 without a spike. In training, with
-    probability `relaxation`, the whole layer is `relu(z)` for this batch instead: one draw per layer and batch.
+    The layer owns its temporal kernel, the weights `tau` and `t_d` [steps]. It equals
+    `TemporalKernelDecode(T)(TTFSEncode(T)(z))` bit for bit, in value and gradient, in one pass over memory. Outside
+    training it counts its spikes in the metric `spikes` (mean per sample), which `evaluate` reports.
 
-    Backward: `dz_hat/dz = z_hat / (z + epsilon)` inside the window, 0 where pruned or clipped; tau and t_d as Eq. 6
-    (`kernel_gradient="decoder"`). ReLU's where the batch is relaxed.
+    Forward: `z_hat = exp(-(t - t_d) / tau)`, where t is the first step of the window with `z >= exp(-(t - t_d) / tau)`;
+    0 without a spike. In training, with probability `relaxation`, the whole layer is `relu(z)` for this batch instead:
+    one draw per layer and batch.
+
+    Backward: `dz_hat/dz = z_hat / (z + epsilon)` inside the window, 0 where z is pruned or clipped; tau and t_d by
+    Eq. 6 (`kernel_gradient="decoder"`) or through encoder and decoder (`"full"`). In a relaxed batch the gradient of
+    ReLU.
 
     >>> TTFSActivation()(keras.ops.array([[1.0, 0.5, 0.0]])).numpy().round(4)
     array([[1.    , 0.4966, 0.    ]], dtype=float32)
 
-    Equals `TemporalKernelDecode(T)(TTFSEncode(T)(z))` bit for bit, in value and gradient, in one pass over memory.
-
     Args:
-        time_window, tau_0, t_d_0, rounding, kernel_gradient, z_max_0: as `TTFSEncode`.
-        relaxation: float in [0, 1]: initial p of Fig. 4, kept in the non-trainable weight `relaxation`, which the
-            callback `RelaxationSchedule` drives.
-        seed: int or None, of the relaxation's draws.
+        time_window: int >= 1: T, the steps of one phase [steps].
+        tau_0: float > 0: initial time constant [steps].
+        t_d_0: float: initial delay [steps].
+        rounding: `"ceil"` (Eq. 4) or `"nearest"`, with thresholds half a step later.
+        kernel_gradient: `"decoder"` or `"full"`.
+        relaxation: float in [0, 1]: initial p of Fig. 4 [1]. It is kept in the non-trainable weight `relaxation`, which
+            the callback `RelaxationSchedule` drives.
+        z_max_0: float > 0 or None: largest level at the start [1]. It sets `t_d_0 = tau_0 * ln(z_max_0)`.
+        seed: int or None: of the relaxation's draws.
+        **kwargs: as `keras.layers.Layer`.
 
     Call arguments:
-        inputs: float tensor `(batch, ...)`.
-        training: bool. Relaxes only when true; counts spikes only when false.
+        inputs: float tensor: pre-activations z [1].
+        training: bool. The layer relaxes only when it is true, and counts spikes only when it is false.
 
-    Output shape: the input's, in the layer's compute dtype.
+    Input shape: `(batch, ...)`, any.
+
+    Output shape: the input's, in the layer's compute dtype [1].
 
     Raises:
-        ValueError: "Expected ... Received: ..." for every argument out of its range.
+        ValueError: "Expected ... Received: ..." for every argument out of its range, and for t_d_0 beside z_max_0.
+
+    Differs from the paper: Eq. 3 lets a spike at t = T carry a level, and Eq. 6 misprints `dz_hat/dt_d`. Here T means
+    silence, and the factor is 1 / tau.
 
     Reference: Eqs. 2-6; section 4, Fig. 4.
     """
 
     def __init__(
         self,
-        time_window=32,
-        tau_0=10.0,
-        t_d_0=0.0,
-        rounding="ceil",
-        kernel_gradient="decoder",
-        relaxation=0.0,
-        z_max_0=None,
-        seed=None,
-        **kwargs,
+        time_window: int = 32,
+        tau_0: float = 10.0,
+        t_d_0: float = 0.0,
+        rounding: str = "ceil",
+        kernel_gradient: str = "decoder",
+        relaxation: float = 0.0,
+        z_max_0: float | None = None,
+        seed: int | None = None,
+        **kwargs: Any,
     ):
         super().__init__(time_window, tau_0, t_d_0, rounding, kernel_gradient, z_max_0, **kwargs)
         self.relaxation_0 = checks.share("relaxation", relaxation)
@@ -258,17 +300,17 @@ class TTFSActivation(TTFSEncode):
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         super().build(input_shape)
         self.relaxation = self._add_kernel_weight("relaxation", self.initial_relaxation, trainable=False)
 
-    def set_relaxation(self, probability):
-        """Sets p of Fig. 4, a float in [0, 1], now or, where the layer is not built yet, when it is."""
+    def set_relaxation(self, probability: float) -> None:
+        """Sets p of Fig. 4, in [0, 1]: at once if the layer is built, otherwise when it is built."""
         self.initial_relaxation = probability
         if self.built:
             self.relaxation.assign(probability)
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: Any, training: bool = False) -> Any:
         self._observe(inputs)
         tau, t_d = tf.convert_to_tensor(self.tau), tf.convert_to_tensor(self.t_d)
         if not training:
@@ -286,37 +328,52 @@ class TTFSActivation(TTFSEncode):
         options = {"rounding": self.rounding, "kernel_gradient": self.kernel_gradient, "relaxed": relaxed}
         return temporal_kernel.quantize(inputs, tau, t_d, self.time_window, **options)
 
-    def compute_output_spec(self, inputs, training=False):
+    def compute_output_spec(self, inputs: Any, training: bool = False) -> Any:
         return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "relaxation": self.relaxation_0, "seed": self.seed}
 
 
 @keras.saving.register_keras_serializable("keras_ttfs")
 class TKBatchNorm(keras_internals.ObservedBatchNormalization):
-    """Temporal-kernel-aware batch normalisation: `keras.layers.BatchNormalization` that knows its P_TB.
+    """Temporal-kernel-aware batch normalisation: a `keras.layers.BatchNormalization` that knows its P_TB.
 
-    Forward and backward: those of BatchNormalization, exactly; all of its arguments. Training with `TTFSModel` adds the
-    gradient of `-lambda_tb * P_TB(gamma, beta)` for the smallest level of the encoder that follows.
+    Use it in front of a TTFSActivation or TTFSEncode. Training with `TTFSModel` adds `-lambda_tb * P_TB(gamma, beta)`
+    to the loss, for the smallest level of that encoder.
 
-    A TTFSActivation called on its very output normalises on its own while it trains (`fused`): the same values bit for
-    bit, the same gradients to rounding errors, in less time and memory. (A gradient with respect to the normalised values in
-    between is then None.)
+    Forward and backward: those of BatchNormalization, exactly. In training, a TTFSActivation called on the very output
+    of this layer computes both layers at once (`keras_ttfs.fused`): the same values bit for bit, the same gradients up
+    to rounding errors, in less time and memory. A gradient with respect to the tensor between the two is then None.
 
     >>> layer = TKBatchNorm()
     >>> layer.build((None, 4))
     >>> layer.pruning_probability(0.045).numpy().round(3)
     array([0.045, 0.045, 0.045, 0.045], dtype=float32)
 
+    Args:
+        **kwargs: as `keras.layers.BatchNormalization`.
+
+    Call arguments:
+        inputs: float tensor.
+        training: bool or None: whether to normalise by the batch's own statistics.
+        mask: bool tensor or None: which elements the statistics are taken from.
+
+    Input shape: `(batch, ..., channels)`; channels on `axis`.
+
+    Output shape: the input's.
+
+    Raises:
+        ValueError: as `keras.layers.BatchNormalization`.
+
     Reference: section 5, Eqs. 7, 8 and 14-16.
     """
 
-    def call(self, inputs, training=None, mask=None):
-        self._batch_moments = None
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        self._batch_moments: tuple[Any, Any] | None = None
         outputs = super().call(inputs, training=training, mask=mask)
         normalization = None
         if self._batch_moments is not None:
@@ -328,20 +385,21 @@ class TKBatchNorm(keras_internals.ObservedBatchNormalization):
         self._batch_moments = None
         return outputs
 
-    def moments_computed(self, inputs, mask, mean, variance):
-        # Only where z is a function of the channel's own moments, in a precision that `fused` computes.
+    def moments_computed(self, inputs: Any, mask: Any, mean: Any, variance: Any) -> None:
+        """Keeps the statistics if `fused` can use them."""
+        # z must be a function of its own channel's moments, in a precision that `fused` computes.
         last = self.axis in (-1, len(inputs.shape) - 1)
         known = self.compute_dtype in ("float32", "bfloat16") and self.variable_dtype == inputs.dtype == tf.float32
         if mask is None and last and known and not (self.renorm or self.synchronized):
             self._batch_moments = mean, variance
 
-    def affine(self):
-        """`(gamma, beta)` as tensors `(channels,)`: 1 and 0 where the layer has none."""
+    def affine(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """`(gamma, beta)` as tensors `(channels,)` [1]: 1 and 0 if the layer has none."""
         moving = tf.convert_to_tensor(self.moving_mean)
         gamma = tf.ones_like(moving) if self.gamma is None else tf.convert_to_tensor(self.gamma)
         beta = tf.zeros_like(moving) if self.beta is None else tf.convert_to_tensor(self.beta)
         return gamma, beta
 
-    def pruning_probability(self, z_min):
-        """P_TB per channel, shape `(channels,)`, for an encoder's smallest level `z_min` (taken as a constant)."""
+    def pruning_probability(self, z_min: Any) -> tf.Tensor:
+        """P_TB per channel, shape `(channels,)`, for an encoder's smallest level `z_min` [1], taken as a constant."""
         return regularizers.pruning_probability(*self.affine(), tf.stop_gradient(z_min))

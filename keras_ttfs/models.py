@@ -1,11 +1,26 @@
-"""TTFSModel: a Keras model whose training step adds the temporal-kernel terms of Eq. 9."""
+"""TTFSModel: a Keras model whose training step adds the temporal-kernel terms of Eq. 9.
+
+Use it as keras.Model: functional, `TTFSModel(inputs, outputs)`, or subclassed. Everything else stays as Keras has it:
+`compile`, `fit`, `evaluate`, `save`. `RelaxationSchedule` and `TemporalKernelHistory` are callbacks for `fit`.
+
+>>> inputs = keras.Input((8, 8, 1))
+>>> x = keras.layers.Flatten()(TTFSActivation(name="input")(inputs))
+>>> x = TTFSActivation(name="hidden")(TKBatchNorm()(keras.layers.Dense(16)(x)))
+>>> model = TTFSModel(inputs, keras.layers.Dense(10)(x), lambda_tr=1e-5, lambda_tb=1e-5)
+>>> loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+>>> model.compile("adam", loss, metrics=["accuracy"])
+>>> model.neurons, len(model.encoders), len(model.batch_norm_pairs())
+(90, 2, 1)
+"""
+
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_ttfs import checks, keras_internals, metrics, regularizers, topology
-from keras_ttfs.layers import TTFSEncode, neurons_of
+from keras_ttfs.layers import TKBatchNorm, TTFSEncode, neurons_of
 
 SPIKE_METRICS = ("spikes", "input_spikes", "spikes_per_neuron")
 
@@ -14,40 +29,55 @@ SPIKE_METRICS = ("spikes", "input_spikes", "spikes_per_neuron")
 class TTFSModel(keras.Model):
     """Functional or subclassed Keras model trained with `L = L_CE + L2 + lambda_tr * REG_TR - lambda_tb * P_TB`.
 
-    `L_CE` is the compiled loss and `L2` whatever regularisers the layers carry. REG_TR sums over all temporal kernels,
-    P_TB over the channels of every TKBatchNorm that an encoder follows. Training logs `reg_tr` and `p_tb`; `evaluate`
-    adds `spikes` (mean per sample, hidden layers), `input_spikes` (of encoders before the first synapse) and
-    `spikes_per_neuron` (`spikes` over all neurons, inputs and outputs included; the paper's "sparsity", lower is sparser).
+    `L_CE` is the compiled loss. `L2` is the sum of the layers' own regularisers. REG_TR sums over all temporal kernels.
+    P_TB sums over the channels of every TKBatchNorm that an encoder follows.
+
+    `fit` logs `reg_tr` and `p_tb`. `evaluate` adds three numbers: `spikes` (mean per sample, hidden layers),
+    `input_spikes` (mean per sample, encoders of the input) and `spikes_per_neuron` (`spikes` over all neurons, inputs
+    and outputs included; the paper's "sparsity", where lower is sparser).
+
+    In a functional model, layers without weights (pooling, dropout, reshaping) and the borders of nested models may lie
+    between a TKBatchNorm and its encoder. An encoder encodes the input if nothing with weights, no average pooling and
+    no merging but Concatenate precedes it. In a subclassed model the encoder must be called on the very output of the
+    TKBatchNorm, and `self.input_encoders = [layer, ...]` names the encoders of the input. A layer that is called
+    several times counts its spikes each time. If only some of its calls encode the input, all its spikes are hidden.
+
+    Forward and backward: those of `keras.Model`; the gradient of the loss includes the two added terms.
 
     >>> x = keras.Input((8,))
     >>> model = TTFSModel(x, keras.layers.Dense(2)(TTFSEncode()(x)[0]), lambda_tr=1e-5)
     >>> model.neurons
     10
 
-    In a functional model P_TB's batch normalisation may be separated from its encoder by layers without weights (pooling,
-    dropout, reshaping) and by the borders of nested models; an encoder encodes the input where nothing with weights, no
-    average pooling and no merging but Concatenate precedes it. In a subclassed model the encoder must be called on the
-    normalisation's very output, and encoders of the input are named by `self.input_encoders = [layer, ...]`. A layer called
-    several times counts its spikes each time; called on the input and on hidden values, all of them as hidden.
-
     Args:
         *args, **kwargs: as `keras.Model`.
         lambda_tr: float >= 0: weight of REG_TR [1/steps^2].
         lambda_tb: float >= 0: weight of P_TB [1].
 
+    Call arguments:
+        inputs: tensor or structure of tensors, as the model was made for.
+        training: bool or None: passed to the layers.
+        mask: as `keras.Model`.
+
+    Input shape: the shape that the model was made for.
+
+    Output shape: the shape of its outputs.
+
     Raises:
-        ValueError: "Expected lambda_tr to be ... Received: ...".
+        ValueError: "Expected lambda_tr to be a finite number >= 0 [1/steps^2]. Received: ...", and so for lambda_tb.
+
+    Differs from the paper: the gradients are the mathematical ones, where Eqs. 6 and 15 are misprinted.
 
     Reference: Eq. 9.
     """
 
-    def __new__(cls, *args, **kwargs):
+    def __new__(cls, *args: Any, **kwargs: Any):
         # As keras.Model does. Left to itself, Keras would rebase TTFSModel, and later subclasses could not be built.
         if cls is TTFSModel and (args or "inputs" in kwargs):
             cls = FunctionalTTFSModel
         return super().__new__(cls, *args, **kwargs)
 
-    def __init__(self, *args, lambda_tr=1e-5, lambda_tb=1e-5, **kwargs):
+    def __init__(self, *args: Any, lambda_tr: float = 1e-5, lambda_tb: float = 1e-5, **kwargs: Any):
         if (args or "inputs" in kwargs) and not isinstance(self, FunctionalTTFSModel):
             keras_internals.make_functional(type(self), TTFSModel, FunctionalTTFSModel)
         checks.number("lambda_tr", lambda_tr, least=0, unit="1/steps^2")
@@ -57,31 +87,31 @@ class TTFSModel(keras.Model):
         self.lambda_tb = float(lambda_tb)
         self._reg_tr = keras.metrics.Mean(name="reg_tr")
         self._p_tb = keras.metrics.Mean(name="p_tb")
-        # What `test_step` has seen: samples; spikes and neurons of all of them.
+        # What `test_step` has seen: samples, and the spikes and neurons of all of them.
         names = ("samples", "neurons", "spikes", "input_spikes")
         self._seen = {name: keras.metrics.Sum(name=f"keras_ttfs_{name}", dtype="int64") for name in names}
         self._tested = False
 
     @property
-    def encoders(self) -> list:
+    def encoders(self) -> list[TTFSEncode]:
         """Every TTFSEncode and TTFSActivation of the model, nested ones included."""
         return topology.layers_of(self, TTFSEncode)
 
-    def batch_norm_pairs(self):
-        """`[(TKBatchNorm, encoder that follows it), ...]`; a subclassed model must have been called."""
+    def batch_norm_pairs(self) -> list[tuple[TKBatchNorm, TTFSEncode]]:
+        """`[(TKBatchNorm, encoder that follows it), ...]`. A subclassed model must have been called before."""
         return list(dict.fromkeys((norm, call.layer) for call in self._spiking_calls() for norm in call.norms))
 
     def _spiking_calls(self, shapes=False):
         return topology.spiking_calls(self, getattr(self, "input_encoders", ()), shapes)
 
     def _counting_hidden(self, calls):
-        """The layers that count their spikes, but for those that encode the input, and nothing else, in these calls."""
+        """The layers that count their spikes, without those that only encode the input in these calls."""
         inner, outer = ({call.layer for call in calls if call.encodes_input is is_input} for is_input in (False, True))
         return [layer for layer in topology.counting_layers(self) if layer not in outer - inner]
 
-    def penalties(self):
-        """`(REG_TR, P_TB)` of the model's present weights, two scalars."""
-        # All layers' numbers in one vector: hundreds of small operations would cost as much as a convolution.
+    def penalties(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """`(REG_TR, P_TB)` of the model's present weights, two scalars [steps^2], [1]."""
+        # All layers' numbers in one vector, because hundreds of small operations would cost as much as a convolution.
         encoders, pairs = self.encoders, self.batch_norm_pairs()
         reg_tr = p_tb = tf.constant(0.0)
         if encoders:
@@ -96,7 +126,7 @@ class TTFSModel(keras.Model):
         return reg_tr, p_tb
 
     def _step_loss(self, x, y, y_pred, sample_weight, training):
-        """Eq. 9, the one place. Updates the trackers of the loss and of its two terms."""
+        """The one place that adds Eq. 9. Updates the trackers of the loss and of its two terms."""
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         loss = self.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training)
         reg_tr, p_tb = self.penalties()
@@ -108,7 +138,8 @@ class TTFSModel(keras.Model):
         self._p_tb.update_state(p_tb)
         return loss
 
-    def train_step(self, data):
+    def train_step(self, data: Any) -> dict[str, Any]:
+        """One step of `fit` with the loss of Eq. 9; returns the logs, without counts of spikes."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         with tf.GradientTape() as tape:
             y_pred = self(x, training=True)
@@ -119,7 +150,8 @@ class TTFSModel(keras.Model):
         logs = self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
         return {name: value for name, value in logs.items() if name not in SPIKE_METRICS}
 
-    def test_step(self, data):
+    def test_step(self, data: Any) -> dict[str, Any]:
+        """One step of `evaluate` with the loss of Eq. 9; counts spikes and returns the logs."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         before = self._counted()
         y_pred = self(x, training=False)
@@ -128,14 +160,14 @@ class TTFSModel(keras.Model):
         return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
     def _counted(self):
-        """`{layer: (spikes, neurons)}` counted so far; a layer that is not built yet has counted none."""
+        """`{layer: (spikes, neurons)}` counted so far, of the layers that are built."""
         return {
             layer: (tf.convert_to_tensor(layer.spikes.count), tf.convert_to_tensor(layer.spikes.neurons))
             for layer in topology.counting_layers(self)
         }
 
     def _count(self, before, ends):
-        """Adds a batch: `before` as `_counted` at its begin, `ends` its inputs and outputs."""
+        """Adds a batch: `before` is `_counted` at its begin, `ends` are its inputs and outputs."""
         none = (tf.zeros((), tf.int64),) * 2
         hidden = self._counting_hidden(self._spiking_calls())
         self._seen["samples"].update_state(tf.shape(ends[0], out_type=tf.int64)[0])
@@ -147,7 +179,8 @@ class TTFSModel(keras.Model):
                 self._seen["neurons"].update_state(neurons)
         self._tested = True
 
-    def get_metrics_result(self):
+    def get_metrics_result(self) -> dict[str, Any]:
+        """The logs of `fit` and `evaluate`; after a `test_step` with the counts of spikes."""
         logs = super().get_metrics_result()
         layers = topology.counting_layers(self)
         for metric in [*self._seen.values(), *(layer.spikes for layer in layers)]:
@@ -159,24 +192,24 @@ class TTFSModel(keras.Model):
         return logs
 
     @property
-    def neurons(self):
-        """Neurons of a functional model, inputs and outputs included (N).
+    def neurons(self) -> int:
+        """N: neurons of a functional model, inputs and outputs included.
 
         Raises:
             ValueError: "Expected fixed shapes ... Received: ...".
         """
         calls = self._spiking_calls(shapes=True)
         hidden = self._counting_hidden(calls)
-        neurons = [neurons_of(tensor.shape) for tensor in self.inputs + self.outputs]
+        neurons: list[Any] = [neurons_of(tensor.shape) for tensor in self.inputs + self.outputs]
         neurons += [call.neurons for call in calls if call.layer in hidden]
         if None in neurons:
             raise ValueError(f"Expected fixed shapes. Received: {self.name!r} with inputs of shape {self.input_shape}")
         return sum(neurons)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "lambda_tr": self.lambda_tr, "lambda_tb": self.lambda_tb}
 
 
 @keras.saving.register_keras_serializable("keras_ttfs")
 class FunctionalTTFSModel(TTFSModel, keras_internals.Functional):
-    """What `TTFSModel(inputs, outputs)` returns."""
+    """The class of `TTFSModel(inputs, outputs)`: a TTFSModel with a graph of layers. Not to be called by this name."""

@@ -1,30 +1,38 @@
-"""The two regularisation terms of Eq. 9, as pure functions of numbers."""
+"""The two regularisation terms of Eq. 9, as pure functions of numbers. `TTFSModel.penalties` sums them over a model."""
+
+from typing import Any
 
 import tensorflow as tf
 
 from keras_ttfs.temporal_kernel import as_dtype
 
 
-def temporal_kernel_penalty(tau, t_d, tau_0, t_d_0):
-    """REG_TR of one temporal kernel: `(tau - tau_0)**2 + (t_d - t_d_0)**2` [steps^2].
+def temporal_kernel_penalty(tau: Any, t_d: Any, tau_0: Any, t_d_0: Any) -> Any:
+    """REG_TR of one temporal kernel: `(tau - tau_0)**2 + (t_d - t_d_0)**2` [steps^2]. Differentiable.
 
-    The loss adds `lambda_tr` times the sum over all kernels. All arguments are scalars [steps], or vectors of
-    all kernels' numbers; differentiable.
+    The loss adds `lambda_tr` times the sum over all kernels.
+
+    Args:
+        tau: float > 0, scalar or vector `(kernels,)`: present time constant [steps].
+        t_d: float, of the same shape: present delay [steps].
+        tau_0: float > 0, of the same shape: initial time constant [steps].
+        t_d_0: float, of the same shape: initial delay [steps].
 
     Reference: section 4 and Eq. 9.
     """
     return (tau - tau_0) ** 2 + (t_d - t_d_0) ** 2
 
 
-def pruning_probability(gamma, beta, z_min):
-    """P_TB per channel: the share of pre-activations, out of batch normalisation, that fall into the pruning region.
+def pruning_probability(gamma: Any, beta: Any, z_min: Any) -> tf.Tensor:
+    """P_TB per channel: the share of batch-normalised pre-activations that fall into the pruning region.
 
-    The integral of `1 - (gamma * x + beta)**2 / 2` (Taylor, Eq. 7) from beta to z_min, in closed form:
+    P_TB is the integral of `1 - (gamma * x + beta)**2 / 2` (Taylor, Eq. 7) from beta to z_min, in closed form:
 
         (gamma**2 / 3 + gamma + 1) beta**3 / 2 - z_min beta**2 / 2 - (gamma z_min**2 + 2) beta / 2
             - (gamma**2 z_min**2 / 6 - 1) z_min
 
-    The loss subtracts `lambda_tb` times its sum over channels and layers. It is a truncated series, not clipped to [0, 1].
+    The Taylor series is truncated, and P_TB is not clipped to [0, 1]. P_TB is differentiable. The loss subtracts
+    `lambda_tb` times its sum over channels and layers.
 
     Args:
         gamma, beta: float tensors `(channels,)`: scale and shift of the batch normalisation [1].
@@ -33,7 +41,7 @@ def pruning_probability(gamma, beta, z_min):
     Returns:
         Tensor `(channels,)`.
 
-    Differs from the paper: Eq. 15 misprints dP/dbeta (the first term lacks beta**2); the gradient here is that of Eq. 8.
+    Differs from the paper: Eq. 15 misprints dP/dbeta (the first term lacks beta**2). Here the gradient is Eq. 8's.
 
     Reference: Eqs. 7, 8, 14 and 16.
     """

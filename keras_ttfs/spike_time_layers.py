@@ -1,10 +1,17 @@
-"""Direct training in the spike-time domain (Zhou et al. 2021), to compare with: neurons without temporal kernel or window.
+"""Direct training in the spike-time domain (Zhou et al. 2021), to compare with: no temporal kernels, no windows.
 
-A neuron integrates currents that decay exponentially and fires once, when its potential reaches 1. With `z = exp(t / tau)`
-in the place of every spike time t, the output's is a closed form of the inputs' that came before it.
+A neuron integrates currents that decay exponentially and fires once, when its potential reaches 1. Layers pass on
+`z = exp(t / tau)` in the place of every spike time t, because the z of a neuron is a closed form of the earlier z of
+its inputs. A network begins with SpikeTimeEncode and ends in SpikeTimeOutput, whose values are logits for a softmax:
+
+>>> inputs = keras.Input((8, 8, 1))
+>>> x = SpikeTimeConv2D(4)(SpikeTimeEncode()(inputs))
+>>> x = keras.layers.Flatten()(SpikeTimePooling2D(2)(x))
+>>> model = keras.Model(inputs, SpikeTimeOutput(10)(SpikeTimeDense(16)(x)))
 """
 
 import math
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -16,28 +23,28 @@ from keras_ttfs.temporal_kernel import compiled
 
 # z of a neuron that stays silent.
 NEVER = 1e5
-# Logits of output spikes after this fall with the logarithm only: one late spike's loss would drown all others'.
+# Logits of output spikes after this fall with the logarithm only, so that one late spike does not drown all others.
 LATE = 50.0
 
 
-def first_crossing(z, weights):
-    """When neurons reach their threshold of 1, in the z-domain.
+def first_crossing(z: Any, weights: Any) -> tf.Tensor:
+    """When neurons reach their threshold of 1, in the z-domain: `z = exp(t / tau)` of spike times t.
 
-    Forward: `z_out = sum(w z) / (sum(w) - 1)` over the causal set, the inputs before z_out; the earliest such z_out, NEVER
-    where there is none.
+    Forward: `z_out = sum(w z) / (sum(w) - 1)` over the causal set, the inputs before z_out. The result is the earliest
+    such z_out, and NEVER without one.
 
-    Backward: `dz_out/dz = w / (sum(w) - 1)` and `dz_out/dw = (z - z_out) / (sum(w) - 1)` in the causal set; 0 outside it,
-    and where the neuron stays silent.
+    Backward: `dz_out/dz = w / (sum(w) - 1)` and `dz_out/dw = (z - z_out) / (sum(w) - 1)` in the causal set. The
+    gradient is 0 outside that set, and for a neuron that stays silent.
 
     >>> float(first_crossing([[1.0, 2.0, 9.0]], [[1.0], [1.0], [1.0]])[0, 0])
     3.0
 
     Args:
-        z: float tensor `(rows, inputs)` >= 1; NEVER where an input is silent [1].
+        z: float tensor `(rows, inputs)` >= 1 [1]; NEVER for an input that is silent.
         weights: float tensor `(inputs, outputs)` [1].
 
     Returns:
-        Tensor `(rows, outputs)`. Time grows with rows * inputs * outputs, memory with rows * (inputs + outputs).
+        Tensor `(rows, outputs)` [1]. Time grows with rows * inputs * outputs, memory with rows * (inputs + outputs).
 
     Reference: Zhou et al., "Temporal-coded deep spiking neural network with easy training and robust performance", AAAI
     2021; Mostafa, IEEE TNNLS 29, 2018.
@@ -45,9 +52,9 @@ def first_crossing(z, weights):
 
     @tf.custom_gradient
     def crossing(z, weights):
-        # Else TensorFlow would keep every turn of the loop for a gradient of its own.
+        # Without stop_gradient TensorFlow would keep every turn of the loop for a gradient of its own.
         times, fixed = tf.stop_gradient(z), tf.stop_gradient(weights)
-        # Sorted here: XLA's sort takes three times as long.
+        # Sorted outside the compiled function, because XLA's sort takes three times as long.
         z_out, excess = _crossing(times, fixed, tf.argsort(times, axis=1))
         return z_out, lambda upstream: _crossing_gradient(z, weights, z_out, excess, upstream)
 
@@ -97,8 +104,8 @@ def _crossing_gradient(z, weights, z_out, excess, upstream):
     return tf.transpose(dz), dweights
 
 
-def weight_sum_cost(weights):
-    """Mean over neurons of `max(0, 1 - sum of the neuron's weights)`: what keeps neurons able to fire at all.
+def weight_sum_cost(weights: Any) -> tf.Tensor:
+    """Mean over neurons of `max(0, 1 - sum of the neuron's weights)`. In the loss it keeps neurons able to fire.
 
     Args:
         weights: float tensor `(inputs, outputs)` [1].
@@ -106,13 +113,13 @@ def weight_sum_cost(weights):
     return tf.reduce_mean(tf.nn.relu(1.0 - tf.reduce_sum(weights, axis=0)))
 
 
-def spike_logits(z):
-    """Logits of output spikes: the earliest is the largest, of a silent neuron the smallest.
+def spike_logits(z: Any) -> tf.Tensor:
+    """Logits of output spikes: the earliest spike has the largest, a silent neuron the smallest.
 
-    `-z` up to LATE, `-(LATE + ln(z / LATE))` behind it.
+    Forward: `-z` up to LATE = 50, `-(LATE + ln(z / LATE))` above it.
 
     Args:
-        z: float tensor [1].
+        z: float tensor >= 1 [1].
     """
     z = tf.convert_to_tensor(z)
     return -(tf.minimum(z, LATE) + tf.math.log(tf.maximum(z, LATE) / LATE))
@@ -120,18 +127,34 @@ def spike_logits(z):
 
 @keras.saving.register_keras_serializable("keras_ttfs")
 class SpikeTimeEncode(keras.layers.Layer):
-    """Intensities in [0, 1] as spike times: `z = exp(scale * (1 - x))`, the brightest first; every input fires.
+    """Encodes intensities in [0, 1] as spike times in the z-domain. Every input fires, the brightest first.
+
+    Outside training the layer counts its spikes in the metric `spikes` (mean per sample), which `evaluate` reports.
+
+    Forward: `z = exp(scale * (1 - x))`. Backward: the gradient of that function.
+
+    >>> SpikeTimeEncode()(keras.ops.array([[1.0, 0.0]])).numpy().round(2)
+    array([[ 1.  , 20.09]], dtype=float32)
 
     Args:
-        scale: float > 0, < ln(NEVER) = 11.5: when the darkest fires [tau].
+        scale: float > 0, < ln(NEVER) = 11.5: when the darkest input fires [tau].
+        **kwargs: as `keras.layers.Layer`.
 
-    Input shape and output shape: `(batch, ...)`.
+    Call arguments:
+        inputs: float tensor in [0, 1] [1].
+        training: bool. Spikes are counted when it is false.
+
+    Input shape: `(batch, ...)`, any.
+
+    Output shape: the input's.
 
     Raises:
-        ValueError: "Expected scale to be ... Received: ...".
+        ValueError: "Expected scale to be ... Received: ..." or "Expected scale < 11.5 [tau] ... Received: ...".
+
+    Reference: Zhou et al., AAAI 2021.
     """
 
-    def __init__(self, scale=3.0, **kwargs):
+    def __init__(self, scale: float = 3.0, **kwargs: Any):
         super().__init__(**kwargs)
         checks.number("scale", scale, above=0, unit="tau")
         if not scale < math.log(NEVER):
@@ -140,33 +163,41 @@ class SpikeTimeEncode(keras.layers.Layer):
             )
         self.scale = float(scale)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         self.neurons = neurons_of(input_shape)
         self.spikes = MeanSpikes(name=f"{self.name}_spikes")
         self.built = True
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: Any, training: bool = False) -> Any:
         z = tf.exp(self.scale * (1.0 - inputs))
         if not training:
             self.spikes.update_state(z)
         return z
 
-    def compute_output_spec(self, inputs, training=False):
+    def compute_output_spec(self, inputs: Any, training: bool = False) -> Any:
         return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "scale": self.scale}
 
 
 class _SpikeTimeSynapses(keras.layers.Layer):
     """Neurons in the spike-time domain, each with one more input, its bias, that fires at time 0 (z = 1).
 
-    Weights start between 0 and twice their mean, so that the neurons fire; those of the biases at 0.
+    Weights start between 0 and twice their mean, so that the neurons fire. Weights of the biases start at 0.
     """
 
     COUNTED = True
 
-    def __init__(self, name_of_outputs, outputs, initial_sum=4.0, cost=100.0, seed=None, **kwargs):
+    def __init__(
+        self,
+        name_of_outputs: str,
+        outputs: int,
+        initial_sum: float = 4.0,
+        cost: float = 100.0,
+        seed: int | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         if self.compute_dtype not in ("float32", "float64"):
             raise ValueError(f"Expected a policy of float32 or float64. Received: {self.dtype_policy.name}")
@@ -197,94 +228,119 @@ class _SpikeTimeSynapses(keras.layers.Layer):
             self.spikes.update_state(z < NEVER)
         return z
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         own = {"initial_sum": self.initial_sum, "cost": self.cost, "seed": self.seed}
         return {**super().get_config(), self.name_of_outputs: self.outputs, **own}
 
 
 @keras.saving.register_keras_serializable("keras_ttfs")
 class SpikeTimeDense(_SpikeTimeSynapses):
-    """Densely connected neurons in the spike-time domain. See `first_crossing`.
+    """Densely connected neurons in the spike-time domain.
 
-    Outside training it counts its spikes in the metric `spikes` (mean per sample), which Keras reports in `evaluate`.
+    Outside training the layer counts its spikes in the metric `spikes` (mean per sample), which `evaluate` reports.
+    Gradients grow without bound where `sum(w) - 1` is small: train with Adam, or with an optimizer's `clipnorm`.
+
+    Forward and backward: `first_crossing` of the inputs and one more input at time 0, whose weights are the biases.
+    `cost * weight_sum_cost` is added to the loss.
 
     Args:
         units: int >= 1: neurons.
-        initial_sum: float >= 0: mean of the sum of a neuron's weights at the start [1].
-        cost: float >= 0: weight of `weight_sum_cost` in the loss [1].
-        seed: int or None, of the initial weights.
+        initial_sum: float >= 0: mean of the sum of a neuron's weights at the start [1], 4 by default.
+        cost: float >= 0: weight of `weight_sum_cost` in the loss [1], 100 by default.
+        seed: int or None: of the initial weights.
+        **kwargs: as `keras.layers.Layer`.
 
-    Input shape: `(batch, inputs)`. Output shape: `(batch, units)`.
+    Call arguments:
+        inputs: float tensor >= 1: spike times in the z-domain [1].
+        training: bool. Spikes are counted when it is false.
+
+    Input shape: `(batch, inputs)`.
+
+    Output shape: `(batch, units)`.
 
     Raises:
-        ValueError: "Expected units to be an integer >= 1. Received: ...".
+        ValueError: "Expected ... Received: ..." for every argument out of its range, and for a policy other than
+            float32 or float64.
 
-    Differs from the paper, whose authors' program is followed in what it leaves open: of a pooling window the earliest
-    spike goes on, not the latest, and there is no L2 cost. Gradients grow without bound where `sum(w) - 1` is small: train
-    with Adam, or with an optimizer's `clipnorm`.
+    Differs from the paper: in a pooling window the earliest spike goes on, not the latest, and there is no L2 cost.
+    What the paper leaves open follows its authors' program.
 
     Reference: Zhou et al., AAAI 2021.
     """
 
-    def __init__(self, units, **kwargs):
+    def __init__(self, units: int, **kwargs: Any):
         super().__init__("units", units, **kwargs)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         self._build(input_shape[-1], self.outputs)
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: Any, training: bool = False) -> Any:
         return self._fired(inputs, (-1, self.outputs), training)
 
-    def compute_output_spec(self, inputs, training=False):
+    def compute_output_spec(self, inputs: Any, training: bool = False) -> Any:
         return keras.KerasTensor((inputs.shape[0], self.outputs), dtype=self.compute_dtype)
 
 
 @keras.saving.register_keras_serializable("keras_ttfs")
 class SpikeTimeOutput(SpikeTimeDense):
-    """The last layer, as `SpikeTimeDense`: returns the `spike_logits` of its neurons, whose spikes are not counted.
+    """The last layer: a SpikeTimeDense that returns the `spike_logits` of its neurons. Their spikes are not counted.
 
-    Args, Input shape, Output shape and Raises: as `SpikeTimeDense`.
+    Args, Call arguments, Input shape, Output shape and Raises: as `SpikeTimeDense`.
     """
 
     COUNTED = False
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: Any, training: bool = False) -> Any:
         return spike_logits(super().call(inputs, training))
 
 
 @keras.saving.register_keras_serializable("keras_ttfs")
 class SpikeTimeConv2D(_SpikeTimeSynapses):
-    """Neurons of a 3x3 convolution (same padding: silence beyond the border) in the spike-time domain.
+    """Neurons of a 3x3 convolution in the spike-time domain, with same padding: inputs beyond the border are silent.
+
+    Outside training the layer counts its spikes in the metric `spikes` (mean per sample), which `evaluate` reports.
 
     Args:
         filters: int >= 1: output channels.
-        initial_sum, cost, seed: as `SpikeTimeDense`.
+        initial_sum: float >= 0: mean of the sum of a neuron's weights at the start [1], 4 by default.
+        cost: float >= 0: weight of `weight_sum_cost` in the loss [1], 100 by default.
+        seed: int or None: of the initial weights.
+        **kwargs: as `keras.layers.Layer`.
 
-    Input shape: `(batch, rows, columns, channels)`. Output shape: `(batch, rows, columns, filters)`.
+    Call arguments:
+        inputs: float tensor >= 1: spike times in the z-domain [1].
+        training: bool. Spikes are counted when it is false.
+
+    Input shape: `(batch, rows, columns, channels)`.
+
+    Output shape: `(batch, rows, columns, filters)`.
 
     Raises:
-        ValueError: "Expected filters to be an integer >= 1. Received: ...".
+        ValueError: "Expected ... Received: ..." for every argument out of its range, and for a policy other than
+            float32 or float64.
+
+    Reference: Zhou et al., AAAI 2021.
     """
 
-    def __init__(self, filters, **kwargs):
+    def __init__(self, filters: int, **kwargs: Any):
         super().__init__("filters", filters, **kwargs)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         self._build(9 * input_shape[-1], neurons_of((*input_shape[:3], self.outputs)))
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: Any, training: bool = False) -> Any:
         bordered = tf.pad(inputs, [[0, 0], [1, 1], [1, 1], [0, 0]], constant_values=NEVER)
         patches = tf.image.extract_patches(bordered, [1, 3, 3, 1], [1, 1, 1, 1], [1, 1, 1, 1], "VALID")
         rows = tf.reshape(patches, (-1, patches.shape[-1]))
         return self._fired(rows, (-1, *inputs.shape[1:3], self.outputs), training)
 
-    def compute_output_spec(self, inputs, training=False):
+    def compute_output_spec(self, inputs: Any, training: bool = False) -> Any:
         return keras.KerasTensor((*inputs.shape[:3], self.outputs), dtype=self.compute_dtype)
 
 
 @keras.saving.register_keras_serializable("keras_ttfs")
 class SpikeTimePooling2D(keras.layers.MaxPooling2D):
-    """Of each window the earliest spike goes on; arguments as MaxPooling2D."""
+    """Pooling of spike times: the earliest of each window goes on. All arguments as `keras.layers.MaxPooling2D`."""
 
-    def call(self, inputs):
+    def call(self, inputs: Any) -> Any:
         return -super().call(-inputs)

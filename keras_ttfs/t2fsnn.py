@@ -1,4 +1,8 @@
-"""TTFS coding by conversion: T2FSNN, whose kernels are fitted to the activations of a trained ReLU network."""
+"""TTFS coding by conversion: T2FSNN, whose kernels are fitted to the activations of a trained ReLU network.
+
+`model = convert_t2fsnn(relu_model, training_images)` is a TTFSModel. With early firing it answers sooner:
+`SpikingNetwork.from_model(model, early_firing=20).run(images, mode="clock")`.
+"""
 
 import math
 from typing import Any
@@ -14,7 +18,7 @@ from keras_ttfs.snn import coded, reader
 SAMPLED_ACTIVATIONS = 1 << 15
 ITERATIONS = 600
 LEARNING_RATE = 0.1
-SMALLEST_TAU = 1.0  # Of a smaller one, levels are more than e apart.
+SMALLEST_TAU = 1.0  # With a smaller tau, neighbouring levels differ by more than a factor of e.
 
 
 def convert_t2fsnn(
@@ -29,36 +33,44 @@ def convert_t2fsnn(
 ) -> TTFSModel:
     """Turns a trained ReLU model into a TTFSModel by weight normalisation, and fits every temporal kernel.
 
-    Layer by layer, three losses on the normalised activations z of the ReLU model are minimised:
+    Layer by layer, the fit minimises three losses on the normalised activations z of the ReLU model:
 
         L_precision = mean((z - z_hat)**2) / 2         by the gradient of tau
         L_minimum   = (min(z) - z_min)**2 / 2          by the gradient of tau, min(z) the smallest activation > 0
-        L_maximum   = (max(z) - z_max)**2 / 2          by t_d = tau ln(max(z)), which makes it 0
+        L_maximum   = (max(z) - z_max)**2 / 2          by t_d = tau ln(max(z)), which makes the loss 0
 
-    `SpikingNetwork.from_model(model, early_firing=...)` simulates it, with the fire phases overlapping the integration.
+    `SpikingNetwork.from_model(model, early_firing=...)` simulates the model with fire phases that begin before the
+    integration ends.
 
     Args:
-        keras_model: as `keras_ttfs.convert`.
-        data: array `(samples, ...)` of training inputs, intensities in [0, 1]; of fewer than a thousand the
+        keras_model: Functional or built Sequential ReLU model, as `keras_ttfs.convert` takes.
+        data: array `(samples, ...)` of training inputs, intensities in [0, 1] [1]. Below a thousand samples the
             percentile that scales a layer is about its maximum.
         time_window: int >= 1: T [steps].
         tau_0: float > 0: time constant before the fit [steps].
         batch_size: int >= 1: samples of `data` at a time.
-        lambda_tr, lambda_tb: of TTFSModel, for fine-tuning.
+        lambda_tr: float >= 0: weight of REG_TR, for fine-tuning [1/steps^2].
+        lambda_tb: float >= 0: weight of P_TB, for fine-tuning [1].
 
     Returns:
         The TTFSModel.
 
     Raises:
-        ValueError: as `keras_ttfs.convert`.
+        ValueError: "Expected ... Received: ..." as `keras_ttfs.convert`, and for a layer that is silent on `data`.
 
-    Differs from the paper: the losses are computed on a random sample of all activations, not batch by batch;
-    Adam descends, and t_d is not learnt but computed from tau. T = 40 gives Table 2's time steps, 680 = 17 T.
+    Differs from the paper: the losses are computed on a random sample of all activations, not batch by batch. Adam
+    descends. t_d is not learnt but computed from tau. On VGG-16, Table 2's 680 steps are the time steps of T = 40
+    (17 T), and the decision step of T = 80 with early firing by 40.
 
     Reference: Park et al., "T2FSNN", DAC 2020; section 6, Table 2.
     """
     data = conversion.checked_data(data).astype("float32")
-    options = {"time_window": time_window, "tau_0": tau_0, "lambda_tr": lambda_tr, "lambda_tb": lambda_tb}
+    options: dict[str, Any] = {
+        "time_window": time_window,
+        "tau_0": tau_0,
+        "lambda_tr": lambda_tr,
+        "lambda_tb": lambda_tb,
+    }
     model = conversion.convert(keras_model, **options)
     nodes, _ = reader.read(model)
     scales = coded.activation_scales(nodes, data, batch_size)
@@ -74,7 +86,15 @@ def convert_t2fsnn(
 
 
 def fit_kernel(z: Any, tau_0: float, time_window: int) -> tuple[float, float]:
-    """`(tau, t_d)` [steps] that T2FSNN's three losses lead to from `(tau_0, 0)`, for activations z > 0 [1]."""
+    """`(tau, t_d)` [steps] to which T2FSNN's three losses lead from `(tau_0, 0)`.
+
+    Args:
+        z: float array of activations > 0 [1].
+        tau_0: float > 0: time constant at the start [steps].
+        time_window: int >= 1: T [steps].
+
+    Reference: Park et al., "T2FSNN", DAC 2020.
+    """
     z = tf.constant(z, "float32")
     smallest, largest = tf.reduce_min(z), tf.reduce_max(z)
     tau = keras.Variable(tau_0)
@@ -84,7 +104,7 @@ def fit_kernel(z: Any, tau_0: float, time_window: int) -> tuple[float, float]:
     @tf.function(autograph=False)
     def descend():
         with tf.GradientTape() as tape:
-            # t_d follows tau, so that its gradient is part of tau's.
+            # t_d is a function of tau, so the gradient of tau contains that of t_d.
             t_d = tau * tf.math.log(largest)
             precision = tf.reduce_mean((z - temporal_kernel.quantize(z, tau, t_d, time_window)) ** 2) / 2
             minimum = (smallest - temporal_kernel.z_min(tau, t_d, time_window)) ** 2 / 2

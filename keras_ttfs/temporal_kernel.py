@@ -9,7 +9,7 @@ silent and carries 0. A neuron of membrane potential `z` fires at the first step
 
 That definition, not a rounded logarithm, decides every spike here: the T levels and thresholds are computed in float64,
 rounded once to the working precision, and compared. A spiking neuron that compares with the same numbers fires at the
-very same step.
+very same step. Layers call `quantize`, which is `decode(encode(z))` in one pass; simulators call `fire`.
 """
 
 from collections.abc import Callable
@@ -56,7 +56,7 @@ def check_kernel_gradient(kernel_gradient: Any) -> str:
 def levels(tau: Any, t_d: Any, time_window: int, *, shift: float = 0.0, dtype: Any = "float32") -> tf.Tensor:
     """Every level of a kernel, from the largest to the smallest: `exp(-(t + shift - t_d) / tau)` for t = 0..T-1.
 
-    Computed in float64 and rounded once, so each is the floating-point number nearest to the exact level.
+    Levels are computed in float64 and rounded once, so each is the floating-point number nearest to the exact level.
 
     Args:
         tau: float > 0, scalar [steps].
@@ -92,8 +92,8 @@ def thresholds(tau: Any, t_d: Any, time_window: int, *, rounding: str = "ceil", 
     return levels(tau, t_d, time_window, shift=0.5 if rounding == "nearest" else 0.0, dtype=dtype)
 
 
-def proposed_step(z, tau, t_d, time_window, rounding, epsilon):
-    """A step t in {0..T-1} such that the spike, if there is one, is at t or t + 1; in the smallest integers for it."""
+def proposed_step(z: Any, tau: Any, t_d: Any, time_window: int, rounding: str, epsilon: float) -> tf.Tensor:
+    """A step t in {0..T-1} such that the spike, if there is one, is at t or t + 1; of the smallest integer type."""
     shift = 0.5 if rounding == "nearest" else 0.0
     # The logarithm only proposes the nearest threshold; `_spike_time` compares with it and decides.
     step = tf.round(t_d - shift - tau * tf.math.log(tf.maximum(z, 0.0) + epsilon))
@@ -104,7 +104,7 @@ def proposed_step(z, tau, t_d, time_window, rounding, epsilon):
 
 
 def _spike_time(z, step, thresholds, time_window, epsilon):
-    """The spike time, an int32: the proposed step or the next; T where silent. That of NaN is undefined."""
+    """The spike time, an int32: the proposed step or the next; T where silent. The spike time of NaN is undefined."""
     step = tf.cast(step, tf.int32)
     spike_time = tf.where(tf.maximum(z, 0.0) + epsilon >= tf.gather(thresholds, step), step, step + 1)
     return tf.where(z > 0, spike_time, time_window)
@@ -122,11 +122,11 @@ def encode(
 ) -> tf.Tensor:
     """Spike time of each pre-activation: the first step of the window at which z reaches the threshold.
 
-    Forward: `t = clip(Q[-tau * ln(relu(z) + epsilon) + t_d], 0, T)`, Q the ceiling (or the nearest integer); an integer in
-    {0..T-1}, exactly T where the neuron stays silent. NaN gives NaN, +inf gives 0, and z <= 0 is silent.
+    Forward: `t = clip(Q[-tau * ln(relu(z) + epsilon) + t_d], 0, T)`, Q the ceiling (or the nearest integer); an integer
+    in {0..T-1}, exactly T where the neuron stays silent. NaN gives NaN, +inf gives 0, and z <= 0 is silent.
 
-    Backward, straight through Q: `dt/dz = -tau / (z + epsilon)`, `dt/dtau = -ln(z + epsilon)` and `dt/dt_d = 1` inside the
-    window; 0 where z is pruned (silent) or clipped (`z > z_max`).
+    Backward, straight through Q: `dt/dz = -tau / (z + epsilon)`, `dt/dtau = -ln(z + epsilon)` and `dt/dt_d = 1` inside
+    the window; 0 where z is pruned (silent) or clipped (`z > z_max`).
 
     >>> encode([1.0, 0.5, 0.01, -1.0], tau=10.0, t_d=0.0, time_window=32).numpy()
     array([ 0.,  7., 32., 32.], dtype=float32)
@@ -140,13 +140,13 @@ def encode(
         epsilon: float >= 0 [1], far below the smallest level.
 
     Returns:
-        Spike times local to the window [steps], of z's shape: float64 for float64 input, float32 otherwise (bfloat16
-        would hold integers only up to 256).
+        Spike times local to the window [steps], of z's shape: float64 for float64 input, float32 otherwise, because
+        bfloat16 holds integers only up to 256.
 
     Raises:
         ValueError: "Expected time_window to be an integer >= 1 ..." or "Expected rounding to be one of ...".
 
-    Differs from the paper: Eq. 3 lets a spike at t = T carry a level; T means silence here, as a phase of T steps needs.
+    Differs from the paper: Eq. 3 lets a spike at t = T carry a level. Here T means silence: a phase has only T steps.
 
     Reference: Eqs. 2, 4 and 5.
     """
@@ -225,7 +225,7 @@ def _decode_gradient(upstream, z_hat, spike_time, tau, t_d):
 def z_min(tau: Any, t_d: Any, time_window: int) -> tf.Tensor:
     """Smallest level that a spike can carry, `exp(-(T - 1 - t_d) / tau)` [1]. Differentiable.
 
-    Differs from the paper: it prints `exp(-(T - t_d) / tau)`, the level of the step after the last.
+    Differs from the paper, which prints `exp(-(T - t_d) / tau)`, the level of the step after the last.
     """
     check_time_window(time_window)
     tau, t_d = _at_least_float32(tau, t_d)
@@ -282,11 +282,12 @@ def quantize(
 ) -> tf.Tensor:
     """`decode(encode(z))` with only z and the result kept in memory: the same values and gradients, bit for bit.
 
-    Forward: the level of the first spike, 0 where the neuron stays silent; see `encode` and `decode`. `relu(z)` if relaxed.
+    Forward: the level of the first spike, 0 where the neuron stays silent; see `encode` and `decode`. If relaxed,
+    `relu(z)`.
 
-    Backward: `dz_hat/dz = z_hat / (z + epsilon)` inside the window and 0 outside. With `kernel_gradient="decoder"` tau and
-    t_d receive the decoder's partial derivatives (Eq. 6). With `"full"` the encoder's are added, which nearly cancel them.
-    ReLU's if relaxed, where tau and t_d receive 0.
+    Backward: `dz_hat/dz = z_hat / (z + epsilon)` inside the window and 0 outside. With `kernel_gradient="decoder"` tau
+    and t_d receive the decoder's partial derivatives (Eq. 6). With `"full"` they receive the encoder's as well; the two
+    nearly cancel. If relaxed, z receives the gradient of ReLU, and tau and t_d receive 0.
 
     Args and Raises: as `encode`; `kernel_gradient` is `"decoder"` or `"full"`; `relaxed` is a bool, scalar (Fig. 4).
 
@@ -339,7 +340,7 @@ def fire(z: Any, tau: Any, t_d: Any, time_window: int, *, rounding: str = "ceil"
     >>> spike_time.numpy(), z_hat.numpy().round(4)
     (array([ 0,  7, 32], dtype=int16), array([1.    , 0.4966, 0.    ], dtype=float32))
 
-    Args and Raises: as `encode`. NaN is not a membrane potential: its spike time is undefined.
+    Args and Raises: as `encode`. The spike time of NaN is undefined, because NaN is not a membrane potential.
 
     Returns:
         Spike times [steps] as int16 (int32 for windows beyond it), T where silent, and the levels [1] they carry.
@@ -361,7 +362,7 @@ def tables(tau: Any, t_d: Any, time_window: int, rounding: str) -> tuple[tf.Tens
 def compiled(function: Callable, *, each_shape: bool = False) -> Callable:
     """A tf.function that XLA makes one loop over memory. As separate operations it would cost several times more.
 
-    It serves inputs of any shape, unless `each_shape` asks for one of its own for each shape, whose shapes are all known.
+    One trace serves inputs of any shape. With `each_shape` every shape has its own trace, in which all sizes are known.
     """
     return tf.function(function, jit_compile=True, autograph=False, reduce_retracing=not each_shape)
 
@@ -378,7 +379,9 @@ def _quantize_decide(z, step, thresholds, levels, relaxed, time_window, epsilon)
     return tf.cast(z_hat, z.dtype)
 
 
-def level_or_relu(z, step, thresholds, levels, relaxed, time_window, epsilon):
+def level_or_relu(
+    z: Any, step: Any, thresholds: Any, levels: Any, relaxed: Any, time_window: int, epsilon: float
+) -> tf.Tensor:
     """z_hat of potentials z: the level of the first spike, given its `proposed_step`, or `relu(z)` if relaxed."""
     z_hat = tf.gather(levels, _spike_time(z, step, thresholds, time_window, epsilon))
     return tf.where(relaxed, tf.nn.relu(z), tf.where(tf.math.is_nan(z), z, z_hat))

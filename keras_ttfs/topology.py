@@ -1,4 +1,8 @@
-"""What follows what in a Keras model: the calls of its layers in order, and what is known of those that fire spikes."""
+"""What follows what in a Keras model: the calls of its layers in order, and what is known of the layers that spike.
+
+`walk` is the only walker over Keras models in this library. `layers_of` lists layers; `observed` shows pre-activations;
+`spiking_calls` says for each call of a spiking layer what lies before it and how many neurons it has.
+"""
 
 import contextlib
 import dataclasses
@@ -21,8 +25,8 @@ AVERAGES = (
 )
 
 
-def unused_name(name: str, names: set) -> str:
-    """`name`, with a number where the set `names` has it already. The set gains what is returned."""
+def unused_name(name: str, names: set[str]) -> str:
+    """`name`, with a number if the set `names` holds it already. The returned name is added to the set."""
     own, repeats = name, 1
     while own in names:
         own = f"{name}_{repeats}"
@@ -31,9 +35,9 @@ def unused_name(name: str, names: set) -> str:
     return own
 
 
-def labels(layers: Iterable) -> dict:
-    """`{layer: its name}`, with numbers where layers of nested models have the same name."""
-    names = set()
+def labels(layers: Iterable) -> dict[Any, str]:
+    """`{layer: its name}`, with a number behind a name that another layer (of a nested model) has already."""
+    names: set[str] = set()
     return {layer: unused_name(layer.name, names) for layer in layers}
 
 
@@ -43,7 +47,7 @@ def layers_of(model: keras.layers.Layer, kind: type) -> list:
 
 
 def counting_layers(model: keras.layers.Layer) -> list:
-    """Every layer that counts its spikes: encoders, and those of `spike_time_layers`."""
+    """Every layer of a model that counts its spikes: encoders, and the layers of `spike_time_layers`."""
     return [layer for layer in layers_of(model, keras.layers.Layer) if _counts_spikes(layer)]
 
 
@@ -53,7 +57,7 @@ def _counts_spikes(layer):
 
 @contextlib.contextmanager
 def observed(model: keras.layers.Layer, observer: Callable) -> Iterator[None]:
-    """While it lasts, every encoder of the model calls `observer(encoder, z)` with its pre-activations z."""
+    """Context in which every encoder of the model calls `observer(encoder, z)` with its pre-activations z."""
     encoders = layers_of(model, TTFSEncode)
     for encoder in encoders:
         encoder.observer = observer
@@ -69,7 +73,8 @@ def walk(model: keras.Model, values: Any, visit: Callable) -> Any:
 
     Args:
         model: Functional or built Sequential model.
-        values: whatever stands for the inputs. What `visit` returns stands for a layer's output.
+        values: whatever stands for the inputs, in the order of the model's inputs, or a dict by their names.
+        visit: function of a layer and of what stands for its inputs. What it returns stands for the layer's output.
 
     Returns:
         What stands for the outputs.
@@ -107,9 +112,9 @@ class SpikingCall:
 
     Attributes:
         layer: TTFSEncode, TTFSActivation or a layer of `spike_time_layers`.
-        norms: the TKBatchNorm layers whose output it takes, through layers without weights.
-        encodes_input: whether it encodes the model's input: nothing that has weights, averages, or adds up lies before it.
-        neurons: int, or None where a dimension is unknown.
+        norms: the TKBatchNorm layers whose output the call takes, through layers without weights.
+        encodes_input: whether the layer encodes the model's input: nothing before it has weights, averages or adds up.
+        neurons: int, or None if a dimension is unknown.
     """
 
     layer: keras.layers.Layer
@@ -120,27 +125,27 @@ class SpikingCall:
 
 @dataclasses.dataclass(frozen=True)
 class _Signal:
-    """What stands for a tensor: its symbolic tensor where shapes are wanted, and what lies before it."""
+    """What stands for a tensor: its symbolic tensor if shapes are wanted, and what lies before it."""
 
     tensor: keras.KerasTensor | None = None
     norms: tuple = ()
     is_input: bool = False
 
 
-def spiking_calls(model: keras.Model, input_encoders: Iterable = (), shapes: bool = False) -> list:
+def spiking_calls(model: keras.layers.Layer, input_encoders: Iterable = (), shapes: bool = False) -> list[SpikingCall]:
     """A SpikingCall for every call of a spiking layer in a model.
 
     The calls in Functional and built Sequential models are known, nested models included. In any other container (a
-    subclassed model, a layer of layers) each spiking layer counts as called once, on the TKBatchNorm whose very output it
-    took last.
+    subclassed model, a layer of layers) each spiking layer counts as called once, on the TKBatchNorm whose very output
+    it took last.
 
     Args:
         model: Keras model.
-        input_encoders: layers that encode the input. Needed in containers whose calls are unknown.
-        shapes: bool: whether to follow the shapes, so that each call has its own neurons. Otherwise each call of a layer
-            has the neurons of its first.
+        input_encoders: layers that encode the input. Only containers whose calls are unknown need them.
+        shapes: bool: whether to follow the shapes, so that each call has its own neurons. Otherwise each call of a
+            layer has the neurons of its first call.
     """
-    calls = []
+    calls: list[SpikingCall] = []
 
     def visit(layer, *args, **kwargs):
         signals = [value for value in keras.tree.flatten((args, kwargs)) if isinstance(value, _Signal)]
@@ -169,8 +174,8 @@ def spiking_calls(model: keras.Model, input_encoders: Iterable = (), shapes: boo
     return calls
 
 
-def _outputs(layer, args, kwargs, shapes):
-    """A call's symbolic outputs; None for each where `shapes` are not wanted."""
+def _outputs(layer: Any, args: tuple, kwargs: dict, shapes: bool) -> list:
+    """A call's symbolic outputs; None for each if `shapes` are not wanted."""
     if not shapes:
         return [None] * keras_internals.output_count(layer)
     symbols = keras.tree.map_structure(lambda value: getattr(value, "tensor", value), (args, kwargs))

@@ -1,5 +1,9 @@
 """Simulates a trained ReLU network as integrate-and-fire neurons of any coding, one time step after the other.
 
+    network = CodedNetwork.from_model(relu_model, codings.RateCoding(), training_images)
+    result = network.run(images)
+    result.predictions, result.hidden_spikes, result.spikes_per_step    see `snn.results`
+
 A new neural code is a file in `codings/`: a subclass of `Coding` that says how its neurons fire. Nothing here changes.
 """
 
@@ -15,6 +19,7 @@ from keras_ttfs.snn.codings.coding import Coding
 from keras_ttfs.snn.network import batches_of, progress_bar
 from keras_ttfs.snn.nodes import (
     Node,
+    Phase,
     Population,
     Route,
     Synapse,
@@ -36,16 +41,16 @@ def activation_scales(nodes: list[Node], data: np.ndarray, batch_size: int = 100
     """`{population: scale}`: the largest of its neurons' 99.9th-percentile ReLU activations on `data`.
 
     Args:
-        nodes: of `reader.read`.
+        nodes: list of nodes, as `reader.read` gives.
         data: array `(samples, ...)`: training inputs [1].
         batch_size: int >= 1: samples computed at a time.
 
     Raises:
-        ValueError: "Expected some neuron of every layer to be active ..." where a layer's scale is 0.
+        ValueError: "Expected some neuron of every layer to be active ... Received: ..." if a layer's scale is 0.
     """
     rank = PERCENTILE / 100 * (len(data) - 1)
     kept = len(data) - int(rank)
-    largest: dict = {}  # Of each neuron, its so many largest activations.
+    largest: dict = {}  # `{population: (kept, ...)}`: the largest activations of each neuron.
 
     def activate(population, potential):
         activations = np.maximum(potential, 0.0)
@@ -66,7 +71,7 @@ def activation_scales(nodes: list[Node], data: np.ndarray, batch_size: int = 100
 
 
 def _interpolated(largest, share):
-    """Between the smallest and the second smallest of each column, at `share` of the way."""
+    """The number at `share` of the way from the smallest to the second smallest of each column."""
     low, high = np.sort(largest, axis=0)[[0, min(1, len(largest) - 1)]]
     return low + share * (high - low)
 
@@ -75,9 +80,10 @@ class CodedNetwork:
     """A trained ReLU model whose neurons speak in spikes of a coding (rate, phase, burst, temporal switch).
 
     Batch normalisation is folded into the synapses. Each layer's activations are measured in units of its scale (weight
-    normalisation). The input is an analog current. The output integrates, and its potentials are the logits. In the
-    window of a max pooling the neuron that has sent the most so far is the one that is heard. Behind another pooling it is
-    the place from which the most was heard.
+    normalisation). The input is an analog current. The output integrates, and its potentials are the logits. Max
+    pooling listens to one neuron of each window: the one that has sent the most so far. A second pooling behind it
+    listens to the place from which it has heard the most. In a coding with windows max pooling takes the largest of
+    what is sent at each step, because the last neuron to switch off has the largest activation.
 
     >>> relu = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "relu"), keras.layers.Dense(2)])
     >>> x = np.random.default_rng(0).uniform(size=(8, 4)).astype("float32")
@@ -87,14 +93,15 @@ class CodedNetwork:
     True
 
     Args:
-        nodes, output: of `reader.read`. They are not changed: several networks may share them.
+        nodes: list of nodes, as `reader.read` gives. They are not changed, so several networks may share them.
+        output: the node whose value is the logits, as `reader.read` gives.
         coding: a Coding.
         scales: `{population: the activation that is sent as 1}`, as `activation_scales` gives [1].
 
     Attributes:
         populations: the Population nodes, in the order of computation.
-        phases: `{population: Phase}` of a coding with windows; None of one whose neurons all fire at every step [steps].
-        time_steps: H by default: the coding's, or that of the windows one after the other [steps].
+        phases: `{population: Phase}` of a coding with windows [steps]. None: all neurons may fire at every step.
+        time_steps: default of H [steps]: that of the coding, or the end of the last window.
 
     Reference: section 6, Table 2.
     """
@@ -105,8 +112,8 @@ class CodedNetwork:
         self.coding = coding
         self.scales = scales
         self.populations: list[Population] = populations_of(nodes)
-        self.phases: dict | None = None
-        self.time_steps: int = coding.time_steps
+        self.phases: dict[Population, Phase] | None = None
+        self.time_steps: int = coding.time_steps  # type: ignore[assignment]  # None only in a coding with windows.
         if coding.time_window is not None:
             self.phases = schedule(nodes, dict.fromkeys(self.populations, coding.time_window))
             self.time_steps = max(phase.end for phase in self.phases.values())
@@ -114,13 +121,13 @@ class CodedNetwork:
 
     @classmethod
     def from_model(cls, model: keras.Model, coding: Coding, data: Any, batch_size: int = 100) -> "CodedNetwork":
-        """The network of a Functional or Sequential ReLU model, with the weights that it has now.
+        """The network of a Functional or built Sequential ReLU model, with the weights that it has now.
 
         Args:
             model: of the layers that `SpikingNetwork.from_model` takes, with ReLU in the place of TTFSActivation.
             coding: a Coding.
-            data: array `(samples, ...)` of training inputs, from which the scales are measured [1]. Of fewer
-                than a thousand the percentile is about the maximum.
+            data: array `(samples, ...)` of training inputs, from which the scales are measured [1]. Below a thousand
+                samples the percentile is about the maximum.
             batch_size: int >= 1: samples of `data` at a time.
 
         Raises:
@@ -144,7 +151,7 @@ class CodedNetwork:
 
     @functools.cached_property
     def input_encoders(self) -> tuple[str, ...]:
-        """Names of the populations that stand on the input itself."""
+        """Names of the populations on the input itself."""
         return tuple(population.name for population in self.populations if encodes_input(population))
 
     def run(
@@ -160,11 +167,12 @@ class CodedNetwork:
 
         Args:
             x: array `(samples, ...)` of the model's input shape, finite [1].
-            time_steps: int >= 1: H; the coding's own if None [steps]. Codings with windows take no other.
+            time_steps: int >= 1: H [steps]. None: the coding's own. Codings with windows take no other.
             dtype: `"float32"` or `"float64"`.
             batch_size: int >= 1: samples simulated at a time.
-            stop_after: int >= 1 or None: a sample whose prediction has not changed for so many steps, counted from its
-                first spike at the output, stops and fires no more [steps].
+            stop_after: int >= 1 or None: a sample stops when its prediction has not changed for so many steps, counted
+                from its first spike at the output [steps]. A stopped sample fires no more. Codings with windows do not
+                stop before their last step.
             verbose: `"auto"` (a progress bar on terminals), 0 or 1.
 
         Returns:
@@ -219,8 +227,8 @@ class CodedNetwork:
 class _Simulation:
     """The simulator: one loop over time for every coding.
 
-    `memory[name]` holds what a node remembers from one time step to the next: `(potential, state)` of a population, the
-    potential of the output, what each neuron has sent so far before a max pooling.
+    `memory[name]` holds what a node remembers from one time step to the next: `(potential, state)` for a population,
+    the potential for the output, and for a max pooling what each neuron before it has sent so far.
     """
 
     def __init__(self, network, dtype):
@@ -230,7 +238,7 @@ class _Simulation:
         self.affine = functions_of(network.nodes, dtype)
         self.linear = {node: node.linear(dtype) for node in self.affine}
         self.scales = {name: tf.constant(scale, dtype) for name, scale in network.scales.items()}
-        # In windows, all that fire switch on together: the last to switch off is the largest, and no pooling is gated.
+        # In windows all that fire switch on together and the last to switch off is the largest, so no pooling is gated.
         pools = [
             node
             for node in network.nodes
@@ -244,7 +252,7 @@ class _Simulation:
         network = self.network
         drive = self.drive(tf.constant(batch))
         memory = self._start(drive, len(batch))
-        rows = np.arange(len(batch))  # Whose memory is at each place of the batch.
+        rows = np.arange(len(batch))  # Which sample's memory is at each place of the batch.
         alive = rows < samples
         counts = np.zeros((time_steps, len(network.populations)))
         predictions = np.zeros((samples, time_steps), "int16")
@@ -276,7 +284,7 @@ class _Simulation:
                     progress.add(time_steps - now - 1)
                 break
             if alive.sum() <= len(alive) // 2:
-                # The rest goes on in a batch of half the size, which costs half.
+                # The other samples go on in a batch of half the size, which costs half.
                 kept = np.argsort(~alive, kind="stable")[: len(alive) // 2]
                 rows, alive = rows[kept], alive[kept]
                 drive, memory = tf.nest.map_structure(lambda value, kept=kept: tf.gather(value, kept), (drive, memory))
@@ -295,7 +303,7 @@ class _Simulation:
 
     def _drive(self, batch):
         """`{name: potential}` of populations and output without any spike: biases, and the analog input."""
-        drive = {}
+        drive: dict[str, Any] = {}
 
         def stay_silent(population, potential):
             drive[population.name] = potential
@@ -319,9 +327,11 @@ class _Simulation:
     def _advance(self, firing, now, drive, memory, alive):
         """One time step: `(memory, spikes of each population, potentials of the output, whether a spike reached it)`.
 
-        Spikes are those of the living samples; the last is for each sample.
+        Spikes are those of the living samples. Whether a spike reached the output is told for each sample.
         """
-        values, counts, after = {}, [], {}
+        values: dict[Node, Any] = {}
+        counts: list = []
+        after: dict[str, Any] = {}
         drive = dict.fromkeys(drive) if self.coding.current is None else drive
         for node in self.network.nodes:
             inputs = [values[source] for source in node.inputs]
@@ -351,7 +361,7 @@ class _Simulation:
         return after, tf.stack(counts), after[OUTPUT], arrives
 
     def _passed_on(self, node, inputs):
-        """What a node makes of spikes; where some of its inputs send none, those are 0."""
+        """What a node makes of the spikes that its inputs send. An input that sends none counts as 0."""
         sent = next(value for value in inputs if value is not None)
         samples = tf.shape(sent)[0]
         inputs = [
@@ -382,7 +392,7 @@ def _pooling_options(layer):
 
 @functools.partial(compiled, each_shape=True)
 def _gated_pooling(total, sent, size, strides, padding):
-    """`(total, heard)`: of each window, what the neuron sends now that has sent the most so far, the first of equals."""
+    """`(total, heard)`. In each window the neuron that has sent the most (of equals the first) is heard."""
     total = total + sent
     rows, columns = (_window_places(total.shape[1 + i], size[i], strides[i], padding) for i in range(2))
     before = [(0, 0), rows[1], columns[1], (0, 0)]

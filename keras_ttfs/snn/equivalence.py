@@ -1,4 +1,8 @@
-"""Does the spiking network fire the very spikes that its trained model promises? Neuron by neuron."""
+"""Does the spiking network fire the very spikes that its trained model promises? Neuron by neuron.
+
+`print(check_equivalence(model, x[:100]))` prints a table, layer by layer. With `strict=True` it raises EquivalenceError
+if spikes differ.
+"""
 
 import dataclasses
 from collections.abc import Iterable
@@ -12,8 +16,9 @@ from keras_ttfs import checks, temporal_kernel, topology
 from keras_ttfs.layers import TTFSEncode
 from keras_ttfs.snn.network import MODES, SpikingNetwork, batches_of, progress_bar
 from keras_ttfs.snn.reader import activation_of, is_softmax
+from keras_ttfs.snn.results import SimulationResult
 
-# What `strict` allows in float32, as a share of the spikes and as a distance from the threshold; in float64 nothing.
+# What `strict` allows in float32, as a share of the spikes and as a distance from the threshold. In float64 nothing.
 FLOAT32_SHARE = 1e-5
 FLOAT32_ULP = 4
 
@@ -24,17 +29,17 @@ class EquivalenceError(AssertionError):
 
 @dataclasses.dataclass
 class LayerEquivalence:
-    """One layer in one mode, all samples together.
+    """Spikes of one layer in one mode compared with the model's, all samples together.
 
     Attributes:
         layer: name of the activation layer.
-        mode: of the simulation.
-        neurons: of the layer.
-        spikes: of the surrogate, over all samples.
-        mismatches: neurons and samples whose spike times differ.
-        inherited: of these, the ones in samples where an earlier layer already differed.
-        ulp: largest distance of the other mismatches' pre-activation from the threshold between the two spike times, in
-            units in the last place of that threshold.
+        mode: `"event"` or `"clock"`.
+        neurons: neurons of the layer.
+        spikes: spikes of the surrogate, over all samples.
+        mismatches: spike times that differ, over neurons and samples.
+        inherited: mismatches in samples where an earlier layer already differed.
+        ulp: for the mismatches that are not inherited, the largest distance of a pre-activation from the threshold
+            between the two spike times, in units in the last place of that threshold.
     """
 
     layer: str
@@ -52,12 +57,13 @@ class EquivalenceReport:
 
     Attributes:
         layers: list of LayerEquivalence, one for each layer and mode.
-        samples: inputs compared.
-        dtype: of both sides.
-        logit_difference: `{mode: largest difference of a logit}`.
-        changed_predictions: `{mode: samples whose largest logit is another}`.
-        model_dtype: policy that the model was given with.
-        model_changed_predictions: samples where the model as it was given predicts another class than its copy in `dtype`.
+        samples: number of inputs compared.
+        dtype: of network and surrogate.
+        logit_difference: `{mode: largest difference of a logit}` [1].
+        changed_predictions: `{mode: number of samples whose largest logit is another}`.
+        model_dtype: dtype policy of the model that was given.
+        model_changed_predictions: number of samples where the model as given predicts another class than its copy in
+            `dtype`.
     """
 
     layers: list[LayerEquivalence]
@@ -70,7 +76,7 @@ class EquivalenceReport:
 
     @property
     def mismatches(self) -> int:
-        """Over all layers and modes."""
+        """Spike times that differ, over all layers and modes."""
         return sum(row.mismatches for row in self.layers)
 
     @property
@@ -79,8 +85,13 @@ class EquivalenceReport:
         return self.mismatches == 0
 
     def check(self) -> None:
-        """Raises EquivalenceError unless all spikes are the same; in float32 unless at most 1e-5 of the spikes of a mode
-        differ, each that no earlier difference explains within 4 ulp of its threshold."""
+        """Raises EquivalenceError if too many spikes differ: in float64 any, in float32 more than 1e-5 in a mode.
+
+        In float32 also if a mismatch that is not inherited lies more than 4 ulp from its threshold.
+
+        Raises:
+            EquivalenceError: "Expected the spikes of the model. Received: ... mismatches in mode ...".
+        """
         for mode in self.logit_difference:
             rows = [row for row in self.layers if row.mode == mode]
             mismatches, spikes = sum(row.mismatches for row in rows), sum(row.spikes for row in rows)
@@ -90,7 +101,7 @@ class EquivalenceReport:
                     f"Expected the spikes of the model. Received: {mismatches} mismatches in mode {mode!r}\n{self}"
                 )
 
-    def __str__(self):
+    def __str__(self) -> str:
         head = (
             f"{'mode':<6} {'layer':<28} {'neurons':>9} {'spikes':>12} {'mismatches':>11} {'inherited':>10} {'ulp':>9}"
         )
@@ -123,22 +134,22 @@ def check_equivalence(
 ) -> EquivalenceReport:
     """Compares the spikes of a model's spiking network with those of the model itself, neuron by neuron.
 
-    The surrogate is the model, rebuilt in `dtype` with the same weights and evaluated by Keras; the spike time of a neuron
-    is that of its pre-activation. The spiking network simulates from the input on: what differs in one layer goes on into
-    the next, and is counted there as inherited.
+    The surrogate is the model, rebuilt in `dtype` with the same weights and evaluated by Keras. The surrogate's spike
+    time of a neuron is that of its pre-activation. The spiking network simulates from the input on, so a difference in
+    one layer goes on into the next, and is counted there as inherited.
 
     >>> model = keras.Sequential([keras.Input((4,)), TTFSActivation(), keras.layers.Dense(2)])
     >>> check_equivalence(model, np.random.default_rng(0).uniform(size=(3, 4))).equivalent
     True
 
     Args:
-        model: as `SpikingNetwork.from_model`.
-        x: array `(samples, ...)` of inputs [1].
-        modes: which of `("event", "clock")` to simulate.
-        dtype: `"float64"` or `"float32"`, of both sides.
+        model: Functional or built Sequential model, as `SpikingNetwork.from_model` takes.
+        x: array `(samples, ...)` of inputs, finite [1].
+        modes: which of `("event", "clock")` to simulate; a str or several.
+        dtype: `"float64"` or `"float32"`, of network and surrogate.
         batch_size: int >= 1: samples at a time.
-        strict: bool: whether to raise where the report's `check` finds too much.
-        network: SpikingNetwork to compare instead of that of the model (one with perturbed weights, say).
+        strict: bool: whether to call the report's `check`, which raises.
+        network: SpikingNetwork to compare in the place of the model's own, with perturbed weights for example.
         verbose: `"auto"` (a progress bar on terminals), 0 or 1.
 
     Returns:
@@ -187,8 +198,14 @@ def _empty_report(network, modes, dtype, samples):
     )
 
 
-def _add_to(report, mode, result, logits, promised):
-    """Adds a batch, simulated in a mode, to the report. `logits` and `promised` are the surrogate's, of its samples."""
+def _add_to(
+    report: EquivalenceReport,
+    mode: str,
+    result: SimulationResult,
+    logits: np.ndarray,
+    promised: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]],
+) -> None:
+    """Adds a batch, simulated in a mode, to the report. `logits` and `promised` are what the surrogate returns."""
     differs = np.zeros(len(logits), bool)
     for row in report.layers:
         if row.mode == mode:
@@ -199,7 +216,7 @@ def _add_to(report, mode, result, logits, promised):
 
 
 def _compare(row, times, expected, potential, thresholds, differs):
-    """Adds a batch's spikes and mismatches of one layer to its row; marks the samples that differ from here on."""
+    """Adds a batch's spikes and mismatches of one layer to its row. Marks in `differs` the samples that now differ."""
     wrong = expected != times
     row.spikes += int(np.count_nonzero(expected < len(thresholds)))
     by_sample = wrong.reshape(len(wrong), -1).sum(1)
@@ -213,7 +230,10 @@ def _compare(row, times, expected, potential, thresholds, differs):
 
 
 class _Surrogate:
-    """The model, rebuilt in another precision: `(logits, {layer: (spike times, pre-activations, thresholds)})` of a batch."""
+    """The model, rebuilt in another precision.
+
+    A call with a batch gives `(logits, {layer: (spike times, pre-activations, thresholds)})` of its first samples.
+    """
 
     def __init__(self, model, dtype, names):
         self.dtype = dtype

@@ -1,4 +1,14 @@
-"""The spiking network of a trained model."""
+"""The spiking network of a trained TTFS model.
+
+    network = SpikingNetwork.from_model(model)                 batch normalisation folded in, weights copied
+    result = network.run(x)                                    event by event
+    result = network.run(x[:10], mode="clock")                 step by step, the same spikes
+    result.predictions, result.hidden_spikes, result.spikes_per_step    see `snn.results`
+    network.dense_operations                                   operations of the ReLU twin
+
+`snn.reader` turns the model into nodes (`snn.nodes`), `snn.simulation` holds the two simulations, and `snn.operations`
+counts synaptic operations. `snn.equivalence` compares the spikes with those of the model.
+"""
 
 import functools
 import sys
@@ -24,15 +34,14 @@ def shows_progress(verbose: Any) -> bool:
 
 
 def progress_bar(total: int, unit: str, verbose: Any) -> keras.utils.Progbar | None:
-    """A progress bar over so many units. None where `verbose` asks for none."""
+    """A progress bar over `total` units; None if `verbose` (`"auto"`, 0 or 1) asks for none."""
     return keras.utils.Progbar(total, unit_name=unit) if shows_progress(verbose) else None
 
 
 def batches_of(x: np.ndarray, batch_size: int) -> Iterable[tuple[int, int, np.ndarray]]:
-    """`(first sample, samples, batch)` of each batch of x.
+    """`(first, samples, batch)` of each batch of x: the index of its first sample, and how many samples count.
 
-    The last batch is filled up with zeros, so that one compiled simulation serves all. Samples beyond the first so many of
-    a batch do not count.
+    The last batch is filled up with zeros, so that one compiled simulation serves all.
     """
     batch_size = min(batch_size, len(x))
     for first in range(0, len(x), batch_size):
@@ -44,11 +53,12 @@ def batches_of(x: np.ndarray, batch_size: int) -> Iterable[tuple[int, int, np.nd
 class SpikingNetwork:
     """Integrate-and-fire neurons that fire the spikes which a trained model's activations stand for.
 
-    A neuron's membrane potential is `u(t) = b + sum_i w_i * kappa(t_i)` over the presynaptic spikes that arrived by t
-    (Eq. 1). `kappa(t) = exp(-(t - t_d) / tau)` is the kernel of the sender, in the sender's window (Eq. 3). When all its
-    inputs have had their window, the neuron's own begins. It fires at the first local step t with `u >= kappa(t)` (Eq. 2,
-    theta_0 = 1; half a step later for `rounding="nearest"`) and is refractory from then on. Max pooling passes on the
-    earliest spike of its window. The output layer only integrates: its potentials are the logits.
+    Forward: a neuron's membrane potential is `u(t) = b + sum_i w_i * kappa(t_i)` over the presynaptic spikes that
+    arrived by t (Eq. 1). `kappa(t) = exp(-(t - t_d) / tau)` is the sender's kernel, in the sender's window (Eq. 3).
+    The neuron's own window begins when all its inputs have had their windows. The neuron fires at the first local step
+    t with `u >= kappa(t)` (Eq. 2, theta_0 = 1) and is refractory from then on. With `rounding="nearest"` the threshold
+    is `kappa(t + 1/2)`. Max pooling passes on the earliest spike of its window. The output layer only integrates: its
+    potentials are the logits.
 
     >>> model = keras.Sequential([keras.Input((4,)), TTFSActivation(name="in"), keras.layers.Dense(2)])
     >>> network = SpikingNetwork.from_model(model)
@@ -59,12 +69,17 @@ class SpikingNetwork:
     (32, 64)
 
     Args:
-        nodes, output: of `reader.read`. They are not changed: several networks may share them.
-        early_firing: as `from_model`.
+        nodes: list of nodes, as `reader.read` gives. They are not changed, so several networks may share them.
+        output: the node whose value is the logits, as `reader.read` gives.
+        early_firing: int >= 0, less than every window: by how much a fire phase begins before its inputs have all fired
+            [steps].
+
+    Raises:
+        ValueError: "Expected a model with TTFSActivation or TTFSEncode layers. Received: ...".
 
     Attributes:
         populations: the TTFSPopulation nodes, in the order of computation.
-        phases: `{population: Phase}`: when each fires [steps].
+        phases: `{population: Phase}`: when each population fires [steps].
         decision_step: global step at which the last spike can have arrived at the output [steps].
         time_steps: H, with the idle window of the output [steps].
 
@@ -89,17 +104,17 @@ class SpikingNetwork:
 
     @classmethod
     def from_model(cls, model: keras.Model, early_firing: int = 0) -> "SpikingNetwork":
-        """The spiking network of a Functional or Sequential model, with the weights that it has now.
+        """The spiking network of a Functional or built Sequential model, with the weights that it has now.
 
-        Batch normalisation is folded into the synapses. A softmax at the output is left out: `logits` are before it.
+        Batch normalisation is folded into the synapses. A softmax at the output is left out: `logits` are its inputs.
 
         Args:
             model: of Conv2D, DepthwiseConv2D, SeparableConv2D, Dense, BatchNormalization, TKBatchNorm, TTFSActivation,
                 TTFSEncode with TemporalKernelDecode, MaxPooling2D, AveragePooling2D, GlobalAveragePooling2D, Flatten,
                 Reshape, ZeroPadding2D, Dropout, Identity, Add and Concatenate, nested models included.
             early_firing: int >= 0, less than every window: by how much a fire phase begins before its inputs have all
-                fired [steps]. The answer comes sooner; a neuron that later inputs would have kept silent, or made fire
-                sooner, errs. A spike arrives before the next step. Only the clock simulates it.
+                fired [steps]. The answer comes sooner. A neuron errs if later inputs would have kept it silent or made
+                it fire sooner. A spike arrives before the next step. Only `mode="clock"` simulates early firing.
 
         Raises:
             ValueError: "Expected ... Received: ..." naming the layer that cannot be turned into spikes.
@@ -124,7 +139,7 @@ class SpikingNetwork:
         return tuple(population.name for population in self.populations if encodes_input(population))
 
     @functools.cached_property
-    def fan_out(self) -> dict:
+    def fan_out(self) -> dict[Node, list]:
         """`operations.fan_out` of the network: `{node that spikes enter: [array (...) for each of its inputs]}`."""
         return operations.fan_out(self.nodes, self.output)
 
@@ -151,8 +166,8 @@ class SpikingNetwork:
         """Simulates the network on a batch of inputs.
 
         `"clock"` is literal: one global time step after the other for all layers, with a membrane potential for every
-        neuron at every step. `"event"` does each layer once, because integration ends before firing starts. Both give the
-        same result.
+        neuron at every step. `"event"` does each layer once, because integration ends before firing starts. Both fire
+        the same spikes.
 
         Args:
             x: array `(samples, ...)` of the model's input shape, finite [1].
@@ -171,7 +186,7 @@ class SpikingNetwork:
         """
         x = self._checked(x, mode, dtype, batch_size, record)
         simulate = self._simulation(mode, dtype)
-        # Filled batch by batch: joining them at the end would hold all spike times twice.
+        # Filled batch by batch, because joining them at the end would hold all spike times twice.
         times = {
             population.name: np.empty((len(x), *population.shape), population.silent.dtype.as_numpy_dtype)
             for population in (self.populations if spike_times else ())
@@ -200,7 +215,7 @@ class SpikingNetwork:
         return x
 
     def _counted(self, outcome, samples, kept, first):
-        """What the first samples of a batch add to the result. Their spike times go to their place in `kept`."""
+        """What the first `samples` of a batch add to the result. Their spike times go into `kept`, from `first` on."""
         counts = {}
         for population, times in zip(self.populations, outcome.spike_times):
             times = times.numpy()[:samples]

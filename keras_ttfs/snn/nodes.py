@@ -1,8 +1,10 @@
 """What a spiking network is made of: nodes, each a frozen dataclass that names the nodes it takes values from.
 
 A network is a list of nodes in the order of computation, the input first. Nothing in a node changes once it is made, so
-several networks may share one list. What a network adds to its nodes (the phases of its populations, scales of a coding)
-it keeps itself. To teach the simulators a new layer, give it a node here and a line in `reader.KINDS`.
+several networks may share one list. What a network adds to its nodes (the phases of its populations, the scales of a
+coding) it keeps itself. To teach the simulators a new layer: name its class in the tuple of `reader` that fits
+(WEIGHTED, NORMS, SUMS, ROUTES or NOTHING_AT_INFERENCE). A layer of another kind also needs a class of nodes here, with
+`function` and what else differs, and its place in `reader._Reader._add_layer`.
 """
 
 import dataclasses
@@ -30,7 +32,7 @@ class Phase(NamedTuple):
 
 
 def bare_copy(layer: keras.layers.Layer, dtype: str) -> keras.layers.Layer:
-    """A copy of a layer, unbuilt, in `dtype`, with neither bias nor activation of its own."""
+    """An unbuilt copy of a layer in `dtype`, with neither bias nor activation of its own."""
     config = {**layer.get_config(), "dtype": dtype}
     config |= {name: None for name in config if name.endswith("_regularizer") or name == "activation"}
     if "use_bias" in config:
@@ -40,10 +42,10 @@ def bare_copy(layer: keras.layers.Layer, dtype: str) -> keras.layers.Layer:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Node:
-    """One node of a network.
+    """One node of a network. A subclass gives `function`, and overrides what else differs.
 
     Attributes:
-        name: of the layer that it stands for.
+        name: of the layer that the node stands for.
         inputs: the nodes whose values it takes.
         shape: of its value, per sample.
     """
@@ -54,34 +56,34 @@ class Node:
 
     @property
     def spiking(self) -> bool:
-        """Whether its values are those of single spikes."""
+        """Whether each number in the node's value is carried by a single spike."""
         return False
 
     @property
     def size(self) -> int:
-        """Numbers in its value, per sample."""
+        """Numbers in the node's value, per sample."""
         return int(np.prod(self.shape))
 
     def function(self, dtype: str) -> Callable:
-        """The function of the inputs' values, computed in `dtype`."""
+        """The function that gives the node's value from the values of its inputs, computed in `dtype`."""
         raise NotImplementedError
 
     def linear(self, dtype: str) -> Callable:
-        """`function` without bias: what spikes add to a potential."""
+        """The same as `function` without bias: what spikes add to a potential."""
         return self.function(dtype)
 
     def paths(self) -> Callable:
-        """`function` in float64 with every weight 1 and no bias: it counts the ways from a spike to a neuron."""
+        """The same as `function` in float64 with weights of 1 and no bias: counts the ways from a spike to a neuron."""
         return self.function("float64")
 
     def operations(self, values: list) -> int:
-        """Multiply-accumulates, or additions, on inputs that are 1 where there is something to add and 0 elsewhere."""
+        """Multiply-accumulates, or additions, on input values that are 1 where there is something to add, else 0."""
         return int(tf.reduce_sum(self.paths()(*values)))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Input(Node):
-    """The model's input: an analog current until neurons encode it."""
+    """The model's input: an analog current, until neurons encode it."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -101,10 +103,14 @@ class TTFSPopulation(Population):
     `u >= thresholds[t]` and u > 0, once. After that it is refractory.
 
     Attributes:
-        time_window: T [steps].
-        tau, t_d: of the temporal kernel [steps].
+        time_window: int >= 1: T [steps].
+        tau: float > 0: time constant of the temporal kernel [steps].
+        t_d: float: delay of the temporal kernel [steps].
         rounding: `"ceil"` or `"nearest"`.
-        policy: name of the dtype policy of the layer that it stands for.
+        policy: name of the dtype policy of the layer.
+
+    Raises:
+        ValueError: "Expected a finite tau > 0 and a finite t_d [steps]. Received: ...".
     """
 
     time_window: int
@@ -122,7 +128,7 @@ class TTFSPopulation(Population):
 
     @functools.cached_property
     def silent(self) -> tf.Tensor:
-        """Spike time of a neuron that stays silent, T, in the integer type of all spike times of the population."""
+        """T, the spike time of a silent neuron, in the integer type of the population's spike times [steps]."""
         return tf.constant(self.time_window, temporal_kernel.integer_dtype(self.time_window))
 
     def thresholds(self, dtype: str) -> tf.Tensor:
@@ -130,17 +136,21 @@ class TTFSPopulation(Population):
         return temporal_kernel.thresholds(self.tau, self.t_d, self.time_window, rounding=self.rounding, dtype=dtype)
 
     def levels(self, dtype: str) -> tf.Tensor:
-        """What a spike at each step of the window carries, shape `(time_window,)` [1]."""
+        """Level that a spike at each step of the window carries, shape `(time_window,)` [1]."""
         return temporal_kernel.levels(self.tau, self.t_d, self.time_window, dtype=dtype)
 
     def fire(self, potential: Any) -> tuple[tf.Tensor, tf.Tensor]:
-        """`(spike times, levels)` of complete potentials."""
+        """`(spike times [steps], levels [1])` of complete potentials [1]."""
         return temporal_kernel.fire(potential, self.tau, self.t_d, self.time_window, rounding=self.rounding)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Route(Node):
-    """Pooling by the earliest spike, or another way of arranging spikes. Between currents: of arranging currents."""
+    """Pooling by the earliest spike, or another way of arranging spikes (or currents) without computing on them.
+
+    Attributes:
+        layer: the Keras layer: max pooling, Flatten, Reshape, ZeroPadding2D or Concatenate.
+    """
 
     layer: keras.layers.Layer
 
@@ -158,7 +168,11 @@ class Route(Node):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Sum(Node):
-    """Average pooling or Add: synapses whose weights are given by the architecture."""
+    """Average pooling or Add: synapses whose weights are given by the architecture.
+
+    Attributes:
+        layer: the Keras layer.
+    """
 
     layer: keras.layers.Layer
 
@@ -176,7 +190,7 @@ class Sum(Node):
         options = {"strides": config["strides"], "padding": config["padding"], "data_format": "channels_last"}
 
         def sums(value):
-            # Each channel as an image of its own: a depthwise convolution would admit equal strides only.
+            # Each channel as an image of its own, because a depthwise convolution admits equal strides only.
             channels = tf.reshape(tf.transpose(value, (0, 3, 1, 2)), (-1, *value.shape[1:3], 1))
             pooled = keras.ops.conv(channels, window, **options)[..., 0]
             return tf.transpose(tf.reshape(pooled, (-1, self.shape[-1], *self.shape[:-1])), (0, 2, 3, 1))
@@ -185,7 +199,7 @@ class Sum(Node):
 
 
 class Norm(NamedTuple):
-    """Numbers of a batch normalisation, copied. gamma and beta are None where it has none."""
+    """Numbers of a batch normalisation, copied. gamma and beta are None if the layer has none."""
 
     gamma: np.ndarray | None
     beta: np.ndarray | None
@@ -195,8 +209,9 @@ class Norm(NamedTuple):
 
     @classmethod
     def of(cls, layer: keras.layers.BatchNormalization) -> "Norm":
-        weights = (layer.gamma, layer.beta, layer.moving_mean, layer.moving_variance)
-        return cls(*(None if weight is None else np.array(weight) for weight in weights), layer.epsilon)
+        """The numbers of a Keras layer."""
+        gamma, beta = (None if weight is None else np.array(weight) for weight in (layer.gamma, layer.beta))
+        return cls(gamma, beta, np.array(layer.moving_mean), np.array(layer.moving_variance), layer.epsilon)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -207,10 +222,13 @@ class Synapse(Node):
     weight, as the surrogate does, so that even float32 rounds the potential to the same number.
 
     Attributes:
-        layer: the layer with weights, for its options. None where a batch normalisation stands alone.
-        kernels: its weight arrays without the bias, copied: the network keeps those that the model had.
-        bias: array, or None.
-        norms: the batch normalisations behind it, in their order.
+        layer: the Keras layer with weights, for its options. None for a batch normalisation that stands alone.
+        kernels: the layer's weight arrays without the bias. They are copies, so later training changes no network.
+        bias: array `(channels,)`, or None.
+        norms: the batch normalisations behind the layer, in their order.
+
+    Raises:
+        ValueError: "Expected finite weights. Received: ...".
     """
 
     layer: keras.layers.Layer | None = None
@@ -224,7 +242,7 @@ class Synapse(Node):
             raise ValueError(f"Expected finite weights. Received: layer {self.name!r} with NaN or infinite weights")
 
     def affine(self, dtype: str) -> tuple[tf.Tensor | None, tf.Tensor | None]:
-        """`(gain, bias)` per output channel, tensors of `dtype`. None stands for 1 and 0."""
+        """`(gain, bias)` per output channel, tensors of `dtype`. None stands for a gain of 1 or a bias of 0."""
         gain, bias = None, None if self.bias is None else tf.cast(self.bias, dtype)
         for gamma, beta, mean, variance, epsilon in self.norms:
             # In the order of tf.nn.batch_normalization.
@@ -239,7 +257,7 @@ class Synapse(Node):
         return gain, bias
 
     def function(self, dtype: str) -> Callable:
-        # Variables, because TensorFlow would multiply constants into each other and round them anew.
+        # Variables, because TensorFlow multiplies constants into each other and rounds them anew.
         gain, bias = (None if value is None else tf.Variable(value) for value in self.affine(dtype))
         layer = self._summing_layer(dtype, self.kernels)
 
@@ -267,10 +285,11 @@ class Synapse(Node):
         return ways // pointwise.shape[-1] + int(np.prod(self.shape[:-1])) * pointwise.size
 
     def folded(self, dtype: str = "float64") -> tuple[list[np.ndarray], np.ndarray]:
-        """`(weights, bias)` with batch normalisation folded in: NumPy arrays, those of a neuromorphic chip.
+        """`(weights, bias)` with batch normalisation folded in: NumPy arrays, as a neuromorphic chip would hold them.
 
-        `weights` is a list: the kernel; for SeparableConv2D the depthwise and the pointwise kernel; for a batch
-        normalisation that no synapse precedes the diagonal. `bias` has one number per output channel.
+        `weights` is a list of one array, the kernel. For SeparableConv2D it holds the depthwise and the pointwise
+        kernel. For a batch normalisation that no synapse precedes it holds the diagonal. `bias` has one number per
+        output channel.
         """
         gain, bias = (None if value is None else value.numpy() for value in self.affine(dtype))
         gain = np.ones(self.shape[-1:], dtype) if gain is None else gain
@@ -292,21 +311,23 @@ class Synapse(Node):
         return layer
 
 
-def functions_of(nodes: Iterable[Node], dtype: str) -> dict:
-    """`{node: its function in dtype}` of the nodes between the input and the populations."""
+def functions_of(nodes: Iterable[Node], dtype: str) -> dict[Node, Callable]:
+    """`{node: its function in dtype}` for every node that is neither the input nor a population."""
     return {node: node.function(dtype) for node in nodes if not isinstance(node, (Input, Population))}
 
 
-def propagate(nodes: Iterable[Node], functions: dict, at_input: Any, at_population: Callable) -> dict:
+def propagate(
+    nodes: Iterable[Node], functions: dict[Node, Callable], at_input: Any, at_population: Callable
+) -> dict[Node, Any]:
     """`{node: value}`: one pass through the nodes, in their order.
 
     Args:
-        nodes: those to compute. Populations may be among them without the nodes that they take their potentials from.
+        nodes: what to compute. A population may be among them without the node that it takes its potential from.
         functions: `{node: function of the inputs' values}`, as `functions_of` gives.
         at_input: value of the input.
-        at_population: `(population, potential) -> value`; the potential is None where its node is not among `nodes`.
+        at_population: `(population, potential) -> value`. The potential is None if its node is not among `nodes`.
     """
-    values: dict = {}
+    values: dict[Node, Any] = {}
     for node in nodes:
         if isinstance(node, Input):
             values[node] = at_input
@@ -322,8 +343,8 @@ def populations_of(nodes: Iterable[Node], kind: type = Population) -> list:
     return [node for node in nodes if isinstance(node, kind)]
 
 
-def encodes_input(population: Population) -> bool:
-    """Whether nothing but routes lies between a population and the network's input."""
+def encodes_input(population: Node) -> bool:
+    """Whether nothing but Routes lies between a population and the network's input."""
 
     def is_input(node):
         return isinstance(node, Input) or (isinstance(node, Route) and all(map(is_input, node.inputs)))
@@ -331,15 +352,15 @@ def encodes_input(population: Population) -> bool:
     return is_input(population.inputs[0])
 
 
-def sources_of(node: Node) -> set:
+def sources_of(node: Node) -> set[Population]:
     """Populations whose spikes reach a node without passing other neurons."""
-    found: set = set()
+    found: set[Population] = set()
     for source in node.inputs:
         found |= {source} if isinstance(source, Population) else sources_of(source)
     return found
 
 
-def neurons_of(nodes: list, output: Node) -> int:
-    """N: inputs, hidden neurons and outputs."""
+def neurons_of(nodes: list[Node], output: Node) -> int:
+    """N of a network: inputs, hidden neurons and outputs."""
     hidden = sum(population.size for population in populations_of(nodes) if not encodes_input(population))
     return nodes[0].size + hidden + output.size

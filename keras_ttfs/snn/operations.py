@@ -10,16 +10,16 @@ from keras_ttfs.snn.nodes import Input, Node, Population, Route, encodes_input, 
 
 
 def spike_entries(nodes: list[Node]) -> list[tuple[Node, int]]:
-    """`[(node, place), ...]`: where a spike becomes a postsynaptic potential: an input of a node that takes spikes."""
+    """`[(node, place), ...]`: where a spike becomes a postsynaptic potential, an input of a node that takes spikes."""
     takers = [node for node in nodes if isinstance(node, Population) or not node.spiking]
     return [(node, place) for node in takers for place, source in enumerate(node.inputs) if source.spiking]
 
 
-def fan_out(nodes: list[Node], output: Node) -> dict:
+def fan_out(nodes: list[Node], output: Node) -> dict[Node, list]:
     """`{node that spikes enter: [array (...) for each of its inputs]}`: synapses behind each place that sends there.
 
-    None for inputs that are no spikes. Counted along every way from the spike to a neuron. The folded batch
-    normalisation costs none.
+    The array is None for an input that is no spikes. Synapses are counted along every way from the spike to a neuron.
+    A folded batch normalisation costs none.
     """
     entries = spike_entries(nodes)
     values: dict = {}
@@ -48,9 +48,9 @@ def fan_out(nodes: list[Node], output: Node) -> dict:
 def dense_operations(nodes: list[Node]) -> int:
     """Operations of the same network without spikes (its ReLU twin) per sample, borders included.
 
-    Multiply-accumulates of synapses, additions of average pooling and Add, layer by layer. `fan_out` counts every way
-    through successive layers instead, because no neurons hold a sum between them. Behind a separable convolution or an
-    average it counts more.
+    They are multiply-accumulates of synapses and additions of average pooling and Add, layer by layer. `fan_out` counts
+    every way through successive layers instead, because no neurons hold a sum between the layers. So `fan_out` counts
+    more behind a separable convolution or an average.
     """
     return sum(
         node.operations([tf.ones((1, *source.shape), "float64") for source in node.inputs])
@@ -60,9 +60,9 @@ def dense_operations(nodes: list[Node]) -> int:
 
 
 def analog_operations(nodes: list[Node]) -> int:
-    """Multiply-adds on analog values, per sample. They are no synaptic operations, because no spike causes them.
+    """Multiply-adds on analog values, per sample. They are not synaptic operations, because no spike causes them.
 
-    They are those on an analog input and its sums.
+    Analog values are an analog input and its sums.
     """
     total, analog = 0, {}
     for node in nodes:

@@ -1,6 +1,15 @@
-"""Pictures of a simulation. matplotlib, an extra, is imported when a picture is drawn. Each returns a matplotlib Figure."""
+"""Pictures of a simulation; each function returns a matplotlib Figure: `spike_raster(result).savefig("raster.png")`.
+
+matplotlib is an extra, which is imported when a picture is drawn.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import matplotlib.figure
 
 
 def _figure(width=7.0, height=4.2, rows=1, **kwargs):
@@ -16,12 +25,12 @@ def _label(name):
     return name.removesuffix("_activation")
 
 
-def spike_raster(result, sample=0, neurons_per_layer=60):
-    """Spikes of one sample over global time, layer by layer; each layer's fire phase is shaded (Fig. 9).
+def spike_raster(result: Any, sample: int = 0, neurons_per_layer: int = 60) -> "matplotlib.figure.Figure":
+    """Spikes of one sample over global time, layer by layer. Each layer's fire phase is shaded (Fig. 9).
 
     Args:
         result: SimulationResult with spike times.
-        sample: int: which sample.
+        sample: int >= 0: index of the sample.
         neurons_per_layer: int >= 1: how many neurons of a layer to draw, evenly spaced.
 
     Returns:
@@ -44,19 +53,19 @@ def spike_raster(result, sample=0, neurons_per_layer=60):
     return figure
 
 
-def membrane_potentials(result, layer, sample=0):
-    """Membrane potentials of the recorded neurons of a layer over global time, with its threshold, until they fire.
+def membrane_potentials(result: Any, layer: str, sample: int = 0) -> "matplotlib.figure.Figure":
+    """Membrane potentials of the recorded neurons of a layer over global time, until they fire, and their threshold.
 
     Args:
-        result: SimulationResult of `run(mode="clock", record={layer: ...})`.
-        layer: str.
-        sample: int.
+        result: SimulationResult of `run(mode="clock", record={layer: neurons})`.
+        layer: str: name of a recorded layer.
+        sample: int >= 0: index of the sample.
 
     Returns:
         A matplotlib Figure.
 
     Raises:
-        ValueError: "Expected a recorded layer ...".
+        ValueError: "Expected a recorded layer among ... Received: ...".
     """
     if layer not in result.membranes:
         raise ValueError(f"Expected a recorded layer among {tuple(result.membranes)}. Received: layer={layer!r}")
@@ -82,8 +91,15 @@ def membrane_potentials(result, layer, sample=0):
     return figure
 
 
-def spikes_per_neuron(result):
-    """Mean spikes per neuron of each layer, as bars: 1 would be every neuron, every time."""
+def spikes_per_neuron(result: Any) -> "matplotlib.figure.Figure":
+    """Mean spikes per neuron of each layer, as bars. At 1, every neuron fires for every sample.
+
+    Args:
+        result: SimulationResult.
+
+    Returns:
+        A matplotlib Figure.
+    """
     figure, axis = _figure()
     names = list(result.spike_counts)
     axis.bar([_label(name) for name in names], [result.spikes[name] / result.neurons[name] for name in names])
@@ -93,12 +109,14 @@ def spikes_per_neuron(result):
     return figure
 
 
-def spike_time_histogram(histograms, phases):
-    """How many of a layer's spikes fall on each step of its window.
+def spike_time_histogram(
+    histograms: Mapping[str, np.ndarray], phases: Mapping[str, tuple[int, int]]
+) -> "matplotlib.figure.Figure":
+    """Share of a layer's spikes at each step of its window.
 
     Args:
         histograms: `{layer: counts (time_window,)}`, as `SimulationResult.count_spike_times` gives.
-        phases: `{layer: (start, time_window)}`, of a SimulationResult.
+        phases: `{layer: (start, time_window)}`, as `SimulationResult.phases` [steps].
 
     Returns:
         A matplotlib Figure.

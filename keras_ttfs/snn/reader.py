@@ -1,4 +1,8 @@
-"""Reads a Keras model as nodes: neurons, the synapses between them, and the routes that spikes take."""
+"""Reads a Keras model as nodes: neurons, the synapses between them, and the routes that spikes take.
+
+`nodes, output = read(model)` gives the nodes in the order of computation; `schedule` gives each population its phase.
+The tuples below name the Keras layers that are understood, by the node that stands for them.
+"""
 
 import dataclasses
 from typing import Any
@@ -18,7 +22,7 @@ WEIGHTED = (
 NORMS = (keras.layers.BatchNormalization, TKBatchNorm)
 # Sums with fixed weights.
 SUMS = (keras.layers.AveragePooling2D, keras.layers.GlobalAveragePooling2D, keras.layers.Add)
-# A spike stays a spike on its way through these; of each pooling window the earliest one goes on.
+# A spike stays a spike on its way through these. In each pooling window the earliest one goes on.
 ROUTES = (
     keras.layers.MaxPooling2D,
     keras.layers.Flatten,
@@ -39,7 +43,7 @@ def supported_layers(activations: str) -> str:
 
 
 def activation_of(layer: Any) -> str | None:
-    """Name of a layer's own activation. None where it has none."""
+    """Name of a layer's own activation; None if it is linear or the layer has none."""
     activation = getattr(layer, "activation", None)
     return None if activation in (None, keras.activations.linear) else getattr(activation, "__name__", str(activation))
 
@@ -65,13 +69,18 @@ def is_relu(layer: Any) -> bool:
 
 
 def not_relu(layer: Any) -> ValueError:
-    """The ValueError that names a layer and its activation."""
+    """The ValueError "Expected ReLU activations. Received: ..." that names a layer and its activation."""
     activation = activation_of(layer) or "ReLU with max_value, negative_slope or threshold"
     return ValueError(f"Expected ReLU activations. Received: layer {layer.name!r} with activation {activation!r}")
 
 
 def unsupported(layer: Any, activations: str) -> ValueError:
-    """The ValueError that names a layer and what is supported. `activations` as in `read`."""
+    """The ValueError "Expected layers of ... Received: ..." that names a layer and what is supported.
+
+    Args:
+        layer: layer, or operation of keras.ops.
+        activations: `"ttfs"` or `"relu"`, as `read` takes.
+    """
     advice = ""
     if not isinstance(layer, keras.layers.Layer):
         advice = (
@@ -90,10 +99,12 @@ def unsupported(layer: Any, activations: str) -> ValueError:
 def read(model: keras.Model, activations: str = "ttfs") -> tuple[list[Node], Node]:
     """`(nodes, output)` of a model: nodes in the order of computation, the first of them the input.
 
+    Batch normalisation is folded into the synapses.
+
     Args:
-        model: Functional or built Sequential model.
-        activations: `"ttfs"` reads TTFSActivation and TTFSEncode as populations with windows; `"relu"` reads ReLU (as a
-            layer, as `Activation("relu")` or as a layer's `activation`) as populations without.
+        model: Functional or built Sequential model with one input and one output.
+        activations: `"ttfs"` reads TTFSActivation and TTFSEncode as TTFSPopulation. `"relu"` reads ReLU (a layer,
+            `Activation("relu")` or a layer's `activation`) as Population.
 
     Raises:
         ValueError: "Expected ... Received: ..." naming the layer and what is supported.
@@ -104,7 +115,7 @@ def read(model: keras.Model, activations: str = "ttfs") -> tuple[list[Node], Nod
 
 @dataclasses.dataclass(frozen=True)
 class _SpikeTimes:
-    """What stands for an encoder's spike time, tau and t_d until its decoder takes them."""
+    """What stands for an encoder's spike time, tau and t_d until a decoder takes them."""
 
     population: TTFSPopulation
 
@@ -112,9 +123,9 @@ class _SpikeTimes:
 class _Reader:
     def __init__(self, model, activations):
         self.activations = activations
-        self.nodes = []
-        self.names = set()
-        self.softmax = None
+        self.nodes: list[Node] = []
+        self.names: set[str] = set()
+        self.softmax: str | None = None
         inputs = model.inputs if hasattr(model, "inputs") and model.inputs else []
         if len(inputs) != 1 or len(model.outputs) != 1:
             raise ValueError(
@@ -217,7 +228,7 @@ def _decoded(layer, inputs):
 
 
 def _check_options(layer, inputs, own, activations):
-    """Options of supported layers that have no meaning in spikes. `own` is the name of a layer's own activation."""
+    """Refuses options that have no meaning in spikes. `own` is the name of the layer's own activation."""
     relu = activations == "relu"
     if own not in (None, "softmax") and not (relu and own == "relu"):
         raise ValueError(
@@ -236,17 +247,17 @@ def _check_options(layer, inputs, own, activations):
 
 
 def fold(nodes: list[Node], output: Node) -> tuple[list[Node], Node]:
-    """`(nodes, output)` with every batch normalisation folded into the synapse before it, where that feeds nothing else."""
+    """`(nodes, output)` with every batch normalisation folded into the synapse before it, if it alone follows that."""
     takers = {node: [other for other in nodes if node in other.inputs] for node in nodes}
     folded: list = []
-    successor: dict = {}  # What stands for each of the nodes now.
+    successor: dict = {}  # What stands for each node now.
     for node in nodes:
         inputs = tuple(successor[source] for source in node.inputs)
         before = node.inputs[0] if node.inputs else None
-        is_norm = isinstance(node, Synapse) and node.layer is None
-        if is_norm and isinstance(before, Synapse) and len(takers[before]) == 1 and before is not output:
+        norm = node if isinstance(node, Synapse) and node.layer is None else None
+        if norm and isinstance(before, Synapse) and len(takers[before]) == 1 and before is not output:
             synapse = successor[before]
-            successor[node] = dataclasses.replace(synapse, norms=synapse.norms + node.norms)
+            successor[node] = dataclasses.replace(synapse, norms=synapse.norms + norm.norms)
             folded[folded.index(synapse)] = successor[node]
         else:
             successor[node] = dataclasses.replace(node, inputs=inputs)
@@ -254,19 +265,19 @@ def fold(nodes: list[Node], output: Node) -> tuple[list[Node], Node]:
     return folded, successor[output]
 
 
-def schedule(nodes: list[Node], windows: dict, early_firing: int = 0) -> dict:
-    """`{population: Phase}`: a phase begins when all populations that feed it have fired, or `early_firing` steps before.
+def schedule(nodes: list[Node], windows: dict[Any, int], early_firing: int = 0) -> dict[Any, Phase]:
+    """`{population: Phase}`: when each population fires. A phase begins when all populations that feed it have fired.
 
-    An analog input takes one window of its own, as an encoded one does: the longest of all.
+    An analog input takes one window of its own, the longest of all, as an encoded input takes its window.
 
     Args:
-        nodes: as `read` gives.
+        nodes: list of nodes, as `read` gives.
         windows: `{population: its time_window}` [steps].
-        early_firing: int >= 0 [steps].
+        early_firing: int >= 0: by how much the phases of populations that hear spikes begin earlier [steps].
     """
     longest = max(windows.values(), default=1)
-    phases: dict = {}
-    ready: dict = {}  # The step at which the value of each node is complete.
+    phases: dict[Any, Phase] = {}
+    ready: dict[Node, int] = {}  # The step at which the value of each node is complete.
     for node in nodes:
         ready[node] = max((ready[source] for source in node.inputs), default=0)
         if isinstance(node, Population):

@@ -1,10 +1,12 @@
-"""What a simulation saw, in one vocabulary for both networks: TTFS (`SpikingNetwork`) and other codings (`CodedNetwork`).
+"""What a simulation saw, in one vocabulary for `SpikingNetwork` (TTFS) and `CodedNetwork` (other codings).
+
+`run` of a SpikingNetwork returns a SimulationResult, `run` of a CodedNetwork a CodedResult:
 
 | name | what it is | `SimulationResult` | `CodedResult` |
 |---|---|---|---|
 | `logits` | potentials of the output at the end | yes | yes |
-| `predictions` | class of the largest of them | yes | yes |
-| `predictions_per_step` | the same after each step | `mode="clock"` only | yes |
+| `predictions` | class of the largest potential at the end | yes | yes |
+| `predictions_per_step` | class of the largest potential after each step | `mode="clock"` only | yes |
 | `spikes`, `hidden_spikes` | mean spikes per sample, by layer and in all | yes | yes |
 | `spikes_per_step` | mean spikes per sample in each step | unless `spike_times=False` | yes |
 | `stopped_at` | steps until each sample's answer was final | yes | yes |
@@ -20,13 +22,13 @@ from keras_ttfs.snn.nodes import Phase
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SimulationResult:
-    """What a simulation of a SpikingNetwork saw. The spike times of a layer are local to its fire phase.
+    """What a simulation of a SpikingNetwork saw. Spike times of a layer are local to its fire phase.
 
     Attributes:
         logits: `(samples, classes)`: membrane potentials of the output at `decision_step` [1].
         predictions_per_step: int `(samples, decision_step)`: the class of the output's largest potential after each
             global step. None in mode `"event"`, which does not see the steps.
-        spike_times: `{layer: integer array (samples, ...)}` [steps]; `time_window` means silent. Empty where
+        spike_times: `{layer: integer array (samples, ...)}` [steps]; `time_window` means silent. Empty after
             `run(spike_times=False)`.
         spike_counts: `{layer: integer array (samples,)}` [spikes].
         synaptic_operations: mean over samples of spikes times fan-out, borders included [operations per sample].
@@ -36,9 +38,9 @@ class SimulationResult:
         decision_step: after how many global steps the last spike can have arrived at the output [steps].
         time_steps: H, with the idle window of the output [steps].
         membranes: `{layer: array (samples, chosen neurons, decision_step)}`: potentials at each global step as compared
-            with the threshold [1]. Only where `run(record=...)`.
+            with the threshold [1]. Only of the layers in `run(record=...)`.
         recorded: `{layer: flat indices of the chosen neurons}`.
-        thresholds: `{layer: array (time_window,)}` [1].
+        thresholds: `{layer: array (time_window,)}`: threshold at each local step [1].
     """
 
     logits: np.ndarray
@@ -88,7 +90,7 @@ class SimulationResult:
 
     @property
     def stopped_at(self) -> np.ndarray:
-        """Int `(samples,)`: after how many steps the answer of each sample was final: `decision_step` for all [steps]."""
+        """Int `(samples,)`: steps until the answer of each sample was final, `decision_step` for all [steps]."""
         return np.full(len(self.logits), self.decision_step)
 
     def count_spike_times(self) -> dict[str, np.ndarray]:
@@ -104,13 +106,14 @@ class CodedResult:
     """What a simulation of a CodedNetwork saw.
 
     Attributes:
-        logits: `(samples, classes)`: potentials of the output at the end, in the ReLU model's units [1].
-        predictions_per_step: int `(samples, time_steps)`: the class of the output's largest potential after each step; of
-            a sample that stopped, its last.
+        logits: `(samples, classes)`: potentials of the output at the end, or when the sample stopped, in the ReLU
+            model's units [1].
+        predictions_per_step: int `(samples, time_steps)`: the class of the output's largest potential after each step.
+            A sample that stopped keeps its last class.
         spikes: `{layer: mean spikes per sample}`.
         spikes_per_step: `(time_steps,)`: mean spikes per sample in each step, hidden layers.
         neurons: `{layer: neurons}`.
-        input_encoders: names of the layers that stand on the input. Their spikes are input spikes, not hidden ones.
+        input_encoders: names of the layers on the input itself. Their spikes are input spikes, not hidden ones.
         stopped_at: int `(samples,)`: after how many steps each sample stopped [steps].
         time_steps: H [steps].
     """
@@ -141,5 +144,5 @@ class CodedResult:
 
 
 def hidden_spikes(spikes: dict[str, float], input_encoders: tuple[str, ...]) -> float:
-    """S: the sum over the layers that do not encode the input."""
+    """S of `{layer: mean spikes per sample}`: the sum over the layers that do not encode the input."""
     return sum(count for name, count in spikes.items() if name not in input_encoders)

@@ -1,28 +1,31 @@
-"""The two simulations of a TTFS network: event by event, and step by step. Both fire the same spikes."""
+"""The two simulations of a TTFS network: event by event, and step by step. Both fire the same spikes.
+
+`SpikingNetwork.run` builds a simulation and calls it with one batch after the other. Each call returns an Outcome.
+"""
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from keras_ttfs.snn.nodes import Node, Population, TTFSPopulation, propagate, sources_of
+from keras_ttfs.snn.nodes import Node, Phase, Population, TTFSPopulation, propagate, sources_of
 from keras_ttfs.snn.operations import spike_entries
 from keras_ttfs.temporal_kernel import compiled
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """A simulated batch, before its samples are counted.
+    """A simulated batch, before its spikes are counted.
 
     Attributes:
         logits: tensor `(batch, classes)` [1].
         spike_times: a tensor `(batch, ...)` for each population [steps].
-        arrived: for each of `spike_entries`, how many of the samples sent a spike from each place.
-        predictions: int array `(batch, decision_step)`; None where the output has no classes or no step was seen.
-        membranes: `{layer: array (batch, chosen neurons, decision_step)}`.
+        arrived: for each of `operations.spike_entries`, how many of the samples sent a spike from each place.
+        predictions: int array `(batch, decision_step)`; None if the output has no classes or no step was seen.
+        membranes: `{layer: array (batch, chosen neurons, decision_step)}` [1].
     """
 
     logits: tf.Tensor
@@ -33,16 +36,21 @@ class Outcome:
 
 
 class EventSimulation:
-    """Each layer once: when its inputs have fired, its potentials are complete."""
+    """Simulates each layer once, because its potentials are complete when its inputs have fired.
 
-    def __init__(self, nodes: list[Node], output: Node, functions: dict):
+    Args:
+        nodes, output: as `reader.read` gives.
+        functions: as `nodes.functions_of` gives.
+    """
+
+    def __init__(self, nodes: list[Node], output: Node, functions: dict[Node, Callable]):
         self.nodes = nodes
         self.output = output
         self.functions = functions
         self.simulate = tf.function(self._simulate, autograph=False)
 
-    def __call__(self, batch: np.ndarray, samples: int, record: dict, advanced: Callable) -> Outcome:
-        """Simulates a batch of which the first `samples` count; `advanced(n)` hears of samples that are done."""
+    def __call__(self, batch: np.ndarray, samples: int, record: Mapping, advanced: Callable) -> Outcome:
+        """Simulates a batch, of which the first `samples` count. Calls `advanced(n)` when n samples are done."""
         outcome = self.simulate(tf.constant(batch), tf.constant(samples))
         advanced(samples)
         return Outcome(*outcome)
@@ -60,14 +68,28 @@ class EventSimulation:
 
 
 class ClockSimulation:
-    """One global time step after the other.
+    """Simulates one global time step after the other.
 
-    `sent[population]` is what a population has sent so far: the level of each neuron that has fired, 0 of the others.
-    Summing these at every step gives the integral of Eq. 1 up to that step without rounding that grows with the steps.
-    Layers that nothing reaches at a step keep their potentials.
+    `sent[population]` is what a population has sent so far: the level of each neuron that has fired, and 0 for the
+    others. The potentials are computed anew from all of `sent` at every step. So they are the integral of Eq. 1 up to
+    that step, and their rounding does not grow with the steps. Layers that nothing reaches at a step keep their
+    potentials.
+
+    Args:
+        nodes, output: as `reader.read` gives.
+        functions: as `nodes.functions_of` gives, in `dtype`.
+        dtype: `"float32"` or `"float64"`.
+        phases: `{population: Phase}`, as `reader.schedule` gives [steps].
     """
 
-    def __init__(self, nodes: list[Node], output: Node, functions: dict, dtype: str, phases: dict):
+    def __init__(
+        self,
+        nodes: list[Node],
+        output: Node,
+        functions: dict[Node, Callable],
+        dtype: str,
+        phases: dict[TTFSPopulation, Phase],
+    ):
         self.nodes = nodes
         self.output = output
         self.dtype = dtype
@@ -77,13 +99,13 @@ class ClockSimulation:
         self.functions = functions
         self.thresholds = {population: tf.unstack(population.thresholds(dtype)) for population in phases}
         self.levels = {population: tf.unstack(population.levels(dtype)) for population in phases}
-        # Of each population and the output: the populations whose spikes reach it.
+        # For each population and the output: the populations whose spikes reach it.
         self.senders = {target: sources_of(target) for target in [*self.populations, output]}
         self.integrations: dict = {}  # Compiled functions, by the nodes whose potentials they compute.
         self.count_arrived = tf.function(self._count_arrived, autograph=False)
 
-    def __call__(self, batch: np.ndarray, samples: int, record: dict, advanced: Callable) -> Outcome:
-        """Simulates a batch of which the first `samples` count; `advanced(n)` hears of samples that are done."""
+    def __call__(self, batch: np.ndarray, samples: int, record: Mapping, advanced: Callable) -> Outcome:
+        """Simulates a batch, of which the first `samples` count. Calls `advanced(n)` when n samples are done."""
         targets = [*self.populations, self.output]
         shapes = {population: (len(batch), *population.shape) for population in self.populations}
         sent = {population: tf.zeros(shape, self.dtype) for population, shape in shapes.items()}
@@ -173,9 +195,11 @@ def _spikes_at_each_place(values, samples):
 
 
 @functools.partial(compiled, each_shape=True)
-def fire_one_step(potential, times, sent, threshold, level, step, silent):
-    """Fires one local step of a population: `(potential, times, sent)` after it."""
+def fire_one_step(
+    potential: Any, times: Any, sent: Any, threshold: Any, level: Any, step: Any, silent: Any
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Fires one local step of a population: `(potential, times, sent)` after the step."""
     fires = (potential >= threshold) & (potential > 0) & (times == silent)
-    # Refractory: the reset takes the potential below every threshold, and the neuron has its spike time.
+    # Refractory, because the reset takes the potential below every threshold, and the neuron has its spike time.
     potential = tf.where(fires, tf.zeros_like(potential), potential)
     return potential, tf.where(fires, step, times), tf.where(fires, level, sent)

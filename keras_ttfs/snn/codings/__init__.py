@@ -1,4 +1,7 @@
-"""Codings of ReLU activations as spikes, for conversion: one file each, one simulator (`CodedNetwork`) for all."""
+"""Codings of ReLU activations as spikes: one file each, one simulator (`CodedNetwork`) for all.
+
+`CodedNetwork.from_model(relu_model, RateCoding(), training_images).run(images)`. How to add one: `codings/coding.py`.
+"""
 
 from keras_ttfs.snn.codings.burst import BurstCoding
 from keras_ttfs.snn.codings.coding import Coding

@@ -6,13 +6,18 @@ from keras_ttfs.snn.codings.coding import Coding, soft_reset
 
 
 class BurstCoding(Coding):
-    """The threshold grows by a factor after each of consecutive spikes, else it goes back; a spike carries its threshold.
+    """Burst coding: the threshold grows by a factor with every spike in a row, and a spike carries its threshold.
 
-    An activation of 1 is 1 per step, several thresholds: what a neuron cannot send in single spikes it sends in bursts.
+    At a step without a spike the threshold goes back to its first value. The reset is soft: the potential loses what
+    the spike carries. An activation of 1 means a drive of 1 per step, several thresholds. What a neuron cannot send in
+    single spikes it sends in bursts.
 
     Args:
-        threshold: float in (0, 1]: of the first spike of a burst [1].
+        threshold: float in (0, 1]: of the first spike of a burst, in units of the scale [1].
         factor: float >= 1: growth within a burst [1].
+
+    Raises:
+        ValueError: "Expected threshold in (0, 1]. Received: ..." or "Expected factor >= 1. Received: ...".
 
     Differs from the paper: the input is an analog current, constant over time.
 
@@ -21,7 +26,7 @@ class BurstCoding(Coding):
 
     time_steps = 1125
 
-    def __init__(self, threshold=0.125, factor=2.0):
+    def __init__(self, threshold: float = 0.125, factor: float = 2.0):
         if not 0.0 < threshold <= 1.0:
             raise ValueError(f"Expected threshold in (0, 1]. Received: threshold={threshold!r}")
         if not factor >= 1.0:
@@ -29,10 +34,12 @@ class BurstCoding(Coding):
         self.threshold = float(threshold)
         self.factor = float(factor)
 
-    def state(self, potential):
+    def state(self, potential: tf.Tensor) -> tuple[tf.Tensor, ...]:
         return (tf.fill(tf.shape(potential), tf.constant(self.threshold, potential.dtype)),)
 
-    def fire(self, potential, state, scale, step):
+    def fire(
+        self, potential: tf.Tensor, state: tuple[tf.Tensor, ...], scale: tf.Tensor, step: tf.Tensor
+    ) -> tuple[tf.Tensor, tuple[tf.Tensor, ...], tf.Tensor, tf.Tensor]:
         (threshold,) = state
         potential, sent, fires = soft_reset(potential, scale * threshold)
         first = tf.constant(self.threshold, threshold.dtype)

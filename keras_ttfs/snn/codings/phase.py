@@ -7,12 +7,16 @@ from keras_ttfs.snn.codings.coding import Coding, soft_reset
 
 
 class PhaseCoding(Coding):
-    """A spike in phase k of a period carries `2**-(1 + k)`; the threshold is the same, and the reset is soft.
+    """Phase coding: a spike in phase k of a period carries `2**-(1 + k)` in units of the scale, k from 0.
 
-    A period sends an activation as a binary fraction, its most significant bit first.
+    The threshold in phase k is the same number, and the reset is soft: the potential loses what the spike carries. A
+    period sends an activation as a binary fraction, its most significant bit first.
 
     Args:
         period: int >= 1: phases of a period [steps].
+
+    Raises:
+        ValueError: "Expected period to be an integer >= 1 [steps]. Received: ...".
 
     Differs from the paper: the input is an analog current, an equal share at each phase, not a binary fraction.
 
@@ -21,11 +25,13 @@ class PhaseCoding(Coding):
 
     time_steps = 1500
 
-    def __init__(self, period=8):
+    def __init__(self, period: int = 8):
         self.period = checks.integer("period", period, unit="steps")
         self.current = 1.0 / period
 
-    def fire(self, potential, state, scale, step):
+    def fire(
+        self, potential: tf.Tensor, state: tuple[tf.Tensor, ...], scale: tf.Tensor, step: tf.Tensor
+    ) -> tuple[tf.Tensor, tuple[tf.Tensor, ...], tf.Tensor, tf.Tensor]:
         weight = tf.pow(tf.constant(0.5, scale.dtype), tf.cast(1 + step % self.period, scale.dtype))
         potential, sent, fires = soft_reset(potential, scale * weight)
         return potential, state, sent, tf.cast(fires, tf.int8)

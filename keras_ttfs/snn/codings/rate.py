@@ -6,18 +6,21 @@ from keras_ttfs.snn.codings.coding import Coding, soft_reset
 
 
 class RateCoding(Coding):
-    """A neuron fires where its potential reaches the threshold, which is then subtracted: the residue is kept.
+    """Rate coding: a neuron fires when its potential reaches the threshold, which is then subtracted (soft reset).
 
-    The number of spikes over the simulation is the activation, in steps of `scale / time_steps`.
+    The number of spikes over the simulation is the activation, in steps of `scale / time_steps`. The residual potential
+    is kept.
 
-    Differs from the paper: the input is an analog current, constant over time; the threshold is the 99.9th percentile of
-    the activations (as for all codings here), not the balanced one.
+    Differs from the paper: the input is an analog current, constant over time. The threshold is the 99.9th percentile
+    of the activations, as in all codings here, not the balanced one.
 
     Reference: Han, Srinivasan and Roy, "RMP-SNN", CVPR 2020.
     """
 
     time_steps = 512
 
-    def fire(self, potential, state, scale, step):
+    def fire(
+        self, potential: tf.Tensor, state: tuple[tf.Tensor, ...], scale: tf.Tensor, step: tf.Tensor
+    ) -> tuple[tf.Tensor, tuple[tf.Tensor, ...], tf.Tensor, tf.Tensor]:
         potential, sent, fires = soft_reset(potential, scale)
         return potential, state, sent, tf.cast(fires, tf.int8)
