@@ -1,6 +1,6 @@
 """Callbacks for `fit`: the schedule of the stochastic relaxation, and the history of the temporal kernels.
 
-`model.fit(x, y, callbacks=[RelaxationSchedule(target_epoch=50), TemporalKernelHistory(path="kernels.csv")])`
+`model.fit(x, y, callbacks=[RelaxationSchedule(target_epoch=50), TemporalKernelHistory()])`
 """
 
 from collections.abc import Iterable, Mapping
