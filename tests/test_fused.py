@@ -12,14 +12,6 @@ from tests import reference
 SHAPES = [(33, 5), (3, 7, 4), (2, 6, 5, 16), (5, 3, 2, 1), (2, 2, 3, 4, 3), (16, 3, 3000)]
 
 
-@pytest.fixture(params=["float32", "mixed_bfloat16"])
-def policy(request):
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(request.param)
-    yield request.param
-    keras.config.set_dtype_policy(before)
-
-
 def layers(shape, norm=None, **kwargs):
     """A batch normalisation with weights that clip some potentials and prune others, and an activation, both built."""
     rng = np.random.default_rng(0)
@@ -55,6 +47,7 @@ def sample(shape, dtype="float32"):
 @pytest.mark.parametrize("relaxation", [0.0, 1.0])
 @pytest.mark.parametrize("rounding", ["ceil", "nearest"])
 @pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"], indirect=True)
 def test_equals_the_two_layers(shape, rounding, relaxation, policy):
     half = policy == "mixed_bfloat16"
     x, upstream = sample(shape, "bfloat16" if half else "float32")

@@ -4,8 +4,6 @@ import ast
 import doctest
 import importlib
 import pathlib
-import subprocess
-import sys
 
 import keras
 import numpy
@@ -74,7 +72,8 @@ def test_docstring_examples(path):
     assert doctest.testmod(module, extraglobs={**extra, **vars(module)}).failed == 0
 
 
-def test_import_is_light_and_registers_every_class():
+@pytest.mark.slow
+def test_import_is_light_and_registers_every_class(in_fresh_process):
     script = (
         "import sys, keras, numpy, tensorflow\n"
         "before = set(sys.modules)\n"
@@ -86,7 +85,7 @@ def test_import_is_light_and_registers_every_class():
         "for name in ('Encode', 'Dense', 'Conv2D', 'Pooling2D', 'Output'):\n"
         "    assert keras.saving.get_registered_object(f'keras_ttfs>SpikeTime{name}')\n"
     )
-    subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
+    in_fresh_process(script)
 
 
 def test_everything_public_exists_and_is_documented():
