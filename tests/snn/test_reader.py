@@ -1,11 +1,15 @@
 """Keras models read as nodes: what waits for what, what is folded, what is refused."""
 
+import dataclasses
+import re
+
 import keras
 import numpy as np
 import pytest
 
+import keras_ttfs
 from keras_ttfs import TemporalKernelDecode, TTFSActivation, TTFSEncode
-from keras_ttfs.snn import SpikingNetwork
+from keras_ttfs.snn import SpikingNetwork, nodes, reader
 from tests.networks import vgg6_to_simulate
 
 L = keras.layers
@@ -70,3 +74,54 @@ REFUSED = [
 def test_models_without_a_spiking_network_are_refused_by_name(make, message):
     with pytest.raises(ValueError, match=f"(?s)Expected.*{message}|{message}"):
         SpikingNetwork.from_model(make())
+
+
+def unfolded():
+    """Two normalised synapses; the first of them feeds a sum as well, so that its normalisation stays on its own."""
+    rng = np.random.default_rng(0)
+
+    def norm(name, source):
+        values = [rng.uniform(0.5, 1.5, 3) for _ in range(4)]
+        return nodes.Synapse(name, (source,), (3,), norms=(nodes.Norm(*values, 1e-3),))
+
+    start = nodes.Input("", (), (3,))
+    layers = [L.Dense(3) for _ in range(2)]
+    one = nodes.Synapse("one", (start,), (3,), layers[0], (rng.normal(size=(3, 3)),), rng.normal(size=3))
+    one_norm = norm("one_norm", one)
+    both = nodes.Sum("both", (one, one_norm), (3,), L.Add())
+    two = nodes.Synapse("two", (both,), (3,), layers[1], (rng.normal(size=(3, 3)),))
+    two_norm = norm("two_norm", two)
+    last = norm("last", two_norm)
+    return [start, one, one_norm, both, two, two_norm, last], last
+
+
+def test_folding_leaves_the_given_nodes_untouched():
+    given, output = unfolded()
+    listed = list(given)
+    fields = [[getattr(node, field.name) for field in dataclasses.fields(node)] for node in given]
+    folded, last = reader.fold(given, output)
+    assert [node.name for node in folded] == ["", "one", "one_norm", "both", "two"]
+    assert last is folded[-1] and len(last.norms) == 2 and len(output.norms) == 1
+    assert all(a is b for a, b in zip(given, listed, strict=True))
+    for node, own in zip(given, fields):
+        assert all(getattr(node, field.name) is value for field, value in zip(dataclasses.fields(node), own))
+    x = np.random.default_rng(1).normal(size=(4, 3))
+    values = [
+        nodes.propagate(some, nodes.functions_of(some, "float64"), x, None)[end]
+        for some, end in ((given, output), (folded, last))
+    ]
+    np.testing.assert_allclose(*values, rtol=1e-12)
+
+
+def test_supported_layers_are_those_that_the_documentation_names():
+    described = re.search(r"model: (.*?)early_firing:", SpikingNetwork.from_model.__doc__, re.DOTALL).group(1)
+
+    def is_layer(name):
+        found = getattr(keras_ttfs, name, getattr(L, name, None))
+        return isinstance(found, type) and issubclass(found, L.Layer) and not issubclass(found, keras.Model)
+
+    documented = [name for name in re.findall(r"\w+", described) if is_layer(name)]
+    supported = reader.supported_layers("ttfs").removesuffix(", and a softmax at the output").split(", ")
+    assert sorted(documented) == sorted(supported)
+    for kind in reader.WEIGHTED + reader.NORMS + reader.SUMS + reader.ROUTES + reader.NOTHING_AT_INFERENCE:
+        assert kind.__name__ in supported
