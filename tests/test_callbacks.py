@@ -27,8 +27,8 @@ def test_relaxation_schedule():
             traced.append(len(traces))
             seen.append([float(encoder.relaxation) for encoder in model.encoders])
 
-    step = model.train_step
-    model.train_step = lambda data: (traces.append(1), step(data))[1]
+    train_step = model.train_step
+    model.train_step = lambda data: (traces.append(1), train_step(data))[1]
     model.fit(X, Y, epochs=5, verbose=0, batch_size=16, callbacks=[schedule, Watch()])
     np.testing.assert_allclose(seen, [[p, p] for p in (0.75, 0.5, 0.25, 0.0, 0.0)])
     assert traced[-1] == traced[0], "nothing is traced again after the first epoch"

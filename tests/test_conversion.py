@@ -73,6 +73,7 @@ def global_average_of_spikes():
     return keras.Model(inputs, L.Softmax()(L.Conv2D(5, 1)(L.GlobalAveragePooling2D(keepdims=True)(x))))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [plain, residual, concatenated, global_average_of_spikes])
 def test_converted_model_tends_to_the_relu_model_as_the_window_grows(make):
     source = random_weights(make())
@@ -90,12 +91,15 @@ def test_converted_model_tends_to_the_relu_model_as_the_window_grows(make):
     assert all((a == b).all() for a, b in zip(before, source.get_weights())), "the source stays as it is"
 
 
-@pytest.mark.parametrize("make", [plain, residual, concatenated])
+@pytest.mark.parametrize(
+    "make", [plain, *(pytest.param(make, marks=pytest.mark.slow) for make in (residual, concatenated))]
+)
 def test_converted_model_has_a_spiking_network_with_the_same_spikes(make):
     model = convert(random_weights(make()), time_window=16, data=X)
     assert check_equivalence(model, X[:20]).equivalent
 
 
+@pytest.mark.slow
 def test_layers_and_weights_of_the_converted_model(tmp_path):
     source = random_weights(residual())
     model = convert(source, time_window=20, rounding="nearest", z_max_0=1.5, lambda_tb=0.5, name="mine")
@@ -230,6 +234,7 @@ def test_wrong_arguments():
         convert(source, time_window=0)
 
 
+@pytest.mark.slow
 def test_names_that_several_layers_bear():
     def block(name, features):
         layers = [L.Conv2D(3, 3, padding="same", activation="relu", name="conv"), L.ReLU(name="input_activation")]

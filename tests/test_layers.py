@@ -125,6 +125,7 @@ def test_relaxation_extremes_and_inference():
         np.testing.assert_array_equal(never(z, training=True), quantised)
 
 
+@pytest.mark.slow
 def test_relaxation_draws_once_per_layer_and_batch():
     z = tf.random.uniform((8, 5), maxval=2.0)
     quantised, relaxed = TTFSActivation()(z).numpy(), z.numpy()
@@ -165,6 +166,7 @@ def test_ranks_and_unknown_batch(rank):
     np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_plain_keras_fit_learns_and_reports_spikes(jit_compile):
     keras.utils.set_random_seed(0)

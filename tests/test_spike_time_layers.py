@@ -148,11 +148,11 @@ def test_convolution_is_the_dense_layer_at_every_place():
         tape.watch((inputs, weights))
         whole = layer(inputs)
         flat = tf.concat([tf.reshape(inputs, [-1]), [NEVER]], axis=0)
-        neurons = []
+        crossings = []
         for sample, row, column in np.ndindex(2, 5, 4):
             patch = tf.gather(flat, bordered[sample, row : row + 3, column : column + 3].ravel())
-            neurons.append(spike_time_layers.first_crossing(tf.concat([patch, [1.0]], axis=0)[None], weights)[0])
-        expected = tf.reshape(tf.stack(neurons), whole.shape)
+            crossings.append(spike_time_layers.first_crossing(tf.concat([patch, [1.0]], axis=0)[None], weights)[0])
+        expected = tf.reshape(tf.stack(crossings), whole.shape)
     assert (whole.numpy() < NEVER).any() and (whole.numpy() >= NEVER).any()
     np.testing.assert_allclose(whole, expected, rtol=1e-9)
     ours = tape.gradient(whole, [inputs, layer.kernel.value], upstream)

@@ -107,6 +107,7 @@ def test_every_module_has_its_floor():
     assert {module_name(path) for path in MODULES} == RANK.keys()
 
 
+@pytest.mark.slow
 def test_readme_examples_run_one_after_the_other():
     text = (ROOT / "README.md").read_text()
     names = {}

@@ -11,6 +11,7 @@ from tests.networks import relu_model
 L = keras.layers
 
 
+@pytest.mark.slow
 def test_t2fsnn_reaches_its_relu_network_and_answers_sooner_with_early_firing(digits, relu_on_digits):
     model, (x, y) = relu_on_digits, digits
     converted = convert_t2fsnn(model, x[:200], time_window=40)

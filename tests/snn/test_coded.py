@@ -10,6 +10,7 @@ from tests.networks import relu_model
 L = keras.layers
 
 
+@pytest.mark.slow
 def test_samples_that_stop_fire_no_more(digits, relu_on_digits):
     model, (x, _) = relu_on_digits, digits
     network = CodedNetwork.from_model(model, codings.RateCoding(), x[:200])

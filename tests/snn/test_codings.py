@@ -98,7 +98,7 @@ class Both:
         return keras.Model(self.input, self.keras)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 4))])
 @pytest.mark.parametrize("name", CODINGS)
 def test_agrees_spike_for_spike_with_literal_neurons(name, seed):
     keras.config.set_dtype_policy("float64")
@@ -131,6 +131,7 @@ def test_agrees_spike_for_spike_with_literal_neurons(name, seed):
     assert result.predictions[0] == result.predictions_per_step[0, -1] == potentials.argmax()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["rate", "phase", "burst", "temporal switch"])
 def test_reaches_the_accuracy_of_its_relu_network(digits, relu_on_digits, name):
     model, (x, y) = relu_on_digits, digits
@@ -144,6 +145,7 @@ def test_reaches_the_accuracy_of_its_relu_network(digits, relu_on_digits, name):
     assert network.neurons == 64 + 1024 + 512 + 10
 
 
+@pytest.mark.slow
 def test_error_of_rates_falls_with_time(digits, relu_on_digits):
     model, (x, _) = relu_on_digits, digits
     network = CodedNetwork.from_model(model, codings.RateCoding(), x[:200])
