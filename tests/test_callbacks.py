@@ -36,6 +36,7 @@ def test_relaxation_schedule():
         RelaxationSchedule(0)
 
 
+@pytest.mark.slow
 def test_temporal_kernel_history(tmp_path):
     path = tmp_path / "kernels.csv"
     history = TemporalKernelHistory(X[:10], path=str(path))

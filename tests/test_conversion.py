@@ -134,6 +134,7 @@ def test_analog_input_is_injected():
     assert SpikingNetwork.from_model(model).input_encoders == ()
 
 
+@pytest.mark.slow
 def test_relu_twin_of_our_own_networks():
     relu = random_weights(applications.vgg6(width=0.25, activation="relu"))
     model, plain = convert(relu, data=X), convert(relu)

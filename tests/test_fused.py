@@ -167,6 +167,7 @@ def test_layers_between_break_the_bond():
     assert fused.origin_of(keras.layers.Dropout(0.5)(z, training=True)) is None
 
 
+@pytest.mark.slow
 def test_the_whole_step_compiled_by_xla_learns_the_same():
     """As on a GPU, where Keras compiles the step by default. One layer: a deeper one would pass on a last bit as a step."""
     x = np.random.default_rng(0).uniform(size=(24, 12)).astype("float32")

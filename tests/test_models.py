@@ -60,6 +60,7 @@ def test_gradients_of_the_two_terms():
     np.testing.assert_allclose(norm.beta, beta + 2.0 * np.array(dbeta), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_mixed_float16_updates_as_float32():
     updates = {}
     for policy in ("float32", "mixed_float16"):
@@ -96,6 +97,7 @@ def test_evaluate_counts_every_spike():
     assert again["spikes"] == logs["spikes"], "counts start anew"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"], indirect=True)
 def test_half_precision_counts_every_spike(policy):
     model = vgg6_to_train()
@@ -236,6 +238,7 @@ def test_an_exported_model_predicts_the_same_without_this_library(tmp_path, in_f
     np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), model(X, training=False))
 
 
+@pytest.mark.slow
 def test_a_model_in_pure_half_precision_trains():
     keras.config.set_dtype_policy("bfloat16")
     model = vgg6_to_train()

@@ -39,6 +39,7 @@ def test_samples_whose_spikes_have_not_reached_the_output_do_not_stop(stop_after
     assert (dim.stopped_at == 50).all() and dim.hidden_spikes == 0
 
 
+@pytest.mark.slow
 def test_scales_are_the_largest_percentile_of_any_neuron(digits, relu_on_digits):
     model, (x, _) = relu_on_digits, digits
     nodes, _ = reader.read(model, "relu")

@@ -156,6 +156,7 @@ def test_error_of_rates_falls_with_time(digits, relu_on_digits):
     assert errors[1] < errors[0] / 4
 
 
+@pytest.mark.slow
 def test_temporal_switch_fires_two_spikes_or_none(digits, relu_on_digits):
     model, (x, _) = relu_on_digits, digits
     network = CodedNetwork.from_model(model, codings.TemporalSwitchCoding(), x[:200])

@@ -58,6 +58,7 @@ def test_network_trained_on_digits_fires_the_same_spikes(make, digits):
     assert result.hidden_spikes == pytest.approx(logs["spikes"], rel=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"rounding": "nearest"}, {"input_coding": "analog"}, {"time_window": 300}])
 def test_options_of_the_layers_reach_the_network(options):
     report = check_equivalence(vgg6_to_simulate(**options), IMAGES[:5], batch_size=5)
@@ -65,6 +66,7 @@ def test_options_of_the_layers_reach_the_network(options):
     assert report.samples == 5
 
 
+@pytest.mark.slow
 def test_half_precision_model_is_compared_in_float32():
     keras.config.set_dtype_policy("mixed_bfloat16")
     model = vgg6_to_simulate()
@@ -91,6 +93,7 @@ def test_sequential_nested_and_shared_layers():
     assert max(report.logit_difference.values()) == 0
 
 
+@pytest.mark.slow
 def test_check_finds_what_differs():
     model = vgg6_to_simulate()
     network = SpikingNetwork.from_model(model)

@@ -8,7 +8,7 @@ import pytest
 
 from keras_ttfs import TTFSActivation
 from keras_ttfs.snn import CodedNetwork, SpikingNetwork, coded, codings, nodes, reader
-from tests.networks import IMAGES, vgg6_to_simulate
+from tests.networks import IMAGES, relu_model, vgg6_to_simulate
 
 L = keras.layers
 
@@ -181,8 +181,8 @@ def test_propagation_is_a_loop_over_the_nodes():
 
 
 def test_propagation_from_populations_whose_potentials_are_not_wanted():
-    found, output = reader.read(relu_network(), "relu")
-    last = nodes.populations_of(found)[-1]
+    found, output = reader.read(relu_model(), "relu")
+    (last,) = nodes.populations_of(found)
     potentials = []
 
     def level(population, potential):
