@@ -109,6 +109,7 @@ def test_half_precision_counts_every_spike(policy):
     assert logs["spikes"] == pytest.approx(sum(count(model, x)[1:]), rel=1e-12)
 
 
+@pytest.mark.slow
 def test_training_logs_have_no_spikes_but_validation_does():
     model = vgg6_to_train()
     model.compile("adam", LOSS)
@@ -139,6 +140,7 @@ class Subclassed(TTFSModel):
         return {**super().get_config(), "units": self.units}
 
 
+@pytest.mark.slow
 def test_subclassed_model_after_functional_ones(tmp_path):
     vgg6_to_train()
     model = Subclassed(lambda_tr=0.25, lambda_tb=0.5)
