@@ -182,7 +182,7 @@ class Simulator:
         self.populations = []
         self.analog_window = analog_window
 
-    def neurons(self, current, tau, t_d, window, rounding):
+    def populate(self, current, tau, t_d, window, rounding):
         """A population that integrates `current`; returns its spikes."""
         population = Population(tau, t_d, window, rounding)
         population.current = current

@@ -74,19 +74,19 @@ class Switch(Rate):
 
 
 def run(populations, output, coding, steps):
-    """`(spikes, potentials, output potentials)`; `coding()` makes a population's neurons.
+    """`(spikes, potentials, output potentials)`; `coding()` makes the state of a population.
 
     The first two are `(steps, neurons)` of each population, potentials after firing, in units of the layer's scale.
     """
-    sent, neurons = {}, {}
+    sent, states = {}, {}
     for population in populations:
         count = len(population.current.weights)
-        neurons[population] = coding()
-        neurons[population].begin(count)
+        states[population] = coding()
+        states[population].begin(count)
         sent[population] = np.zeros(count), np.zeros(count)  # now, and in all
-        if neurons[population].share is None:
-            neurons[population].u += population.current.constant / population.scale
-    share = neurons[populations[0]].share
+        if states[population].share is None:
+            states[population].u += population.current.constant / population.scale
+    share = states[populations[0]].share
     potential = output.constant.copy() if share is None else np.zeros(len(output.weights))
 
     def heard(wire):
@@ -109,7 +109,7 @@ def run(populations, output, coding, steps):
         for population in populations:
             sent[population][0][:] = 0.0
         for population, record, potentials_now in zip(populations, spikes, (p[now] for p in potentials)):
-            own, window = neurons[population], neurons[population].window
+            own, window = states[population], states[population].window
             local = now if window is None else now - population.depth * window
             for neuron in range(len(own.u)):
                 own.u[neuron] += arrived(population.current, neuron) / population.scale

@@ -9,6 +9,7 @@ from keras_ttfs import (
     TTFSActivation,
     TTFSModel,
     applications,
+    conversion,
     convert,
     convert_t2fsnn,
     quantization_report,
@@ -72,6 +73,7 @@ def global_average_of_spikes():
     return keras.Model(inputs, L.Softmax()(L.Conv2D(5, 1)(L.GlobalAveragePooling2D(keepdims=True)(x))))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [plain, residual, concatenated, global_average_of_spikes])
 def test_converted_model_tends_to_the_relu_model_as_the_window_grows(make):
     source = random_weights(make())
@@ -89,12 +91,15 @@ def test_converted_model_tends_to_the_relu_model_as_the_window_grows(make):
     assert all((a == b).all() for a, b in zip(before, source.get_weights())), "the source stays as it is"
 
 
-@pytest.mark.parametrize("make", [plain, residual, concatenated])
+@pytest.mark.parametrize(
+    "make", [plain, *(pytest.param(make, marks=pytest.mark.slow) for make in (residual, concatenated))]
+)
 def test_converted_model_has_a_spiking_network_with_the_same_spikes(make):
     model = convert(random_weights(make()), time_window=16, data=X)
     assert check_equivalence(model, X[:20]).equivalent
 
 
+@pytest.mark.slow
 def test_layers_and_weights_of_the_converted_model(tmp_path):
     source = random_weights(residual())
     model = convert(source, time_window=20, rounding="nearest", z_max_0=1.5, lambda_tb=0.5, name="mine")
@@ -129,6 +134,7 @@ def test_analog_input_is_injected():
     assert SpikingNetwork.from_model(model).input_encoders == ()
 
 
+@pytest.mark.slow
 def test_relu_twin_of_our_own_networks():
     relu = random_weights(applications.vgg6(width=0.25, activation="relu"))
     model, plain = convert(relu, data=X), convert(relu)
@@ -158,16 +164,20 @@ def test_report_counts_the_regions_of_a_known_layer():
     assert row.precision_error == pytest.approx(np.where(inside, active - levels, 0).mean(), rel=1e-6)
 
 
-@pytest.mark.parametrize("rounding", ["ceil", "nearest"])
-def test_calibration_helps_on_digits(rounding):
-    from sklearn import datasets
-
-    bunch = datasets.load_digits()
-    x, y = (bunch.images / 16.0).astype("float32")[..., None], bunch.target
+@pytest.fixture(scope="module")
+def relu_vgg6(digits):
+    x, y = digits
     keras.utils.set_random_seed(0)
     relu = applications.vgg6(width=0.5, activation="relu", bn_momentum=0.9)
     relu.compile(keras.optimizers.Adam(0.01), keras.losses.SparseCategoricalCrossentropy(True), metrics=["accuracy"])
     relu.fit(x[:1400], y[:1400], epochs=6, batch_size=50, verbose=0)
+    return relu
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rounding", ["ceil", "nearest"])
+def test_calibration_helps_on_digits(rounding, digits, relu_vgg6):
+    (x, y), relu = digits, relu_vgg6
 
     def accuracy(model):
         return (model.predict(x[1400:], verbose=0).argmax(-1) == y[1400:]).mean()
@@ -225,6 +235,7 @@ def test_wrong_arguments():
         convert(source, time_window=0)
 
 
+@pytest.mark.slow
 def test_names_that_several_layers_bear():
     def block(name, features):
         layers = [L.Conv2D(3, 3, padding="same", activation="relu", name="conv"), L.ReLU(name="input_activation")]
@@ -249,3 +260,17 @@ def test_batch_normalisation_without_scale_or_shift(kind, without):
     source = keras.Sequential([keras.Input((8, 8, 1)), L.Conv2D(4, 3), norm, L.ReLU(), L.Flatten(), L.Dense(3)])
     model = convert(source, time_window=2000, tau_0=200.0, data=X)
     np.testing.assert_allclose(model.predict(X, verbose=0), source.predict(X, verbose=0), atol=0.02)
+
+
+def test_activations_are_sampled_from_every_channel():
+    # Of many channels one is silent: a sample that met it alone would be empty.
+    model = keras.Sequential(
+        [keras.Input((16, 16, 1)), L.Conv2D(32, 1, activation="relu", use_bias=False), L.Flatten(), L.Dense(2)]
+    )
+    kernel = np.ones((1, 1, 1, 32))
+    kernel[..., 0] = 0.0
+    model.layers[0].set_weights([kernel])
+    x = np.random.default_rng(0).uniform(0.1, 1.0, (500, 16, 16, 1))
+    ttfs = convert(model, data=x[:2])
+    found = conversion.sampled_activations(ttfs, x, 100)[f"{model.layers[0].name}_activation"]
+    assert len(found) == pytest.approx(31 / 32 * conversion.SAMPLED_ACTIVATIONS, rel=0.01)

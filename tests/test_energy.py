@@ -1,31 +1,12 @@
+"""Energy estimates: every cell of Table 2, and reports of small networks."""
+
+import keras
+import numpy as np
 import pytest
 
-from keras_ttfs import energy, spike_rate, spikes_per_neuron
-
-# Table 2: spikes [10^6] as printed, time steps, TrueNorth, SpiNNaker, spike rate [%], spikes per neuron [%].
-CIFAR10 = [
-    ("2.612", 512, "6.01", "9.01", "1.82", "930.91"),
-    ("35.196", 1500, "75", "118", "8.36", "12544"),
-    ("6.920", 1125, "16", "24", "2.19", "2466"),
-    ("0.193", 512, "1.00", "1.00", "0.13", "68.86"),
-    ("0.069", 680, "0.94", "0.71", "0.04", "24.59"),
-    ("0.067", 544, "0.78", "0.60", "0.04", "23.88"),
-    ("0.049", 544, "0.74", "0.54", "0.03", "17.46"),
-]
-CIFAR100 = [
-    ("2.048", 512, "5.42", "8.07", "1.43", "729.77"),
-    ("258", 8950, "619", "979", "10.29", "92095"),
-    ("25", 3100, "63", "97", "2.88", "8936"),
-    ("0.170", 512, "1.00", "1.00", "0.12", "60.57"),
-    ("0.084", 680, "0.99", "0.79", "0.04", "29.94"),
-    ("0.078", 544, "0.82", "0.68", "0.05", "27.80"),
-]
-NEURONS = {energy.TSC_CIFAR10: 280586, energy.TSC_CIFAR100: 280676}
-ROWS = [(row, energy.TSC_CIFAR10) for row in CIFAR10] + [(row, energy.TSC_CIFAR100) for row in CIFAR100]
-
-
-def half_unit(printed):
-    return 0.5 * 10.0 ** -len(printed.partition(".")[2])
+from keras_ttfs import TTFSActivation, energy
+from keras_ttfs.snn import SpikingNetwork
+from tests.table_2 import ROWS, half_unit
 
 
 @pytest.mark.parametrize("platform", ["truenorth", "spinnaker"])
@@ -46,24 +27,8 @@ def test_unknown_platform():
         energy.normalized_energy(1.0, 1, "loihi")
 
 
-@pytest.mark.parametrize(("row", "reference"), ROWS)
-def test_every_spike_rate_and_spikes_per_neuron_of_table_2(row, reference):
-    spikes, time_steps, _, _, *printed = row
-    total, neurons = float(spikes) * 1e6, NEURONS[reference]
-    ours = spike_rate(total, neurons, time_steps), spikes_per_neuron(total, neurons)
-    for value, cell in zip(ours, printed):
-        slack = half_unit(cell) + 100 * value * half_unit(spikes) / float(spikes)
-        assert abs(100 * value - float(cell)) <= slack * (1 + 1e-9)
-
-
 @pytest.fixture(scope="module")
 def simulated():
-    import keras
-    import numpy as np
-
-    from keras_ttfs import TTFSActivation
-    from keras_ttfs.snn import SpikingNetwork
-
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
         [
@@ -104,12 +69,6 @@ def test_report_of_a_known_network(simulated):
 
 
 def test_an_analog_input_multiplies():
-    import keras
-    import numpy as np
-
-    from keras_ttfs import TTFSActivation
-    from keras_ttfs.snn import SpikingNetwork
-
     dense = keras.layers.Dense
     network = SpikingNetwork.from_model(keras.Sequential([keras.Input((20,)), dense(10), TTFSActivation(8), dense(4)]))
     result = network.run(np.random.default_rng(0).uniform(size=(16, 20)))
@@ -120,12 +79,6 @@ def test_an_analog_input_multiplies():
 
 
 def test_skipping_zeros_never_costs_more():
-    import keras
-    import numpy as np
-
-    from keras_ttfs import TTFSActivation
-    from keras_ttfs.snn import SpikingNetwork
-
     layers = keras.layers
     network = SpikingNetwork.from_model(
         keras.Sequential([keras.Input((8, 8, 4)), TTFSActivation(), layers.SeparableConv2D(32, 3), layers.Flatten(),

@@ -9,15 +9,8 @@ from keras_ttfs import TKBatchNorm, TTFSActivation, TTFSModel, fused
 from tests import reference
 
 # Row counts with and without a remainder of the partial sums, one channel, and more channels than ROW_LENGTH.
-SHAPES = [(33, 5), (3, 7, 4), (2, 6, 5, 16), (5, 3, 2, 1), (2, 2, 3, 4, 3), (16, 3, 3000)]
-
-
-@pytest.fixture(params=["float32", "mixed_bfloat16"])
-def policy(request):
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(request.param)
-    yield request.param
-    keras.config.set_dtype_policy(before)
+MORE_SHAPES = [(2, 6, 5, 16), (5, 3, 2, 1), (2, 2, 3, 4, 3), (16, 3, 3000)]
+SHAPES = [(33, 5), (3, 7, 4), *(pytest.param(shape, marks=pytest.mark.slow) for shape in MORE_SHAPES)]
 
 
 def layers(shape, norm=None, **kwargs):
@@ -36,7 +29,7 @@ def trained(norm, activation, x, upstream, separate):
     """`(z_hat, gradients of x and of all weights)` of a training step, with or without a tensor of z between the two."""
 
     @tf.function
-    def step(x, upstream):
+    def train(x, upstream):
         with tf.GradientTape() as tape:
             tape.watch(x)
             z = norm(x, training=True)
@@ -44,7 +37,7 @@ def trained(norm, activation, x, upstream, separate):
         weights = [weight.value for weight in norm.trainable_variables + activation.trainable_variables]
         return z_hat, tape.gradient(z_hat, [x, *weights], upstream)
 
-    return step(x, upstream)
+    return train(x, upstream)
 
 
 def sample(shape, dtype="float32"):
@@ -55,6 +48,7 @@ def sample(shape, dtype="float32"):
 @pytest.mark.parametrize("relaxation", [0.0, 1.0])
 @pytest.mark.parametrize("rounding", ["ceil", "nearest"])
 @pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"], indirect=True)
 def test_equals_the_two_layers(shape, rounding, relaxation, policy):
     half = policy == "mixed_bfloat16"
     x, upstream = sample(shape, "bfloat16" if half else "float32")
@@ -173,6 +167,7 @@ def test_layers_between_break_the_bond():
     assert fused.origin_of(keras.layers.Dropout(0.5)(z, training=True)) is None
 
 
+@pytest.mark.slow
 def test_the_whole_step_compiled_by_xla_learns_the_same():
     """As on a GPU, where Keras compiles the step by default. One layer: a deeper one would pass on a last bit as a step."""
     x = np.random.default_rng(0).uniform(size=(24, 12)).astype("float32")

@@ -1,3 +1,5 @@
+"""The layers of TTFS coding: values, gradients, weights, options and errors."""
+
 import inspect
 
 import keras
@@ -5,19 +7,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_ttfs import TemporalKernelDecode, TKBatchNorm, TTFSActivation, TTFSEncode, temporal_kernel
+from keras_ttfs import TemporalKernelDecode, TKBatchNorm, TTFSActivation, TTFSEncode
 from tests import reference
 from tests.registry import LAYERS, sample
 
 EDGES = np.concatenate([[-np.inf, -1, 0, 1e-30, np.inf], np.exp(-np.arange(-3, 36) / 10), np.linspace(-0.5, 1.5, 300)])
-
-
-@pytest.fixture
-def policy(request):
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(request.param)
-    yield request.param
-    keras.config.set_dtype_policy(before)
 
 
 def pair(time_window=32, **kwargs):
@@ -131,6 +125,7 @@ def test_relaxation_extremes_and_inference():
         np.testing.assert_array_equal(never(z, training=True), quantised)
 
 
+@pytest.mark.slow
 def test_relaxation_draws_once_per_layer_and_batch():
     z = tf.random.uniform((8, 5), maxval=2.0)
     quantised, relaxed = TTFSActivation()(z).numpy(), z.numpy()
@@ -171,6 +166,7 @@ def test_ranks_and_unknown_batch(rank):
     np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_plain_keras_fit_learns_and_reports_spikes(jit_compile):
     keras.utils.set_random_seed(0)
@@ -258,14 +254,6 @@ def test_pruning_probability_of_a_layer():
     bare = TKBatchNorm(center=False, scale=False)
     bare.build((None, 2))
     np.testing.assert_allclose(bare.pruning_probability(0.04), reference.pruning_probability(1, 0, 0.04), rtol=1e-6)
-
-
-def test_thresholds_are_what_the_encoder_compares_with():
-    for rounding in ("ceil", "nearest"):
-        thresholds = temporal_kernel.thresholds(10.0, 1.0, 32, rounding=rounding).numpy()
-        at, below = thresholds, np.nextafter(thresholds, np.float32(0))
-        np.testing.assert_array_equal(temporal_kernel.encode(at, 10.0, 1.0, 32, rounding=rounding), np.arange(32))
-        np.testing.assert_array_equal(temporal_kernel.encode(below, 10.0, 1.0, 32, rounding=rounding), np.arange(1, 33))
 
 
 @pytest.mark.parametrize("policy", ["bfloat16", "float16"])

@@ -44,7 +44,7 @@ class Both:
         if pair:
             self.keras = TemporalKernelDecode(window)(self.keras)
         tau, t_d = float(np.array(encoder.tau)), float(np.array(encoder.t_d))
-        self.literal = self.simulator.neurons(self.current(), tau, t_d, window, rounding)
+        self.literal = self.simulator.populate(self.current(), tau, t_d, window, rounding)
 
     def current(self):
         return self.literal.current() if isinstance(self.literal, literal.Spikes) else self.literal
@@ -146,13 +146,7 @@ def build(seed, analog, blocks):
 BLOCKS = ("conv", "depthwise", "separable", "residual", "concat")
 
 
-@pytest.fixture(autouse=True)
-def float64():
-    yield
-    keras.config.set_dtype_policy("float32")
-    keras.backend.clear_session(free_memory=False)
-
-
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(st.integers(0, 2**31), st.booleans(), st.lists(st.sampled_from(BLOCKS), min_size=1, max_size=3))
 def test_agrees_spike_for_spike_with_a_literal_simulation(seed, analog, blocks):

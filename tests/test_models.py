@@ -1,6 +1,6 @@
+"""TTFSModel: Eq. 9 and its gradients, counts of spikes, saving, subclasses."""
+
 import json
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -8,10 +8,9 @@ import pytest
 import tensorflow as tf
 
 import keras_ttfs
-from experiments.files import write_csv
-from keras_ttfs import RelaxationSchedule, TemporalKernelHistory, TKBatchNorm, TTFSActivation, TTFSEncode, TTFSModel
-from keras_ttfs.applications import vgg6, vgg16
+from keras_ttfs import TKBatchNorm, TTFSActivation, TTFSEncode, TTFSModel
 from tests import reference
+from tests.networks import vgg6_to_train
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 RNG = np.random.default_rng(0)
@@ -19,14 +18,9 @@ X = RNG.uniform(size=(48, 8, 8, 1)).astype("float32")
 Y = RNG.integers(0, 10, 48).astype("int32")
 
 
-def small(**kwargs):
-    keras.utils.set_random_seed(0)
-    return vgg6(width=0.125, seed=0, gamma_0=0.5, **kwargs)
-
-
 def test_loss_is_the_hand_computed_sum_of_eq_9():
     lambda_tr, lambda_tb, l2 = 0.3, 0.02, 1e-3
-    model = small(lambda_tr=lambda_tr, lambda_tb=lambda_tb, l2=l2)
+    model = vgg6_to_train(lambda_tr=lambda_tr, lambda_tb=lambda_tb, l2=l2)
     model.compile(keras.optimizers.SGD(0.0), LOSS)
     for i, encoder in enumerate(model.encoders):
         encoder.tau.assign(10.0 + i)
@@ -49,7 +43,7 @@ def test_loss_is_the_hand_computed_sum_of_eq_9():
 
 
 def test_gradients_of_the_two_terms():
-    model = small(lambda_tr=0.5, lambda_tb=2.0)
+    model = vgg6_to_train(lambda_tr=0.5, lambda_tb=2.0)
     model.compile(keras.optimizers.SGD(1.0), lambda y, logits: 0.0 * tf.reduce_sum(logits, axis=-1))
     encoder, norm = model.encoders[2], model.get_layer("conv1_2_norm")
     encoder.tau.assign(11.0)
@@ -66,19 +60,17 @@ def test_gradients_of_the_two_terms():
     np.testing.assert_allclose(norm.beta, beta + 2.0 * np.array(dbeta), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_mixed_float16_updates_as_float32():
     updates = {}
     for policy in ("float32", "mixed_float16"):
         keras.config.set_dtype_policy(policy)
-        try:
-            model = small(lambda_tr=0.1)
-            model.compile(keras.optimizers.SGD(0.1), LOSS)
-            model.encoders[0].tau.assign(10.5)
-            before = [np.array(weight) for weight in model.trainable_weights]
-            model.train_on_batch(X, Y)
-            updates[policy] = [np.array(w) - b for w, b in zip(model.trainable_weights, before)]
-        finally:
-            keras.config.set_dtype_policy("float32")
+        model = vgg6_to_train(lambda_tr=0.1)
+        model.compile(keras.optimizers.SGD(0.1), LOSS)
+        model.encoders[0].tau.assign(10.5)
+        before = [np.array(weight) for weight in model.trainable_weights]
+        model.train_on_batch(X, Y)
+        updates[policy] = [np.array(w) - b for w, b in zip(model.trainable_weights, before)]
     size = [np.sqrt(sum(np.sum(np.float64(update) ** 2) for update in updates[policy])) for policy in updates]
     assert size[1] == pytest.approx(size[0], rel=0.05)
 
@@ -90,7 +82,7 @@ def count(model, x):
 
 
 def test_evaluate_counts_every_spike():
-    model = small()
+    model = vgg6_to_train()
     model.compile("adam", LOSS, metrics=["accuracy"])
     model.fit(X, Y, epochs=2, batch_size=16, verbose=0)
     logs = model.evaluate(X, Y, batch_size=20, verbose=0, return_dict=True)
@@ -105,23 +97,21 @@ def test_evaluate_counts_every_spike():
     assert again["spikes"] == logs["spikes"], "counts start anew"
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"], indirect=True)
 def test_half_precision_counts_every_spike(policy):
-    keras.config.set_dtype_policy(policy)
-    try:
-        model = small()
-        model.compile("adam", LOSS)
-        # More samples than bfloat16 holds as integers, more spikes than float16 does.
-        x = np.tile(X, (100, *[1] * (X.ndim - 1)))
-        logs = model.evaluate(x, np.tile(Y, 100), batch_size=500, verbose=0, return_dict=True)
-        assert logs["input_spikes"] == pytest.approx(count(model, x)[0], rel=1e-12)
-        assert logs["spikes"] == pytest.approx(sum(count(model, x)[1:]), rel=1e-12)
-    finally:
-        keras.config.set_dtype_policy("float32")
+    model = vgg6_to_train()
+    model.compile("adam", LOSS)
+    # More samples than bfloat16 holds as integers, more spikes than float16 does.
+    x = np.tile(X, (100, *[1] * (X.ndim - 1)))
+    logs = model.evaluate(x, np.tile(Y, 100), batch_size=500, verbose=0, return_dict=True)
+    assert logs["input_spikes"] == pytest.approx(count(model, x)[0], rel=1e-12)
+    assert logs["spikes"] == pytest.approx(sum(count(model, x)[1:]), rel=1e-12)
 
 
+@pytest.mark.slow
 def test_training_logs_have_no_spikes_but_validation_does():
-    model = small()
+    model = vgg6_to_train()
     model.compile("adam", LOSS)
     history = model.fit(X, Y, epochs=1, validation_data=(X, Y), verbose=0).history
     assert set(history) == {"loss", "reg_tr", "p_tb"} | {
@@ -150,8 +140,9 @@ class Subclassed(TTFSModel):
         return {**super().get_config(), "units": self.units}
 
 
+@pytest.mark.slow
 def test_subclassed_model_after_functional_ones(tmp_path):
-    small()
+    vgg6_to_train()
     model = Subclassed(lambda_tr=0.25, lambda_tb=0.5)
     model.compile("adam", LOSS)
     logs = model.fit(X, Y, epochs=1, verbose=0, validation_data=(X, Y)).history
@@ -178,8 +169,9 @@ def test_pairs_are_found_through_layers_without_weights():
     assert [(norm.name, encoder.name) for norm, encoder in model.batch_norm_pairs()] == [("norm", "act")]
 
 
-def test_fresh_process_loads_what_was_saved(tmp_path):
-    model = small(lambda_tr=0.125, lambda_tb=0.25, z_max_0=2.0)
+@pytest.mark.slow
+def test_fresh_process_loads_what_was_saved(tmp_path, in_fresh_process):
+    model = vgg6_to_train(lambda_tr=0.125, lambda_tb=0.25, z_max_0=2.0)
     model.compile(keras.optimizers.Adam(0.01), LOSS, metrics=["accuracy"])
     model.fit(X, Y, epochs=3, batch_size=16, verbose=0)
     path = tmp_path / "model.keras"
@@ -198,10 +190,7 @@ def test_fresh_process_loads_what_was_saved(tmp_path):
         "       'next': model.train_on_batch(x, y, return_dict=True)['loss'] * 1.0}\n"
         "print('JSON' + json.dumps(out))\n"
     )
-    arguments = [sys.executable, "-c", script, path, tmp_path / "x.npy", tmp_path / "y.npy"]
-    done = subprocess.run([str(a) for a in arguments], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    there = json.loads(done.stdout.split("JSON")[1])
+    there = json.loads(in_fresh_process(script, path, tmp_path / "x.npy", tmp_path / "y.npy").split("JSON")[1])
     assert there["lambdas"] == [0.125, 0.25]
     assert there["tau"] == [float(encoder.tau) for encoder in model.encoders]
     assert there["t_d"] == [float(encoder.t_d) for encoder in model.encoders]
@@ -221,88 +210,6 @@ def test_bad_lambdas(name):
             TTFSModel(x, x, **{name: value})
 
 
-def test_vgg16_is_the_papers():
-    model = vgg16()
-    assert model.neurons == 280_586
-    assert len(model.encoders) == 16
-    assert len(model.batch_norm_pairs()) == 15
-    assert vgg16(width=0.25).neurons == 72_458
-    twin = vgg16(activation="relu")
-    kernels = {"tau", "t_d"}
-    shapes = [(w.path.split("/", 1)[-1], w.shape) for w in model.trainable_weights if w.name not in kernels]
-    assert shapes == [(w.path.split("/", 1)[-1], w.shape) for w in twin.trainable_weights]
-    assert twin.encoders == []
-    assert len(vgg16(input_coding="analog").encoders) == 15
-
-
-@pytest.mark.parametrize(
-    ("kwargs", "message"),
-    [
-        ({"input_shape": (16, 16, 3)}, "Expected input_shape .* at least 32x32. Received: .*16"),
-        ({"classes": 1}, "Expected classes to be an integer >= 2. Received: classes=1"),
-        ({"width": 0}, "Expected width .* Received: width=0"),
-        ({"input_coding": "rate"}, "Expected input_coding to be one of .* Received: input_coding='rate'"),
-        ({"activation": "gelu"}, "Expected activation to be one of .* Received: activation='gelu'"),
-        ({"dropout": 2}, r"Expected dropout in \[0, 1\]. Received: dropout=2"),
-        ({"l2": -1}, "Expected l2 >= 0. Received: l2=-1"),
-    ],
-)
-def test_bad_vgg_arguments(kwargs, message):
-    with pytest.raises(ValueError, match=message):
-        vgg16(**kwargs)
-
-
-def test_relaxation_schedule():
-    schedule = RelaxationSchedule(target_epoch=4)
-    assert [schedule.probability(epoch) for epoch in range(6)] == [0.75, 0.5, 0.25, 0.0, 0.0, 0.0]
-    inner = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(4), TTFSActivation()])
-    inputs = keras.Input((8, 8, 1))
-    model = TTFSModel(inputs, keras.layers.Dense(10)(inner(TTFSActivation()(inputs))))
-    model.compile("adam", LOSS)
-    traces, seen, traced = [], [], []
-
-    class Watch(keras.callbacks.Callback):
-        def on_epoch_end(self, epoch, logs=None):
-            traced.append(len(traces))
-            seen.append([float(encoder.relaxation) for encoder in model.encoders])
-
-    step = model.train_step
-    model.train_step = lambda data: (traces.append(1), step(data))[1]
-    model.fit(X, Y, epochs=5, verbose=0, batch_size=16, callbacks=[schedule, Watch()])
-    np.testing.assert_allclose(seen, [[p, p] for p in (0.75, 0.5, 0.25, 0.0, 0.0)])
-    assert traced[-1] == traced[0], "nothing is traced again after the first epoch"
-    with pytest.raises(ValueError, match="Expected target_epoch to be an integer >= 1 .* Received: target_epoch=0"):
-        RelaxationSchedule(0)
-
-
-def test_temporal_kernel_history(tmp_path):
-    history = TemporalKernelHistory(X[:10])
-    model = small()
-    model.compile("adam", LOSS)
-    model.fit(X, Y, epochs=3, verbose=0, callbacks=[history])
-    arrays = history.arrays()
-    assert arrays["tau"].shape == (3, 6)
-    assert list(arrays["layer"]) == [encoder.name for encoder in model.encoders]
-    np.testing.assert_array_equal(arrays["tau"][-1], [float(encoder.tau) for encoder in model.encoders])
-    np.testing.assert_array_equal(arrays["z_min"][-1], [float(encoder.z_min) for encoder in model.encoders])
-    assert np.all(np.isnan(arrays["gamma_mean"][:, 0])), "no batch normalisation before the input's encoder"
-    gamma = np.array(model.get_layer("dense1_norm").gamma)
-    assert arrays["gamma_max"][-1, -1] == gamma.max()
-    z = np.array(keras.Model(model.inputs, model.encoders[3].input)(X[:10]), "float64")
-    tau, t_d = float(model.encoders[3].tau), float(model.encoders[3].t_d)
-    z_min, z_max = np.exp(-(31 - t_d) / tau), np.exp(t_d / tau)
-    np.testing.assert_allclose(arrays["minimum_error"][-1, 3], np.mean(np.maximum(z_min - z, 0)), rtol=1e-5)
-    np.testing.assert_allclose(arrays["maximum_error"][-1, 3], np.mean(np.maximum(z - z_max, 0)), rtol=1e-5, atol=1e-7)
-    z_hat = reference.level(reference.spike_time(z, tau, t_d, 32), tau, t_d, 32)
-    precision = np.where((z >= z_min) & (z <= z_max), z - z_hat, 0).mean()
-    np.testing.assert_allclose(arrays["precision_error"][-1, 3], precision, rtol=1e-4)
-    path = tmp_path / "kernels.csv"
-    write_csv(str(path), history.rows)
-    lines = path.read_text().splitlines()
-    assert len(lines) == 1 + 3 * 6
-    assert lines[0].startswith("epoch,layer,tau,t_d,z_min,z_max,")
-
-
 def test_encoder_layer_counts_as_spikes_in_a_pair_network():
     inputs = keras.Input((8,))
     coded = keras_ttfs.TemporalKernelDecode()(TTFSEncode(name="in")(inputs))
@@ -317,8 +224,9 @@ def test_encoder_layer_counts_as_spikes_in_a_pair_network():
     assert logs["spikes"] == pytest.approx(np.count_nonzero(values[1]) / 48)
 
 
-def test_an_exported_model_predicts_the_same_without_this_library(tmp_path):
-    model = small()
+@pytest.mark.slow
+def test_an_exported_model_predicts_the_same_without_this_library(tmp_path, in_fresh_process):
+    model = vgg6_to_train()
     model(X, training=True)
     model.export(str(tmp_path / "model"), verbose=False)
     np.save(tmp_path / "x.npy", X)
@@ -328,18 +236,14 @@ def test_an_exported_model_predicts_the_same_without_this_library(tmp_path):
         "np.save(sys.argv[3], model.serve(np.load(sys.argv[2])))\n"
         "assert 'keras_ttfs' not in sys.modules\n"
     )
-    arguments = [sys.executable, "-c", script, tmp_path / "model", tmp_path / "x.npy", tmp_path / "y.npy"]
-    done = subprocess.run([str(a) for a in arguments], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    in_fresh_process(script, tmp_path / "model", tmp_path / "x.npy", tmp_path / "y.npy")
     np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), model(X, training=False))
 
 
+@pytest.mark.slow
 def test_a_model_in_pure_half_precision_trains():
     keras.config.set_dtype_policy("bfloat16")
-    try:
-        model = small()
-        model.compile("sgd", LOSS)
-        logs = model.fit(X, Y, epochs=1, verbose=0, validation_data=(X, Y)).history
-        assert np.isfinite(logs["loss"][0]) and logs["val_spikes"][0] > 0
-    finally:
-        keras.config.set_dtype_policy("float32")
+    model = vgg6_to_train()
+    model.compile("sgd", LOSS)
+    logs = model.fit(X, Y, epochs=1, verbose=0, validation_data=(X, Y)).history
+    assert np.isfinite(logs["loss"][0]) and logs["val_spikes"][0] > 0

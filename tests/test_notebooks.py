@@ -25,6 +25,7 @@ def test_notebook_is_committed_as_it_ran(path):
     assert {"stream", "display_data"} <= kinds and "error" not in kinds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs(path):
     notebook = nbformat.read(path, 4)

@@ -1,15 +1,11 @@
 """Direct training in the spike-time domain against potentials summed over time, and finite differences."""
 
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from keras_ttfs import TTFSModel, spike_time_layers
-from keras_ttfs.applications import spike_time_vgg6
 from keras_ttfs.spike_time_layers import LATE, NEVER
 from tests.registry import SPIKE_TIME_LAYERS
 
@@ -152,11 +148,11 @@ def test_convolution_is_the_dense_layer_at_every_place():
         tape.watch((inputs, weights))
         whole = layer(inputs)
         flat = tf.concat([tf.reshape(inputs, [-1]), [NEVER]], axis=0)
-        neurons = []
+        crossings = []
         for sample, row, column in np.ndindex(2, 5, 4):
             patch = tf.gather(flat, bordered[sample, row : row + 3, column : column + 3].ravel())
-            neurons.append(spike_time_layers.first_crossing(tf.concat([patch, [1.0]], axis=0)[None], weights)[0])
-        expected = tf.reshape(tf.stack(neurons), whole.shape)
+            crossings.append(spike_time_layers.first_crossing(tf.concat([patch, [1.0]], axis=0)[None], weights)[0])
+        expected = tf.reshape(tf.stack(crossings), whole.shape)
     assert (whole.numpy() < NEVER).any() and (whole.numpy() >= NEVER).any()
     np.testing.assert_allclose(whole, expected, rtol=1e-9)
     ours = tape.gradient(whole, [inputs, layer.kernel.value], upstream)
@@ -171,22 +167,9 @@ def test_a_bias_lets_neurons_fire_whose_inputs_are_silent():
     np.testing.assert_allclose(layer(np.full((1, 3), NEVER, "float32")), [[1.5, NEVER]])
 
 
-def test_vgg_of_spike_times():
-    model = spike_time_vgg6(width=0.25, seed=1)
-    assert model.neurons == 64 + 2 * 8 * 64 + 2 * 16 * 16 + 32 + 10
-    again = spike_time_vgg6(width=0.25, seed=1)
-    for one, other in zip(model.get_weights(), again.get_weights()):
-        np.testing.assert_array_equal(one, other)
-    for wrong in ("l2", "dropout", "input_coding", "tau_0"):
-        with pytest.raises(TypeError, match=wrong):
-            spike_time_vgg6(**{wrong: 0.5})
-
-
-def test_learns_digits_counts_spikes_and_loads_in_a_fresh_process(tmp_path):
-    from sklearn import datasets
-
-    data = datasets.load_digits()
-    x, y = (data.images / 16).astype("float32")[..., None], data.target
+@pytest.mark.slow
+def test_learns_digits_counts_spikes_and_loads_in_a_fresh_process(tmp_path, digits, in_fresh_process):
+    x, y = digits
     inputs = keras.Input((8, 8, 1))
     hidden = spike_time_layers.SpikeTimeConv2D(8, seed=0)(spike_time_layers.SpikeTimeEncode()(inputs))
     hidden = keras.layers.Flatten()(spike_time_layers.SpikeTimePooling2D()(hidden))
@@ -211,7 +194,7 @@ def test_learns_digits_counts_spikes_and_loads_in_a_fresh_process(tmp_path):
         "import sys, keras, numpy as np, keras_ttfs\n"
         "np.save(sys.argv[2] + '/y.npy', keras.models.load_model(sys.argv[1])(np.load(sys.argv[2] + '/x.npy')))\n"
     )
-    subprocess.run([sys.executable, "-c", script, path, str(tmp_path)], check=True)
+    in_fresh_process(script, path, tmp_path)
     np.testing.assert_allclose(np.load(tmp_path / "y.npy"), expected, rtol=1e-6)
 
 

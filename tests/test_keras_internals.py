@@ -1,0 +1,201 @@
+"""Every private name of Keras that `keras_internals` uses, with real Keras objects. A failure says what breaks without it."""
+
+import ast
+import functools
+import inspect
+
+import keras
+import numpy as np
+import pytest
+
+from keras_ttfs import TTFSEncode, TTFSModel, keras_internals
+
+L = keras.layers
+# What keras.Model(inputs, outputs) returns has no public name, and none is written in keras_internals.
+CLASS = "the class of keras.Model(inputs, outputs)"
+PINNED = {}
+
+
+def pins(name, breaks):
+    """A test of what Keras means by a private name, and what breaks in the library when it means something else."""
+
+    def decorated(test):
+        @functools.wraps(test)
+        def told(*args, **kwargs):
+            try:
+                test(*args, **kwargs)
+            except Exception as error:
+                raise AssertionError(f"Keras has renamed or changed {name}. {breaks}") from error
+
+        PINNED[name] = told
+        return told
+
+    return decorated
+
+
+def dense_model():
+    inputs = keras.Input((3,))
+    return keras.Model(inputs, L.Dense(2)(inputs))
+
+
+@pins(CLASS, "FunctionalTTFSModel has the wrong base: TTFSModel(inputs, outputs) cannot be built, saved or loaded.")
+def test_class_of_functional_models():
+    model = dense_model()
+    assert type(model) is keras_internals.Functional and issubclass(keras_internals.Functional, keras.Model)
+    inputs = keras.Input((3,))
+    ours = TTFSModel(inputs, L.Dense(2)(inputs))
+    assert isinstance(ours, keras_internals.Functional) and ours.inputs[0] is inputs
+
+
+@pins("__bases__", "Subclasses of TTFSModel that give inputs and outputs to super().__init__ cannot be built.")
+def test_functional_subclasses_are_rebased_and_their_base_is_not():
+    before = TTFSModel.__bases__
+
+    class Own(TTFSModel):
+        def __init__(self, units):
+            inputs = keras.Input((3,))
+            super().__init__(inputs, L.Dense(units)(inputs))
+
+    class Below(Own):
+        pass
+
+    for kind in (Below, Own):
+        model = kind(2)
+        assert isinstance(model, keras_internals.Functional) and model(np.ones((4, 3))).shape == (4, 2)
+    assert TTFSModel.__bases__ == before and not issubclass(TTFSModel, keras_internals.Functional)
+
+
+@pins(
+    "_functional",
+    "topology.walk refuses Sequential models: no SpikingNetwork, no convert, and no pairs for P_TB in blocks.",
+)
+def test_graph_of_a_sequential_model():
+    unbuilt = keras.Sequential([L.Dense(2)])
+    assert keras_internals.functional_of(unbuilt) is None
+    unbuilt.build((None, 3))
+    graph = keras_internals.functional_of(unbuilt)
+    assert isinstance(graph, keras_internals.Functional) and graph.inputs == unbuilt.inputs
+    model = dense_model()
+    assert keras_internals.functional_of(model) is model
+    assert keras_internals.functional_of(L.Dense(2)) is None
+
+
+@pins(
+    "_run_through_graph",
+    "topology.walk is lost, and with it SpikingNetwork, CodedNetwork, convert, check_equivalence and TTFSModel.neurons.",
+)
+def test_calls_of_a_graph_in_their_order():
+    inputs = [keras.Input((2,), name=name) for name in ("x", "y")]
+    branches = [L.Identity(name=name)(end) for name, end in zip(("a", "b"), inputs)]
+    model = keras.Model(inputs, L.Add(name="sum")([*branches, inputs[0]]))
+
+    def operation_of(layer):
+        return lambda *args, **kwargs: f"{layer.name}({', '.join(keras.tree.flatten((args, kwargs)))})"
+
+    graph = keras_internals.functional_of(model)
+    assert graph is model
+    assert keras_internals.run_through_graph(graph, ["x", "y"], operation_of) == "sum(a(x), b(y), x)"
+
+
+@pins(
+    "_inputs_struct", "Nested models that are called with a dict of their inputs' names are walked in the wrong order."
+)
+def test_models_of_named_inputs():
+    ends = {name: keras.Input((2,), name=name) for name in ("b", "a")}
+    total = L.Add()(list(ends.values()))
+    assert keras_internals.takes_named_inputs(keras.Model(ends, total))
+    assert not keras_internals.takes_named_inputs(keras.Model(list(ends.values()), total))
+
+
+@pins(
+    "_inbound_nodes",
+    "TTFSEncode's triple counts as one tensor: pairs and neurons of networks with TTFSEncode are wrong.",
+)
+def test_number_of_a_layers_outputs():
+    inputs = keras.Input((3,))
+    encode, dense = TTFSEncode(), L.Dense(2)
+    assert keras_internals.output_count(dense) == 1, "never called"
+    dense(encode(inputs)[0])
+    assert (keras_internals.output_count(encode), keras_internals.output_count(dense)) == (3, 1)
+
+
+@pins(
+    "_flatten_layers", "Encoders of nested models are not found: no relaxation, no REG_TR, no history of their kernels."
+)
+def test_layers_of_nested_models():
+    inner = keras.Sequential([keras.Input((3,)), L.Dense(3, name="deep")], name="inner")
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, L.Dense(2, name="head")(inner(inputs)))
+
+    def names(**options):
+        found = keras_internals.layers_below(model, **options)
+        return {layer.name for layer in found if not isinstance(layer, L.InputLayer)}
+
+    # A Sequential model may hold its own graph as one more layer.
+    assert names() >= {"inner", "deep", "head"} and model.name not in names()
+    assert names(recursive=False) == {"inner", "head"}
+    assert keras_internals.layers_below(lambda x: x) == []
+
+
+@pins("_loss_tracker", "fit and evaluate log a `loss` without the terms of Eq. 9, or fail.")
+def test_loss_of_an_epoch_is_the_mean_over_samples():
+    model = dense_model()
+    model.compile("sgd", "mse")
+    keras_internals.track_loss(model, 1.0, samples=3)
+    keras_internals.track_loss(model, 5.0, samples=1)
+    assert float(model.get_metrics_result()["loss"]) == 2.0
+    model.reset_metrics()
+    keras_internals.track_loss(model, 7.0, samples=2)
+    assert float(model.get_metrics_result()["loss"]) == 7.0
+
+
+@pins("_moments", "TKBatchNorm does not learn a batch's statistics: a training step falls back to the two slow layers.")
+def test_moments_of_a_training_step_are_observed():
+    seen = []
+
+    class Watched(keras_internals.ObservedBatchNormalization):
+        def moments_computed(self, inputs, mask, mean, variance):
+            seen.append((inputs, mask, mean.numpy(), variance.numpy()))
+
+    x = np.random.default_rng(0).normal(1.0, 2.0, (6, 3, 2)).astype("float32")
+    layer, plain = Watched(), L.BatchNormalization()
+    layer(x, training=False)
+    assert seen == []
+    np.testing.assert_array_equal(layer(x, training=True), plain(x, training=True))
+    ((inputs, mask, mean, variance),) = seen
+    assert mask is None
+    np.testing.assert_array_equal(inputs, x)
+    np.testing.assert_allclose(mean, x.mean((0, 1)), rtol=1e-5)
+    np.testing.assert_allclose(variance, x.var((0, 1)), rtol=1e-5)
+    mask = np.array([[True, True, False]] * 6)
+    layer(x, training=True, mask=mask)
+    np.testing.assert_array_equal(seen[1][1], mask)
+
+
+def test_every_private_name_is_pinned():
+    """A name in keras_internals that no test above pins, or a test of a name that it no longer uses."""
+    tree = ast.parse(inspect.getsource(keras_internals))
+    own = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    texts = {
+        argument.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id.endswith("attr")
+        for argument in node.args
+        if isinstance(argument, ast.Constant)
+    }
+    methods = {
+        method.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+        for method in node.body
+        if isinstance(method, ast.FunctionDef)
+    }
+    found = {name for name in attributes | texts | methods if isinstance(name, str) and name.startswith("_")} - own
+    assert found == PINNED.keys() - {CLASS}
+
+
+def test_a_changed_name_is_told(monkeypatch):
+    monkeypatch.delattr(L.BatchNormalization, "_moments")
+    with pytest.raises(AssertionError, match="Keras has renamed or changed _moments. TKBatchNorm does not learn"):
+        PINNED["_moments"]()
