@@ -6,6 +6,7 @@ import importlib
 import inspect
 import json
 import pathlib
+import re
 
 import keras
 import numpy
@@ -107,15 +108,33 @@ def test_every_module_has_its_floor():
     assert {module_name(path) for path in MODULES} == RANK.keys()
 
 
+README = (ROOT / "README.md").read_text()
+EXAMPLES = [example.split("```")[0] for example in README.split("```python\n")[1:]]
+
+
+def test_readme_is_short():
+    assert len(README.splitlines()) <= 180
+    assert len(EXAMPLES[0].splitlines()) == 20
+
+
 @pytest.mark.slow
-def test_readme_examples_run_one_after_the_other():
-    text = (ROOT / "README.md").read_text()
+def test_readme_examples_run_one_after_the_other(capsys):
     names = {}
-    for example in text.split("```python\n")[1:]:
-        exec(example.split("```")[0], names)
+    exec(EXAMPLES[0], names)
+    printed = capsys.readouterr().out
+    # What README shows. Another processor sums in another order, so that training ends a little elsewhere.
+    found, shown = ([float(number) for number in re.findall(r"\d+(?:\.\d+)?", text)] for text in (
+        printed, " ".join(re.search(r"It prints `(.+?)` and `(.+?)`", README).groups())
+    ))  # fmt: skip
+    accuracy, spikes, per_neuron, steps = shown
+    assert found == [
+        pytest.approx(accuracy, abs=2), pytest.approx(spikes, rel=0.1), pytest.approx(per_neuron, rel=0.1), steps
+    ]  # fmt: skip
+    for example in EXAMPLES[1:]:
+        exec(example, names)
     assert names["model"].count_params() > 0
-    assert names["result"].logits.shape == (8, 10)
-    assert len(names["report"]) == 2
+    assert names["result"].logits.shape == (397, 10)
+    assert len(names["ttfs"].encoders) == 2 and names["outcome"].predictions_per_step.shape == (50, 64)
 
 
 def is_private(name):
