@@ -44,7 +44,7 @@ def run_through_graph(functional: Any, values: Any, operation_of: Callable) -> A
         values: what stands for the inputs, in the order of `functional.inputs` or in the structure of these inputs.
         operation_of: function of a layer that returns what is called in its place.
     """
-    return functional._run_through_graph(values, operation_of)
+    return functional._run_through_graph(values, operation_fn=operation_of)
 
 
 def takes_named_inputs(functional: Any) -> bool:
@@ -66,6 +66,42 @@ def layers_below(layer: Any, recursive: bool = True) -> list:
 def track_loss(model: keras.Model, loss: Any, samples: Any) -> None:
     """Adds the loss of a batch of so many samples to the mean that Keras logs as `loss`."""
     model._loss_tracker.update_state(loss, sample_weight=samples)
+
+
+def exclude_from_weight_decay(optimizer: keras.optimizers.Optimizer, variables: list) -> None:
+    """Keeps variables out of an optimizer's weight decay, also of one that is built (Keras' own method refuses those)."""
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    excluded = {optimizer._var_key(variable) for variable in variables}
+    optimizer._exclude_from_weight_decay = getattr(optimizer, "_exclude_from_weight_decay", set()) | excluded
+    optimizer._exclude_from_weight_decay_cache = {}
+
+
+class CloneableFunctional(Functional):
+    """A Functional model of which `keras.models.clone_model` keeps `clone_options`.
+
+    Keras makes a clone by `model.__class__(inputs, outputs, name=...)` and so drops every other argument. Here the options
+    travel on the clone's symbolic outputs, and `options_of_clone` reads them in its __init__.
+    """
+
+    def clone_options(self) -> dict[str, Any]:
+        """Arguments of __init__ that a clone gets as well."""
+        return {}
+
+    def _run_through_graph(self, inputs, **kwargs):
+        outputs = super()._run_through_graph(inputs, **kwargs)
+        # Of all callers in Keras, clone_model alone passes both functions.
+        if {"operation_fn", "call_fn"} <= kwargs.keys():
+            for tensor in keras.tree.flatten(outputs):
+                tensor._keras_ttfs_clone_options = self.clone_options()
+        return outputs
+
+
+def options_of_clone(arguments: Any) -> dict[str, Any]:
+    """The `clone_options` of the model whose clone is being made with these arguments. Empty for any other."""
+    for value in keras.tree.flatten(arguments):
+        if options := getattr(value, "_keras_ttfs_clone_options", None):
+            return options
+    return {}
 
 
 class ObservedBatchNormalization(keras.layers.BatchNormalization):

@@ -13,6 +13,7 @@ Use it as keras.Model: functional, `TTFSModel(inputs, outputs)`, or subclassed. 
 (90, 2, 1)
 """
 
+import warnings
 from typing import Any
 
 import keras
@@ -82,9 +83,10 @@ class TTFSModel(keras.Model):
             keras_internals.make_functional(type(self), TTFSModel, FunctionalTTFSModel)
         checks.number("lambda_tr", lambda_tr, least=0, unit="1/steps^2")
         checks.number("lambda_tb", lambda_tb, least=0, unit="1")
+        options = {"lambda_tr": lambda_tr, "lambda_tb": lambda_tb} | keras_internals.options_of_clone((args, kwargs))
         super().__init__(*args, **kwargs)
-        self.lambda_tr = float(lambda_tr)
-        self.lambda_tb = float(lambda_tb)
+        self.lambda_tr = float(options["lambda_tr"])
+        self.lambda_tb = float(options["lambda_tb"])
         self._reg_tr = keras.metrics.Mean(name="reg_tr")
         self._p_tb = keras.metrics.Mean(name="p_tb")
         # What `test_step` has seen: samples, and the spikes and neurons of all of them.
@@ -113,15 +115,18 @@ class TTFSModel(keras.Model):
         """`(REG_TR, P_TB)` of the model's present weights, two scalars [steps^2], [1]."""
         # All layers' numbers in one vector, because hundreds of small operations would cost as much as a convolution.
         encoders, pairs = self.encoders, self.batch_norm_pairs()
-        reg_tr = p_tb = tf.constant(0.0)
+        # Layers may have policies of their own.
+        dtype = tf.float64 if any(encoder.variable_dtype == "float64" for encoder in encoders) else tf.float32
+        reg_tr = p_tb = tf.constant(0.0, dtype)
         if encoders:
-            tau, t_d = (tf.stack([tf.convert_to_tensor(getattr(e, name)) for e in encoders]) for name in ("tau", "t_d"))
+            tau, t_d = (tf.stack([tf.cast(getattr(e, name), dtype) for e in encoders]) for name in ("tau", "t_d"))
             tau_0, t_d_0 = (np.array([getattr(e, name) for e in encoders]) for name in ("tau_0", "t_d_0"))
             reg_tr = tf.reduce_sum(regularizers.temporal_kernel_penalty(tau, t_d, tau_0, t_d_0))
         if pairs:
-            gamma, beta = (tf.concat(vectors, axis=0) for vectors in zip(*(norm.affine() for norm, _ in pairs)))
-            z_min = tf.repeat([encoder.z_min for _, encoder in pairs], [tf.size(norm.moving_mean) for norm, _ in pairs])
-            gamma, beta = tf.cast(gamma, z_min.dtype), tf.cast(beta, z_min.dtype)
+            affine = [[tf.cast(vector, dtype) for vector in norm.affine()] for norm, _ in pairs]
+            gamma, beta = (tf.concat(vectors, axis=0) for vectors in zip(*affine))
+            channels = [tf.size(norm.moving_mean) for norm, _ in pairs]
+            z_min = tf.repeat([tf.cast(encoder.z_min, dtype) for _, encoder in pairs], channels)
             p_tb = tf.reduce_sum(regularizers.pruning_probability(gamma, beta, tf.stop_gradient(z_min)))
         return reg_tr, p_tb
 
@@ -132,7 +137,7 @@ class TTFSModel(keras.Model):
         reg_tr, p_tb = self.penalties()
         # Keras divides its own loss by the replicas, whose gradients are then summed.
         loss += tf.cast(self.lambda_tr * reg_tr - self.lambda_tb * p_tb, loss.dtype) / replicas
-        batch = tf.shape(keras.tree.flatten(x)[0])[0]
+        batch = tf.shape(_given(x)[0])[0]
         keras_internals.track_loss(self, loss * replicas, batch)
         self._reg_tr.update_state(reg_tr)
         self._p_tb.update_state(p_tb)
@@ -145,8 +150,14 @@ class TTFSModel(keras.Model):
             y_pred = self(x, training=True)
             loss = self._step_loss(x, y, y_pred, sample_weight, training=True)
             loss = self.optimizer.scale_loss(loss)
-        gradients = tape.gradient(loss, self.trainable_weights)
-        self.optimizer.apply_gradients(zip(gradients, self.trainable_weights))
+        if self.trainable_weights:
+            # Eq. 9 pulls the kernels to their initial values. Weight decay would pull them to 0.
+            kernels = [weight for encoder in self.encoders for weight in (encoder.tau, encoder.t_d)]
+            keras_internals.exclude_from_weight_decay(self.optimizer, kernels)
+            gradients = tape.gradient(loss, self.trainable_weights)
+            self.optimizer.apply_gradients(zip(gradients, self.trainable_weights))
+        else:
+            warnings.warn("The model does not have any trainable weights.", stacklevel=2)
         logs = self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
         return {name: value for name, value in logs.items() if name not in SPIKE_METRICS}
 
@@ -156,7 +167,7 @@ class TTFSModel(keras.Model):
         before = self._counted()
         y_pred = self(x, training=False)
         self._step_loss(x, y, y_pred, sample_weight, training=False)
-        self._count(before, keras.tree.flatten((x, y_pred)))
+        self._count(before, _given((x, y_pred)))
         return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
     def _counted(self):
@@ -211,5 +222,13 @@ class TTFSModel(keras.Model):
 
 
 @keras.saving.register_keras_serializable("keras_ttfs")
-class FunctionalTTFSModel(TTFSModel, keras_internals.Functional):
+class FunctionalTTFSModel(TTFSModel, keras_internals.CloneableFunctional):
     """The class of `TTFSModel(inputs, outputs)`: a TTFSModel with a graph of layers. Not to be called by this name."""
+
+    def clone_options(self) -> dict[str, Any]:
+        return {"lambda_tr": self.lambda_tr, "lambda_tb": self.lambda_tb}
+
+
+def _given(tensors):
+    """The leaves of a structure of tensors, without those of optional inputs that are not given."""
+    return [leaf for leaf in keras.tree.flatten(tensors) if leaf is not None]

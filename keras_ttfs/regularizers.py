@@ -23,6 +23,23 @@ def temporal_kernel_penalty(tau: Any, t_d: Any, tau_0: Any, t_d_0: Any) -> Any:
     return (tau - tau_0) ** 2 + (t_d - t_d_0) ** 2
 
 
+def series_range(gamma: Any, z_min: Any) -> tuple[tf.Tensor, tf.Tensor]:
+    """`(lowest, highest)` beta per channel between which Eq. 8 falls as beta rises, as the share of pruned values does.
+
+    The two are the zeros of `dP/dbeta`. About -0.53 and 0.54 for `gamma = 1` and `z_min = 0.045`.
+
+    Args:
+        gamma: float tensor `(channels,)` [1].
+        z_min: float, scalar or `(channels,)` [1].
+    """
+    gamma = tf.convert_to_tensor(gamma)
+    z_min = as_dtype(z_min, gamma.dtype)
+    # Above 0 for every gamma.
+    leading = gamma**2 + 3.0 * gamma + 3.0
+    root = tf.sqrt(tf.maximum(z_min**2 + leading * (gamma * z_min**2 + 2.0), 0.0))
+    return (z_min - root) / leading, (z_min + root) / leading
+
+
 def pruning_probability(gamma: Any, beta: Any, z_min: Any) -> tf.Tensor:
     """P_TB per channel: the share of batch-normalised pre-activations that fall into the pruning region.
 
@@ -31,8 +48,14 @@ def pruning_probability(gamma: Any, beta: Any, z_min: Any) -> tf.Tensor:
         (gamma**2 / 3 + gamma + 1) beta**3 / 2 - z_min beta**2 / 2 - (gamma z_min**2 + 2) beta / 2
             - (gamma**2 z_min**2 / 6 - 1) z_min
 
-    The Taylor series is truncated, and P_TB is not clipped to [0, 1]. P_TB is differentiable. The loss subtracts
-    `lambda_tb` times its sum over channels and layers.
+    Forward: that for beta within `series_range(gamma, z_min)`. Beyond it, the value at the nearer end. P_TB is not clipped to
+    [0, 1]: above beta = z_min it is negative, where it still pulls beta down. The loss subtracts `lambda_tb` times its sum
+    over channels and layers.
+
+    Backward: the gradient of the closed form within the range. 0 beyond it.
+
+    >>> pruning_probability([1.0, 1.0, 1.0], [0.0, 0.5, 50.0], 0.045).numpy().round(3)
+    array([ 0.045, -0.315, -0.318], dtype=float32)
 
     Args:
         gamma, beta: float tensors `(channels,)`: scale and shift of the batch normalisation [1].
@@ -41,12 +64,20 @@ def pruning_probability(gamma: Any, beta: Any, z_min: Any) -> tf.Tensor:
     Returns:
         Tensor `(channels,)`.
 
-    Differs from the paper: Eq. 15 misprints dP/dbeta (the first term lacks beta**2). Here the gradient is Eq. 8's.
+    Differs from the paper: Eq. 15 misprints dP/dbeta (the first term lacks beta**2). Here the gradient is Eq. 8's. The paper
+    uses Eq. 8 for every beta. Its cube turns where the Taylor series ends. Beyond that it rewards ever larger beta, without
+    bound, and training diverges.
 
     Reference: Eqs. 7, 8, 14 and 16.
     """
     gamma, beta = tf.convert_to_tensor(gamma), tf.convert_to_tensor(beta)
     z_min = as_dtype(z_min, gamma.dtype)
+    lowest, highest = series_range(gamma, z_min)
+    inside = (beta >= lowest) & (beta <= highest)
+    # Selected before the polynomial, so that nothing overflows; NaN stays NaN.
+    end = tf.maximum(tf.minimum(beta, highest), lowest)
+    beta = tf.where(inside, beta, tf.stop_gradient(end))
+    gamma = tf.where(inside, gamma, tf.stop_gradient(gamma))
     return (
         (gamma**2 / 3.0 + gamma + 1.0) * beta**3 / 2.0
         - z_min * beta**2 / 2.0

@@ -160,7 +160,7 @@ def spiking_calls(model: keras.layers.Layer, input_encoders: Iterable = (), shap
         elif isinstance(layer, TKBatchNorm):
             norms, is_input = (layer,), False
         elif getattr(layer, "weights", ()) and not isinstance(layer, keras.layers.Normalization):
-            calls.extend(_calls_inside(layer, input_encoders))
+            calls.extend(_times(call, _repetitions(layer, signals)) for call in _calls_inside(layer, input_encoders))
             norms, is_input = (), False
         elif isinstance(layer, AVERAGES) or (len(signals) > 1 and not isinstance(layer, keras.layers.Concatenate)):
             is_input = False
@@ -172,6 +172,18 @@ def spiking_calls(model: keras.layers.Layer, input_encoders: Iterable = (), shap
         return list(_calls_inside(model, input_encoders))
     walk(model, [_Signal(tensor, is_input=True) for tensor in functional.inputs], visit)
     return calls
+
+
+def _repetitions(layer, signals):
+    """How often a layer with layers in it calls them on one sample. None where that is not known."""
+    if type(layer) is not keras.layers.TimeDistributed:
+        return 1
+    return signals[0].tensor.shape[1] if signals[0].tensor is not None else None
+
+
+def _times(call, repetitions):
+    known = call.neurons is not None and repetitions is not None
+    return dataclasses.replace(call, neurons=call.neurons * repetitions if known else None)
 
 
 def _outputs(layer: Any, args: tuple, kwargs: dict, shapes: bool) -> list:

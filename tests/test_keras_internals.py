@@ -7,6 +7,7 @@ import inspect
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_ttfs import TTFSEncode, TTFSModel, keras_internals
 
@@ -172,10 +173,55 @@ def test_moments_of_a_training_step_are_observed():
     np.testing.assert_array_equal(seen[1][1], mask)
 
 
+DECAY = "Weight decay pulls tau and t_d to 0, where Eq. 9 pulls them to their initial values."
+
+
+def decayed(optimizer):
+    """Three variables after a step without gradient, the second kept out of the decay."""
+    variables = [keras.Variable(1.0, name=name) for name in ("a", "b", "c")]
+    optimizer.build(variables)
+    optimizer.apply([tf.zeros(()) for _ in variables], variables)
+    keras_internals.exclude_from_weight_decay(optimizer, variables[1:2])
+    before = [float(variable) for variable in variables]
+    optimizer.apply([tf.zeros(()) for _ in variables], variables)
+    return [float(variable) < old for variable, old in zip(variables, before)]
+
+
+@pins("_exclude_from_weight_decay", DECAY)
+def test_variables_are_kept_out_of_the_decay_of_a_built_optimizer():
+    assert decayed(keras.optimizers.AdamW(0.1, weight_decay=0.1)) == [True, False, True]
+    assert decayed(keras.optimizers.SGD(0.1, weight_decay=0.1)) == [True, False, True]
+    inner = keras.optimizers.AdamW(0.1, weight_decay=0.1)
+    inner.exclude_from_weight_decay(var_names=["c"])
+    assert decayed(keras.optimizers.LossScaleOptimizer(inner)) == [True, False, False]
+
+
+@pins("_exclude_from_weight_decay_cache", DECAY)
+def test_what_an_optimizer_remembers_of_its_decay_is_forgotten():
+    test_variables_are_kept_out_of_the_decay_of_a_built_optimizer()
+
+
+@pins("_var_key", DECAY)
+def test_key_of_a_variable():
+    optimizer, one, other = keras.optimizers.AdamW(), keras.Variable(1.0), keras.Variable(1.0)
+    assert optimizer._var_key(one) == optimizer._var_key(one) != optimizer._var_key(other)
+
+
+def test_clones_keep_their_options():
+    inputs = keras.Input((3,))
+    model = TTFSModel(inputs, L.Dense(2)(inputs), lambda_tr=0.25, lambda_tb=0.5)
+    clone = keras.models.clone_model(model)
+    assert (clone.lambda_tr, clone.lambda_tb) == (0.25, 0.5)
+    other = keras.Input((3,))
+    # A model that is called, not cloned, keeps its options to itself.
+    assert TTFSModel(other, model(other)).lambda_tr == 1e-5
+
+
 def test_every_private_name_is_pinned():
     """A name in keras_internals that no test above pins, or a test of a name that it no longer uses."""
     tree = ast.parse(inspect.getsource(keras_internals))
     own = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    own |= {"_keras_ttfs_clone_options"}
     attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     texts = {
         argument.value

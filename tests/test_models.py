@@ -247,3 +247,105 @@ def test_a_model_in_pure_half_precision_trains():
     model.compile("sgd", LOSS)
     logs = model.fit(X, Y, epochs=1, verbose=0, validation_data=(X, Y)).history
     assert np.isfinite(logs["loss"][0]) and logs["val_spikes"][0] > 0
+
+
+def dense_model(kind=TTFSModel, policies=(None, None), **options):
+    inputs = keras.Input((4,))
+    z = TTFSActivation(dtype=policies[0])(inputs)
+    z = TTFSActivation()(TKBatchNorm(dtype=policies[1])(keras.layers.Dense(4)(z)))
+    return kind(inputs, keras.layers.Dense(2)(TTFSActivation()(TKBatchNorm()(keras.layers.Dense(4)(z)))), **options)
+
+
+def test_clones_are_trained_with_the_same_loss():
+    model = dense_model(lambda_tr=0.002, lambda_tb=0.003)
+    model.compile("adam", "mse")
+    clone = keras.models.clone_model(model)
+    assert type(clone) is type(model) and (clone.lambda_tr, clone.lambda_tb) == (0.002, 0.003)
+    block = dense_model(lambda_tr=0.5)
+    inputs = keras.Input((4,))
+    nested = keras.models.clone_model(TTFSModel(inputs, block(inputs), lambda_tr=0.25))
+    assert nested.lambda_tr == 0.25
+    assert [layer.lambda_tr for layer in nested.layers if isinstance(layer, TTFSModel)] == [0.5]
+
+
+@pytest.mark.parametrize("kind", ["AdamW", "SGD", "Lion", "LossScale"])
+def test_weight_decay_leaves_the_kernels_alone(kind):
+    optimizers = keras.optimizers
+    make = {
+        "AdamW": lambda: optimizers.AdamW(0.01, weight_decay=0.1),
+        "SGD": lambda: optimizers.SGD(0.01, weight_decay=0.1),
+        "Lion": lambda: optimizers.Lion(0.01, weight_decay=0.1),
+        "LossScale": lambda: optimizers.LossScaleOptimizer(optimizers.AdamW(0.01, weight_decay=0.1)),
+    }[kind]
+    inputs = keras.Input((4,))
+    encoder, head = TTFSActivation(), keras.layers.Dense(2, kernel_initializer="zeros", bias_initializer="ones")
+    model = TTFSModel(inputs, head(encoder(inputs)), lambda_tr=0.0, lambda_tb=0.0)
+    model.compile(make(), lambda y, y_pred: 0.0 * keras.ops.sum(y_pred, axis=-1))
+    model.fit(np.ones((8, 4)), np.zeros((8, 2)), epochs=20, verbose=0)
+    assert (float(encoder.tau), float(encoder.t_d)) == (10.0, 0.0)
+    # What else decays decays.
+    assert float(head.bias[0]) < 1.0
+
+
+def test_a_model_with_nothing_to_train_is_fitted_as_a_keras_model_is():
+    for kind in (keras.Model, TTFSModel):
+        model = dense_model(kind)
+        model.trainable = False
+        model.compile("adam", "mse")
+        before = model.get_weights()
+        with pytest.warns(UserWarning, match="does not have any trainable weights"):
+            logs = model.fit(np.ones((4, 4)), np.ones((4, 2)), verbose=0).history
+        assert np.isfinite(logs["loss"]).all()
+        for old, new in zip(before[:4], model.get_weights()[:4]):
+            np.testing.assert_array_equal(old, new)
+
+
+@pytest.mark.parametrize("policies", [("float64", "float32"), ("float32", "bfloat16"), ("float64", "bfloat16")])
+def test_layers_with_policies_of_their_own_train(policies):
+    model = dense_model(policies=policies)
+    model.compile("adam", "mse")
+    logs = model.fit(np.ones((4, 4)), np.ones((4, 2)), verbose=0).history
+    assert np.isfinite([logs[name][0] for name in ("loss", "reg_tr", "p_tb")]).all()
+
+
+@pytest.mark.parametrize("policy", ["float64"], indirect=True)
+def test_float64_without_batch_normalisation(policy):
+    inputs = keras.Input((4,))
+    model = TTFSModel(inputs, keras.layers.Dense(2)(TTFSActivation()(inputs)))
+    model.compile("adam", "mse")
+    assert np.isfinite(model.fit(np.ones((4, 4)), np.ones((4, 2)), verbose=0).history["loss"]).all()
+
+
+def test_an_optional_input_may_be_missing():
+    class Second(keras.layers.Layer):
+        def call(self, inputs):
+            first, second = inputs
+            return first if second is None else first + second
+
+        def compute_output_spec(self, inputs):
+            return keras.KerasTensor(inputs[0].shape, dtype=inputs[0].dtype)
+
+    ends = [keras.Input((4,), name="a"), keras.Input((4,), name="b", optional=True)]
+    model = TTFSModel(ends, keras.layers.Dense(2)(TTFSActivation()(Second()(ends))))
+    model.compile("adam", "mse")
+    x, y = [X[:4, 0, :4, 0], None], np.ones((4, 2))
+    assert np.isfinite(model.fit(x, y, verbose=0).history["loss"]).all()
+    logs = model.evaluate(x, y, verbose=0, return_dict=True)
+    assert logs["spikes_per_neuron"] == pytest.approx((logs["spikes"] + 0.0) / (4 + 4 + 2), rel=1e-12)
+
+
+@pytest.mark.slow
+def test_p_tb_does_not_pull_where_its_series_has_ended(digits):
+    """From beta = 0.6, where the cube of Eq. 8 rewards ever larger beta: 0.7.0 ended in NaN after 25 of these epochs."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 1))
+    z = TTFSActivation()(inputs)
+    for filters in (16, 32):
+        norm = TKBatchNorm(beta_initializer=keras.initializers.Constant(0.6))
+        z = TTFSActivation()(norm(keras.layers.Conv2D(filters, 3, padding="same", use_bias=False)(z)))
+        z = keras.layers.MaxPooling2D()(z)
+    model = TTFSModel(inputs, keras.layers.Dense(10)(keras.layers.Flatten()(z)), lambda_tb=0.01)
+    model.compile(keras.optimizers.SGD(0.1), LOSS, metrics=["accuracy"])
+    x, y = digits
+    logs = model.fit(x[:1400], y[:1400], batch_size=64, epochs=30, verbose=0).history
+    assert np.isfinite(logs["loss"]).all() and logs["accuracy"][-1] > 0.99
