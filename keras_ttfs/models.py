@@ -20,7 +20,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_ttfs import checks, keras_internals, metrics, regularizers, topology
+from keras_ttfs import checks, input_range, keras_internals, metrics, regularizers, topology
 from keras_ttfs.layers import TKBatchNorm, TTFSEncode, neurons_of
 
 SPIKE_METRICS = ("spikes", "input_spikes", "spikes_per_neuron")
@@ -93,6 +93,7 @@ class TTFSModel(keras.Model):
         names = ("samples", "neurons", "spikes", "input_spikes")
         self._seen = {name: keras.metrics.Sum(name=f"keras_ttfs_{name}", dtype="int64") for name in names}
         self._tested = False
+        self._range_seen = False
 
     @property
     def encoders(self) -> list[TTFSEncode]:
@@ -142,6 +143,14 @@ class TTFSModel(keras.Model):
         self._reg_tr.update_state(reg_tr)
         self._p_tb.update_state(p_tb)
         return loss
+
+    def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """As `keras.Model.fit`. Warns once where an encoder of the input receives more than intensities in [0, 1]."""
+        if not self._range_seen:
+            self._range_seen = True
+            encoder = input_range.raw_encoder(self)
+            x = x if encoder is None or not encoder.built else input_range.watched(x, encoder)
+        return super().fit(x, *args, **kwargs)
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """One step of `fit` with the loss of Eq. 9; returns the logs, without counts of spikes."""
