@@ -84,8 +84,12 @@ def _watched_dataset(dataset, encoder):
             return element
         largest = tf.cast(tf.reduce_max(x), tf.float32)
 
+        def tell_once(value):
+            if next(looks) == 0:
+                _tell(value.numpy(), encoder)
+
         def tell():
-            return tf.py_function(lambda value: next(looks) or _tell(value.numpy(), encoder), [largest], [])
+            return tf.py_function(tell_once, [largest], [])
 
         with tf.control_dependencies([tf.cond(number == 0, lambda: [tell(), True][1], lambda: True)]):
             return (tf.identity(x), *element[1:])
