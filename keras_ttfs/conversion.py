@@ -6,22 +6,27 @@ by layer which share of the activations is pruned, quantised and clipped.
 """
 
 import dataclasses
+import inspect
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_ttfs import checks, temporal_kernel, topology
+from keras_ttfs import calibration, checks, temporal_kernel, topology
+from keras_ttfs.keywords import known_keywords
 from keras_ttfs.layers import TKBatchNorm, TTFSActivation, TTFSEncode
 from keras_ttfs.models import TTFSModel
-from keras_ttfs.snn import reader
+from keras_ttfs.snn import reader, understood
+from keras_ttfs.snn.nodes import Node, TTFSPopulation, encodes_input, populations_of
+from keras_ttfs.snn.samples import before_weights, samples
 
 # The paper's tau_0 = 10 at T = 32: the smallest level stays at 4.5 % of the largest.
 STEPS_PER_TAU = 3.2
-# Calibration looks at this many activations of each layer, and at scales down to 1/16 of the largest one.
+# Calibration looks at this many activations of each layer.
 SAMPLED_ACTIVATIONS = 1 << 17
-SCALES = 2.0 ** -np.arange(0, 4.01, 0.125)
 INPUT_CODINGS = ("ttfs", "analog")
 
 
@@ -59,6 +64,7 @@ class QuantizationReport(list):
         return "\n".join(lines)
 
 
+@known_keywords
 def convert(
     keras_model: keras.Model,
     *,
@@ -70,7 +76,9 @@ def convert(
     data: Any = None,
     calibrate: bool = True,
     batch_size: int = 100,
-    **model_options: Any,
+    lambda_tr: float = 1e-5,
+    lambda_tb: float = 1e-5,
+    name: str | None = None,
 ) -> TTFSModel:
     """Turns a trained ReLU model into a TTFSModel: ReLU -> TTFSActivation, BatchNormalization -> TKBatchNorm.
 
@@ -86,16 +94,22 @@ def convert(
 
     Args:
         keras_model: Functional or built Sequential model of the layers that `SpikingNetwork.from_model` takes, with
-            ReLU (a layer, `Activation("relu")` or a layer's `activation`) in the place of TTFSActivation.
+            ReLU (a layer, `Activation("relu")`, a function or a layer's `activation`) in the place of TTFSActivation. A
+            ReLU may be cut off (ReLU6): the largest level is then exactly there. A ReLU behind max pooling is moved in
+            front of it, which gives the same values.
         time_window: int >= 1: T of every layer [steps].
         tau_0: float > 0: time constant [steps]. None: `time_window / 3.2`, which is the paper's 10 for T = 32.
         z_max_0: float > 0: largest level [1].
         rounding: `"ceil"` or `"nearest"`.
         input_coding: `"ttfs"` encodes the input, which must be intensities in [0, 1]; `"analog"` injects it as it is.
-        data: array `(samples, ...)` of inputs for calibration [1]; some hundreds do. None: nothing is calibrated.
+            The encoder stands in front of all layers but random augmentation and a Rescaling without offset by at most 1:
+            so images in 0..255 in front of `Rescaling(1 / 255)` are encoded behind it.
+        data: array `(samples, ...)` of inputs for calibration [1]; some hundreds do; or a data set, generator or list of
+            batches, see `snn.samples`. None: nothing is calibrated.
         calibrate: bool: whether to calibrate if there is `data`.
         batch_size: int >= 1: samples of `data` at a time.
-        **model_options: of TTFSModel: `lambda_tr`, `lambda_tb`, `name`.
+        lambda_tr, lambda_tb: float >= 0: of TTFSModel.
+        name: str: of the TTFSModel. None: that of the ReLU model.
 
     Returns:
         The TTFSModel.
@@ -107,33 +121,46 @@ def convert(
     Reference: Fig. 7; Eqs. 10-12.
     """
     checks.one_of("input_coding", input_coding, INPUT_CODINGS)
+    checks.one_of("calibrate", calibrate, (True, False))
     checks.batch(batch_size)
+    temporal_kernel.check_time_window(time_window)
+    understood.check_model(keras_model, "relu")
     if data is not None:
-        data = checked_data(data, input_coding)
-    tau_0 = time_window / STEPS_PER_TAU if tau_0 is None else tau_0
-    temporal_kernel_options = {"time_window": time_window, "tau_0": tau_0, "z_max_0": z_max_0, "rounding": rounding}
-    model = _Rebuilder(keras_model, temporal_kernel_options, input_coding).model(model_options)
-    reader.read(model)
-    if data is not None and calibrate:
-        _calibrate(model, data, batch_size)
+        data = samples("data", data, tuple(keras_model.inputs[0].shape[1:]))
+    options = {
+        "time_window": time_window,
+        "tau_0": time_window / STEPS_PER_TAU if tau_0 is None else tau_0,
+        "z_max_0": z_max_0,
+        "rounding": rounding,
+    }
+    calibrates = data is not None and bool(calibrate)
+    rebuilder = _Rebuilder(keras_model, options, input_coding, calibrates)
+    model = rebuilder.model({"name": name or keras_model.name, "lambda_tr": lambda_tr, "lambda_tb": lambda_tb})
+    nodes, _ = reader.read(model)
+    if data is not None:
+        check_intensities(nodes, data)
+    if calibrates:
+        activations = sampled_activations(model, data, batch_size, rebuilder.limits)
+        calibration.calibrate(model, activations, rebuilder.limits)
     return model
 
 
-def checked_data(data: Any, input_coding: str = "ttfs") -> np.ndarray:
-    """`data` as an array, if an encoder of `input_coding` can take it.
+def check_intensities(nodes: list[Node], data: np.ndarray) -> None:
+    """Refuses data that are no intensities in [0, 1] where a population encodes the input.
 
     Raises:
         ValueError: "Expected data of intensities in [0, 1] ... Received: ...".
     """
-    data = np.asarray(data)
-    if not len(data) or (input_coding == "ttfs" and not (data.min() >= 0 and data.max() <= 1)):
-        raise ValueError(
-            f"Expected data of intensities in [0, 1] for input_coding='ttfs'. Received: shape {data.shape}"
-            + (f", values in [{data.min()}, {data.max()}]" if len(data) else "")
-        )
-    return data
+    for population in populations_of(nodes, TTFSPopulation):
+        values = before_weights(data, population.inputs[0]) if encodes_input(population) else None
+        if values is not None and not (values.min() >= 0 and values.max() <= 1):
+            raise ValueError(
+                "Expected data of intensities in [0, 1] for input_coding='ttfs', behind leading Rescaling layers without "
+                f"offset. Received: shape {data.shape}, values in [{values.min()}, {values.max()}]"
+            )
 
 
+@known_keywords
 def quantization_report(model: keras.Model, data: Any, *, batch_size: int = 100) -> QuantizationReport:
     """What each TTFS layer of a model loses: shares of silent, pruned, quantised and clipped z, and mean errors.
 
@@ -144,18 +171,26 @@ def quantization_report(model: keras.Model, data: Any, *, batch_size: int = 100)
 
     Args:
         model: Functional or Sequential model with TTFSActivation or TTFSEncode layers.
-        data: array `(samples, ...)` of inputs [1].
+        data: array `(samples, ...)` of inputs, finite [1]; or a data set, generator or list of batches.
         batch_size: int >= 1: samples at a time.
 
     Returns:
         A QuantizationReport, one LayerQuantization for each layer, over all its calls.
 
     Raises:
-        ValueError: "Expected batch_size to be an integer >= 1 ...", or for a model that is no graph of layers.
+        ValueError: "Expected ... Received: ..." for a model that is no graph of layers or has no TTFS layers, and for a
+            wrong argument.
 
     Reference: Fig. 7; Eqs. 10-12.
     """
     checks.batch(batch_size)
+    understood.check_model(model, "ttfs")
+    if not topology.layers_of(model, TTFSEncode):
+        raise ValueError(
+            f"Expected a model with TTFSActivation or TTFSEncode layers. Received: {model.name!r} without any."
+            + understood.CONVERT
+        )
+    data = samples("data", data, tuple(model.inputs[0].shape[1:]))
     sums: dict = {}
 
     def add(layer, z):
@@ -188,209 +223,47 @@ def _regions(z, layer):
     return tf.stack(sums + [tf.reduce_sum(tf.where(active, error, tf.zeros_like(z))) for error in errors])
 
 
-def _pass_through(model, x, batch_size, observe, activation=None):
+def _pass_through(
+    model: keras.Model, x: np.ndarray, batch_size: int, observe: Callable, activation: Callable | None = None
+) -> None:
     """Evaluates a model on x in batches and calls `observe(layer, z)` with what enters each encoder.
 
-    If `activation` is given, `activation(z)` stands for every encoder.
+    If `activation` is given, `activation(layer, z)` stands for every encoder.
     """
 
     def visit(layer, *args, **kwargs):
         if isinstance(layer, TTFSEncode):
+            if type(layer) not in understood.OWN:
+                raise understood.unsupported(layer, "ttfs")
             observe(layer, args[0])
             if activation:
-                return activation(args[0])
+                return activation(layer, args[0])
         elif topology.layers_of(layer, TTFSEncode):
-            raise reader.unsupported(layer, "ttfs")
+            raise understood.unsupported(layer, "ttfs")
+        if type(layer) in understood.NOTHING_AT_INFERENCE:
+            return args[0]
+        if isinstance(layer, keras.layers.Layer):
+            # As `predict` passes it: without it some layers would be at random.
+            return layer(*args, **kwargs | ({"training": False} if _takes_training(layer) else {}))
         return layer(*args, **kwargs)
 
+    dtype = model.inputs[0].dtype
     for first in range(0, len(x), batch_size):
-        topology.walk(model, [tf.convert_to_tensor(x[first : first + batch_size], model.inputs[0].dtype)], visit)
+        topology.walk(model, [tf.cast(x[first : first + batch_size], dtype)], visit)
 
 
-class _Rebuilder:
-    """Builds the TTFS model of a ReLU model, layer by layer."""
-
-    def __init__(self, source, temporal_kernel_options, input_coding):
-        self.source = source
-        self.temporal_kernel_options = temporal_kernel_options
-        self.input_coding = input_coding
-        self.copies = {}
-        self.names = set()
-
-    def model(self, options):
-        if any(len(getattr(self.source, ends, None) or []) != 1 for ends in ("inputs", "outputs")):
-            raise ValueError(
-                "Expected a Functional or built Sequential model with one input and one output. "
-                f"Received: {type(self.source).__name__} {self.source.name!r}"
-            )
-        inputs = keras.Input(self.source.inputs[0].shape[1:], dtype=self.source.inputs[0].dtype)
-        x = self._activation("input_activation", None)(inputs) if self.input_coding == "ttfs" else inputs
-        outputs = topology.walk(self.source, [x], self._visit)
-        model = TTFSModel(inputs, keras.tree.flatten(outputs)[0], **{"name": self.source.name, **options})
-        for layer, copy in self.copies.values():
-            _copy_weights(layer, copy)
-        return model
-
-    def _visit(self, layer, *args, **kwargs):
-        if isinstance(layer, keras.layers.InputLayer):
-            return args[0]
-        if not isinstance(layer, keras.layers.Layer) or isinstance(layer, keras.Model):
-            raise reader.unsupported(layer, "relu")
-        if reader.is_relu(layer):
-            return self._activation(layer.name, layer.dtype_policy)(args[0])
-        if isinstance(layer, keras.layers.Activation) and reader.activation_of(layer) not in (None, "softmax"):
-            raise reader.not_relu(layer)
-        own = reader.activation_of(layer) if isinstance(layer, reader.WEIGHTED) else None
-        if own not in (None, "relu", "softmax"):
-            raise reader.not_relu(layer)
-        y = self._copy_of(layer, own)(*args)
-        return self._activation(f"{layer.name}_activation", layer.dtype_policy)(y) if own == "relu" else y
-
-    def _activation(self, name, policy):
-        name = topology.unused_name(name, self.names)
-        return TTFSActivation(**self.temporal_kernel_options, name=name, dtype=policy)
-
-    def _copy_of(self, layer, own_activation):
-        if id(layer) not in self.copies:
-            config = {**layer.get_config(), "name": topology.unused_name(layer.name, self.names)}
-            kind = type(layer)
-            if own_activation == "relu":
-                config["activation"] = "linear"
-            if kind in reader.NORMS:
-                # Always with scale and shift, because calibration needs both.
-                kind, config = TKBatchNorm, {**config, "scale": True, "center": True}
-            self.copies[id(layer)] = layer, kind.from_config(config)
-        return self.copies[id(layer)][1]
+def _takes_training(layer: keras.layers.Layer) -> bool:
+    """Whether Keras passes `training` to a layer."""
+    return "training" in inspect.signature(layer.call).parameters
 
 
-def _copy_weights(layer, copy):
-    if isinstance(copy, TKBatchNorm):
-        for name, without in (("gamma", 1.0), ("beta", 0.0), ("moving_mean", 0.0), ("moving_variance", 1.0)):
-            weight, source = getattr(copy, name), getattr(layer, name, None)
-            weight.assign(np.full(weight.shape, without) if source is None else source)
-    else:
-        copy.set_weights(layer.get_weights())
+def sampled_activations(
+    model: keras.Model, data: np.ndarray, batch_size: int, limits: Mapping[str, float] = MappingProxyType({})
+) -> dict[str, np.ndarray]:
+    """`{encoder: sample of its positive activations}` of the model with ReLU in the place of every encoder.
 
-
-class _SharedScale:
-    """The activation of the source model that 1 stands for in the converted model. Signals may share one."""
-
-    def __init__(self, value=None):
-        self.parent = None
-        self.value = value
-
-    def root(self):
-        return self if self.parent is None else self.parent.root()
-
-    def join(self, other):
-        mine, theirs = self.root(), other.root()
-        if mine is not theirs:
-            theirs.parent = mine
-            mine.value = theirs.value if mine.value is None else mine.value
-
-    def is_shared_with(self, other):
-        return self.root() is other.root()
-
-
-@dataclasses.dataclass(frozen=True)
-class _ScaledCall:
-    """One call of an encoder, or one layer with weights, with the scales of what enters and of what leaves."""
-
-    layer: keras.layers.Layer
-    before: _SharedScale
-    after: _SharedScale
-
-
-def _calibrate(model, data, batch_size):
-    """Chooses the scales and folds them into the weights of `model`."""
-    encoders, weighted = _shared_scales(model)
-    activations = sampled_activations(model, data, batch_size)
-    for call in encoders:
-        scale = call.before.root()
-        if scale.value is None:
-            members = [other for other in encoders if other.before.is_shared_with(scale)]
-            scale.value = _best_scale(
-                [(own.layer, activations[own.layer.name], own.after.is_shared_with(scale)) for own in members]
-            )
-    for call in encoders:
-        if call.after.root().value is None:
-            members = [other for other in encoders if other.after.is_shared_with(call.after)]
-            pairs = [(other.layer, activations[other.layer.name]) for other in members]
-            call.after.root().value = _decoding_gain(pairs, call.before.root().value)
-    _fold_all(weighted)
-
-
-def normalize(model: keras.Model, scales: dict[str, float]) -> dict[str, float]:
-    """Measures every layer's activations in units of its own, by folding the units into the weights.
-
-    Args:
-        model: Functional or Sequential TTFS model; changed in place.
-        scales: `{encoder: activation that becomes 1}` [1]. Layers that meet in Add or Concatenate share the largest of
-            their scales. The scale of the input is 1.
-
-    Returns:
-        `{encoder: the activation that became 1}`.
+    `limits` is `{encoder: activation at which its ReLU cuts off}` [1].
     """
-    encoders, weighted = _shared_scales(model)
-    for call in encoders:
-        call.before.join(call.after)
-    for call in encoders:
-        scale = call.before.root()
-        if scale.value is None:
-            scale.value = max(scales[other.layer.name] for other in encoders if other.before.is_shared_with(scale))
-    _fold_all(weighted)
-    return {call.layer.name: call.before.root().value for call in encoders}
-
-
-def _shared_scales(model):
-    """`(calls of encoders, layers with weights)` of a model, each a _ScaledCall."""
-    encoders: list = []
-    weighted: dict = {}
-
-    def visit(layer, *args, **kwargs):
-        scales = [value for value in keras.tree.flatten(args) if isinstance(value, _SharedScale)]
-        if isinstance(layer, TTFSEncode):
-            encoders.append(_ScaledCall(layer, scales[0], _SharedScale()))
-            return encoders[-1].after
-        if layer.weights:
-            if layer in weighted:
-                weighted[layer].before.join(scales[0])
-            else:
-                weighted[layer] = _ScaledCall(layer, scales[0], _SharedScale())
-            return weighted[layer].after
-        for scale in scales[1:]:
-            scales[0].join(scale)
-        return scales[0]
-
-    (output,) = keras.tree.flatten(topology.walk(model, [_SharedScale(1.0)], visit))
-    output.join(_SharedScale(1.0))
-    output.root().value = 1.0
-    _join_where_levels_meet(encoders)
-    return encoders, list(weighted.values())
-
-
-def _join_where_levels_meet(encoders):
-    """Joins the scales that one choice must serve, because levels that meet other levels must have their unit."""
-    changed = True
-    while changed:
-        changed = False
-        for call in encoders:
-            for other in encoders:
-                meets = call.after.is_shared_with(other.before) or call.after.root().value is not None
-                shares = call.after.is_shared_with(other.after)
-                partner = call.after if meets else other.before if shares else None
-                if partner is not None and not partner.is_shared_with(call.before):
-                    call.before.join(partner)
-                    changed = True
-
-
-def _fold_all(weighted):
-    for call in weighted:
-        _fold(call.layer, call.before.root().value or 1.0, call.after.root().value or 1.0)
-
-
-def sampled_activations(model: keras.Model, data: np.ndarray, batch_size: int) -> dict[str, np.ndarray]:
-    """`{encoder: sample of its positive pre-activations}` of the model with ReLU in the place of every encoder."""
     found: dict = {}
     rng = np.random.default_rng(0)
     most = -(-SAMPLED_ACTIVATIONS // -(-len(data) // batch_size))
@@ -399,51 +272,180 @@ def sampled_activations(model: keras.Model, data: np.ndarray, batch_size: int) -
         flat = np.asarray(tf.cast(z, "float32")).ravel()
         # At random, because a fixed stride would meet the same channels again and again.
         flat = flat if len(flat) <= most else flat[rng.integers(len(flat), size=most)]
-        found.setdefault(layer.name, []).append(flat[flat > 0])
+        found.setdefault(layer.name, []).append(np.minimum(flat[flat > 0], limits.get(layer.name, np.inf)))
 
-    _pass_through(model, data, batch_size, sample, tf.nn.relu)
+    def relu(layer, z):
+        positive = tf.nn.relu(z)
+        return tf.minimum(positive, tf.cast(limits[layer.name], z.dtype)) if layer.name in limits else positive
+
+    _pass_through(model, data, batch_size, sample, relu)
     return {name: np.concatenate(parts) for name, parts in found.items()}
 
 
-def _levels(layer, z):
-    """Decoded levels of pre-activations, in float64."""
-    kernel = tf.cast(layer.tau, "float64"), tf.cast(layer.t_d, "float64")
-    return temporal_kernel.quantize(tf.cast(z, "float64"), *kernel, layer.time_window, rounding=layer.rounding).numpy()
+@dataclasses.dataclass(frozen=True)
+class _Signal:
+    """What stands for a tensor of the source model.
+
+    Attributes:
+        tensor: symbolic tensor of the TTFS model.
+        spiking: whether spikes carry it.
+        pooled: copies of layers that still have to be applied, because max pooling waits for the ReLU behind it.
+        pooling: the max pooling among them, and what it pools.
+        data: whether the numbers have the unit of the data: no weights or neurons but the input's encoder came before.
+        raw: whether they may still be encoded.
+    """
+
+    tensor: Any
+    spiking: bool = False
+    pooled: tuple = ()
+    pooling: Any = None
+    data: bool = False
+    raw: bool = False
+
+    @property
+    def shape(self):
+        return tuple(self.tensor.shape)
 
 
-def _decoding_gain(members, scale):
-    """The g that minimises `(z - g * z_hat(z / scale))**2` over `[(layer, z), ...]`."""
-    levels = [_levels(layer, z / scale) for layer, z in members]
-    square = sum(float((z_hat**2).sum()) for z_hat in levels)
-    return sum(float((z * z_hat).sum()) for (_, z), z_hat in zip(members, levels)) / square if square else scale
+class _Rebuilder:
+    """Builds the TTFS model of a ReLU model, layer by layer. `limits[encoder]` is where its ReLU cuts off."""
+
+    def __init__(self, source, temporal_kernel_options, input_coding, calibrates):
+        self.source = source
+        self.temporal_kernel_options = temporal_kernel_options
+        self.input_coding = input_coding
+        self.calibrates = calibrates
+        self.limits = {}
+        self.copies = {}
+        self.names = set()
+        self.encoded = {}
+        self.relus = 0
+
+    def model(self, options):
+        for encoder in topology.layers_of(self.source, TTFSEncode):
+            raise ValueError(
+                f"Expected a model with ReLU activations. Received: {self.source.name!r}, which is a TTFS model already: "
+                f"layer {encoder.name!r} ({type(encoder).__name__})"
+            )
+        inputs = keras.Input(self.source.inputs[0].shape[1:], dtype=self.source.inputs[0].dtype)
+        if self.input_coding == "ttfs":
+            self.names.add("input_activation")
+        signal = _Signal(inputs, data=True, raw=self.input_coding == "ttfs")
+        output = keras.tree.flatten(topology.walk(self.source, [signal], self._visit))[0]
+        if not self.relus:
+            raise ValueError(f"Expected a model with ReLU activations. Received: {self.source.name!r} without any")
+        model = TTFSModel(inputs, self._complete(output).tensor, **options)
+        for layer, copy in self.copies.values():
+            _copy_weights(layer, copy)
+        return model
+
+    def _visit(self, layer, *args, **kwargs):
+        signals = understood.check_call(layer, args, kwargs, "relu")
+        understood.check_axes(layer, len(signals[0].shape))
+        if type(layer) is keras.layers.InputLayer:
+            return signals[0]
+        function = understood.function_of(layer)
+        if understood.is_activation(layer):
+            return self._apply(function, layer, self._encode(signals[0]), layer.name)
+        if function is None:
+            raise reader.not_relu(layer)
+        if type(layer) in understood.NOTHING_AT_INFERENCE or _stays_raw(layer, signals[0]):
+            return self._arranged(layer, signals)
+        if type(layer) not in understood.SETTINGS:
+            raise understood.unsupported(layer, "relu")
+        signals = [self._encode(signal) for signal in signals]
+        if type(layer) in understood.ROUTES:
+            return self._arranged(layer, signals)
+        self._refuse_offsets(layer, signals[0])
+        tensors = [self._complete(signal).tensor for signal in signals]
+        data = type(layer) in understood.AFFINE and signals[0].data
+        softmax = {"activation": "softmax"} if function.kind == "softmax" else {}
+        copy = self._copy_of(layer, **softmax)
+        signal = _Signal(copy(tensors if type(layer) in understood.MERGES else tensors[0]), data=data)
+        return signal if softmax else self._apply(function, layer, signal, f"{layer.name}_activation")
+
+    def _encode(self, signal):
+        """The signal behind the input's encoder, if it is the input itself."""
+        if not signal.raw:
+            return signal
+        if id(signal.tensor) not in self.encoded:
+            # The name that `model` has set aside.
+            name = f"input_activation_{len(self.encoded)}" if self.encoded else "input_activation"
+            encoder = TTFSActivation(**self.temporal_kernel_options, name=name)
+            # With the tensor, so that no other gets its identity.
+            self.encoded[id(signal.tensor)] = signal.tensor, encoder(signal.tensor)
+        return _Signal(self.encoded[id(signal.tensor)][1], spiking=True, data=True)
+
+    def _apply(self, function, layer, signal, name):
+        """What follows from an activation that a layer applies to a signal."""
+        if function.kind == "linear":
+            return signal
+        policy = getattr(layer, "dtype_policy", None)
+        if function.kind == "softmax":
+            name = topology.unused_name(name, self.names)
+            softmax = keras.layers.Activation("softmax", name=name, dtype=policy)
+            return _Signal(softmax(self._complete(signal).tensor))
+        self.relus += 1
+        name, options = topology.unused_name(name, self.names), dict(self.temporal_kernel_options)
+        if function.max_value is not None:
+            self.limits[name] = function.max_value
+            options |= {} if self.calibrates else {"z_max_0": function.max_value}
+        tensor = TTFSActivation(**options, name=name, dtype=policy)(signal.tensor)
+        for copy in signal.pooled:
+            tensor = copy(tensor)
+        return _Signal(tensor, spiking=True)
+
+    def _arranged(self, layer, signals):
+        """What a layer that does not compute on numbers makes of signals."""
+        copy, signal = self._copy_of(layer), signals[0]
+        if type(layer) is keras.layers.Concatenate:
+            signals = [self._complete(signal) for signal in signals]
+            spiking, data = (all(getattr(signal, name) for signal in signals) for name in ("spiking", "data"))
+            return _Signal(copy([signal.tensor for signal in signals]), spiking, data=data)
+        waits = signal.pooled or (type(layer) in understood.MAXIMA and not signal.spiking)
+        if not waits:
+            return dataclasses.replace(signal, tensor=copy(signal.tensor))
+        return dataclasses.replace(signal, pooled=(*signal.pooled, copy), pooling=signal.pooling or layer)
+
+    def _complete(self, signal):
+        if signal.pooled:
+            raise understood.refusal("max pooling behind or in front of a ReLU", signal.pooling, "elsewhere")
+        return signal
+
+    def _refuse_offsets(self, layer, signal):
+        if type(layer) in understood.AFFINE and not (signal.data or calibration.scales_only(layer)):
+            raise understood.refusal(
+                f"{type(layer).__name__} in front of the first weights", layer, "behind weights or neurons"
+            )
+
+    def _copy_of(self, layer, **options):
+        if id(layer) not in self.copies:
+            name = topology.unused_name(layer.name, self.names)
+            copy = _training_copy(layer, name=name, **options)
+            self.copies[id(layer)] = layer, copy
+        return self.copies[id(layer)][1]
 
 
-def _best_scale(members):
-    """The scale s of least squared error, for layers that share it: `[(layer, z, whether g must be s), ...]`."""
-    largest = max((float(z.max()) for _, z, _ in members if len(z)), default=1.0)
-
-    def error(scale):
-        total = 0.0
-        for layer, z, tied in members:
-            gain = scale if tied else _decoding_gain([(layer, z)], scale)
-            total += float(((z - gain * _levels(layer, z / scale)) ** 2).sum())
-        return total
-
-    return min((largest * float(scale) for scale in SCALES), key=error)
+def _stays_raw(layer, signal):
+    """Whether a Rescaling stands in front of the input's encoder."""
+    if not (signal.raw and type(layer) is keras.layers.Rescaling and calibration.scales_only(layer)):
+        return False
+    scale = np.asarray(layer.scale)
+    return bool((scale > 0).all() and (scale <= 1).all())
 
 
-def _fold(layer, before, after):
-    """Makes a layer take inputs in units of `before` and give outputs in units of `after`."""
-    if isinstance(layer, keras.layers.BatchNormalization):
-        mean, variance = np.asarray(layer.moving_mean), np.asarray(layer.moving_variance)
-        narrower = variance / before**2
-        gain = before * np.sqrt(narrower + layer.epsilon) / np.sqrt(variance + layer.epsilon)
-        layer.moving_mean.assign(mean / before)
-        layer.moving_variance.assign(narrower)
-        layer.gamma.assign(np.asarray(layer.gamma) * gain / after)
-        layer.beta.assign(np.asarray(layer.beta) / after)
-        return
-    kernel = layer.pointwise_kernel if isinstance(layer, keras.layers.SeparableConv2D) else layer.kernel
-    kernel.assign(np.asarray(kernel) * (before / after))
-    if layer.bias is not None:
-        layer.bias.assign(np.asarray(layer.bias) / after)
+def _training_copy(layer, **options):
+    if type(layer) in understood.NORMS:
+        # Always with scale and shift, because calibration needs both.
+        return understood.trainable_copy(layer, kind=TKBatchNorm, scale=True, center=True, **options)
+    return understood.trainable_copy(layer, **options)
+
+
+def _copy_weights(layer, copy):
+    if isinstance(copy, TKBatchNorm):
+        for name, without in (("gamma", 1.0), ("beta", 0.0), ("moving_mean", 0.0), ("moving_variance", 1.0)):
+            weight, source = getattr(copy, name), getattr(layer, name, None)
+            weight.assign(np.full(weight.shape, without) if source is None else source)
+    elif type(layer) in understood.WEIGHTED:
+        kernels, bias = understood.weights_of(layer)
+        copy.set_weights([*kernels, *([] if bias is None else [bias])])

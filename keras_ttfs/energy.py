@@ -9,7 +9,10 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
+
+from keras_ttfs import checks
 
 # (E_d, E_s): dynamic and static share, of TrueNorth (Merolla et al. 2014) and SpiNNaker (Furber et al. 2014) as used by
 # Park et al. 2020 (T2FSNN). They give every energy cell of Table 2.
@@ -87,11 +90,14 @@ def normalized_energy(
         reference: `(spikes, time_steps)` of the network that has energy 1, by default TSC coding on CIFAR-10.
 
     Raises:
-        ValueError: "Expected platform to be one of ... Received: ...".
+        ValueError: "Expected platform to be one of ... Received: ...", and for numbers out of their range.
 
     Reference: section 6.2, Table 2.
     """
     dynamic, static = _coefficients(platform)
+    reference = _checked_reference(reference)
+    checks.number("spikes", spikes, least=0)
+    checks.number("time_steps", time_steps, least=1, unit="steps")
     return dynamic * spikes / reference[0] + static * time_steps / reference[1]
 
 
@@ -115,13 +121,20 @@ def _coefficients(platform):
     return COEFFICIENTS[platform]
 
 
+def _checked_reference(reference):
+    """`(spikes, time_steps)` of the network that has energy 1, both > 0."""
+    if not isinstance(reference, Sequence) or isinstance(reference, str) or len(reference) != 2:
+        raise ValueError(f"Expected reference to be (spikes, time_steps). Received: reference={reference!r}")
+    return tuple(checks.number("reference", value, above=0) for value in reference)
+
+
 @dataclasses.dataclass(frozen=True)
 class Cost:
     """What one way of computing the same function costs per sample.
 
     Attributes:
         name: of the way.
-        operations: multiply-accumulates, or synaptic operations and operations of an analog input.
+        operations: those of the ReLU twin, or synaptic operations and operations of an analog input.
         compute: energy of arithmetic [J].
         memory: energy of reading weights, and of reading and writing activations or potentials [J].
         state: memory that holds activations or potentials [bytes].
@@ -142,11 +155,12 @@ class EnergyReport:
         spikes: S, mean spikes of the hidden layers.
         time_steps: H [steps].
         synaptic_operations: mean synaptic operations.
-        analog_operations: multiply-adds of an analog input.
+        analog_operations: operations on an analog input.
         normalized: `{platform: (energy relative to the reference [1], latency share [1])}`.
         reference: `(spikes, time_steps)` of the network that has energy 1.
         chips: `{chip: (energy of synaptic operations [J], energy of neuron updates [J] or None)}`.
-        costs: list of Cost in 45 nm CMOS: the ReLU twin, the bit-matched quantised network, the spiking network.
+        costs: list of Cost in 45 nm CMOS: the ReLU twin, the bit-matched quantised network (of TTFS networks only), the
+            spiking network.
     """
 
     spikes: float
@@ -189,46 +203,51 @@ def report(network: Any, result: Any, reference: tuple[float, float] = TSC_CIFAR
     bit-matched network. The levels of that network are those of the temporal kernel, found in a table. It may skip the
     work of zero activations as the spiking network does. Counted per sample:
 
-    - ReLU twin, float32: a multiply and an add for each synapse. Weight and activation are read, 4 bytes each.
+    - ReLU twin, float32: a multiply and an add for each synapse. Weight and activation are read, 4 bytes each. Add and
+      average pooling take additions, and each average one multiply by 1/n. Each of these reads one activation.
     - quantised, 8-bit weights: an int8 multiply and an int32 add for each synapse. Weight and activation are read,
       1 byte each. One row computes the zeros, another skips them. The second row computes them too if skipping would
       be more work, which happens because spikes count every way through successive layers (see
-      `SpikingNetwork.dense_operations`).
+      `operations.dense_counts`).
     - spiking, float32 and 8-bit weights: an add for each synaptic operation. It reads the weight, and reads and writes
       a potential of 4 bytes. Each operation of an analog input takes one multiply more. The decay of the temporal
       kernel takes one multiply for each hidden neuron and step of its integration.
+    - other codings: a synaptic operation for each spike and synapse, however many spikes a neuron fires. What a spike
+      carries is a shift of the weight. In place of the decay each hidden neuron takes one addition in each step that it
+      may fire in, for its constant current or its reset.
 
-    Neuron updates on chips: each neuron that can spike, in its integration and its fire phase, 2 T steps. Idle layers
-    cost nothing there, which favours the chip. Only TrueNorth's 26 pJ contain traffic between cores and static power.
+    Neuron updates on chips: each neuron that can spike, in its integration and its fire phase, 2 T steps. In a coding
+    without windows, in every step. Idle layers cost nothing there, which favours the chip. Only TrueNorth's 26 pJ
+    contain traffic between cores and static power.
 
     Args:
-        network: SpikingNetwork.
-        result: SimulationResult of the network.
+        network: SpikingNetwork or CodedNetwork.
+        result: what `run` of this very network, or of a copy of it, returned.
         reference: `(spikes, time_steps)` of the network that has energy 1.
 
     Returns:
         An EnergyReport.
 
+    Raises:
+        ValueError: "Expected a result of this network. Received: ...", and for a wrong argument.
+
     Reference: section 6.2; sources in `CHIPS` and `HOROWITZ`.
     """
+    if not hasattr(network, "identity"):
+        raise ValueError(f"Expected network to be a SpikingNetwork or CodedNetwork. Received: network={network!r:.60}")
+    if getattr(result, "network", None) != network.identity:
+        found = "one of another network" if hasattr(result, "network") else f"result={result!r:.60}"
+        raise ValueError(f"Expected a result of this network. Received: {found}")
+    reference = _checked_reference(reference)
     spikes, steps = result.hidden_spikes, result.time_steps
-    populations = {name: (result.neurons[name], window) for name, (_, window) in result.phases.items()}
-    hidden = {name: entry for name, entry in populations.items() if name not in result.input_encoders}
-    updates = sum(neurons * 2 * window for neurons, window in populations.values())
-    decays = sum(neurons * window for neurons, window in hidden.values())
-    chips = {
-        name: (
-            (result.synaptic_operations + network.analog_operations) * chip.synaptic_operation,
-            None if chip.update is None else updates * chip.update,
-        )
-        for name, chip in CHIPS.items()
-    }
+    activity = _activity(network, result)
+    analog = network.analog_counts.total
     arguments = spikes, steps
     return EnergyReport(
         spikes=spikes,
         time_steps=steps,
         synaptic_operations=result.synaptic_operations,
-        analog_operations=network.analog_operations,
+        analog_operations=analog,
         normalized={
             platform: (
                 normalized_energy(*arguments, platform, reference),
@@ -236,28 +255,100 @@ def report(network: Any, result: Any, reference: tuple[float, float] = TSC_CIFAR
             )
             for platform in COEFFICIENTS
         },
-        reference=tuple(reference),
-        chips=chips,
-        costs=_costs(network, result, hidden, decays),
+        reference=reference,
+        chips={
+            name: (
+                (result.synaptic_operations + analog) * chip.synaptic_operation,
+                None if chip.update is None else activity.updates * chip.update,
+            )
+            for name, chip in CHIPS.items()
+        },
+        costs=_costs(network, result, activity),
     )
 
 
-def _costs(network, result, hidden, decays):
-    dense, analog = network.dense_operations, network.analog_operations
-    events = result.synaptic_operations + analog
-    neurons = sum(count for count, _ in hidden.values())
-    bits = max(math.ceil(math.log2(window + 1)) for _, window in result.phases.values())
-    skipped = min(events, dense)
-    add_multiply = FLOAT32_MULTIPLY + FLOAT32_ADD
-    quantised = INT8_MULTIPLY + INT32_ADD
-    potentials = 4 * neurons
+@dataclasses.dataclass(frozen=True)
+class _Activity:
+    """What neurons do beside their synapses, per sample.
+
+    Attributes:
+        neurons: hidden neurons.
+        updates: updates of neurons that can spike, on a chip that skips idle layers.
+        decays: multiplications by which the temporal kernel decays.
+        additions: of a constant current, or of a reset.
+        bits: of a quantised activation with the same levels, or None.
+    """
+
+    neurons: int
+    updates: int
+    decays: int
+    additions: int
+    bits: int | None
+
+
+def _activity(network, result):
+    phases = getattr(result, "phases", None)
+    windows = (
+        dict.fromkeys(result.neurons, network.coding.time_window or result.time_steps)
+        if phases is None
+        else {name: window for name, (_, window) in phases.items()}
+    )
+    hidden = {name: count for name, count in result.neurons.items() if name not in result.input_encoders}
+    in_window = sum(count * windows[name] for name, count in hidden.items())
+    # A layer with a window of its own integrates in the window before it.
+    phases_of_a_layer = 1 if phases is None and network.coding.time_window is None else 2
+    return _Activity(
+        neurons=sum(hidden.values()),
+        updates=sum(count * phases_of_a_layer * windows[name] for name, count in result.neurons.items()),
+        decays=0 if phases is None else in_window,
+        additions=in_window if phases is None else 0,
+        bits=None if phases is None else max(math.ceil(math.log2(window + 1)) for window in windows.values()),
+    )
+
+
+def _costs(network, result, activity):
+    dense, analog = network.dense_counts, network.analog_counts
+    neurons, synaptic = activity.neurons, result.synaptic_operations
+    twin = Cost(
+        "ReLU twin, float32",
+        dense.total,
+        _arithmetic(dense, FLOAT32_MULTIPLY, FLOAT32_ADD),
+        _reads(dense, 4),
+        4 * neurons,
+    )
+    costs = [twin] if activity.bits is None else [twin, *_quantised(network, result, activity)]
+    for name, multiply, add, decay, weight in (
+        ("spiking, float32", FLOAT32_MULTIPLY, FLOAT32_ADD, FLOAT32_MULTIPLY, 4),
+        ("spiking, 8-bit weights", INT8_MULTIPLY, INT32_ADD, INT32_MULTIPLY, 1),
+    ):
+        compute = (
+            synaptic * add + _arithmetic(analog, multiply, add) + activity.decays * decay + activity.additions * add
+        )
+        # Each reads and writes a potential. A constant current is read as well.
+        touched = (synaptic + analog.total + activity.additions) * 8
+        read = (synaptic + analog.multiply_adds) * weight + activity.additions * 4
+        costs.append(Cost(name, synaptic + analog.total, compute, (touched + read) * SRAM_BYTE, 4 * neurons))
+    return costs
+
+
+def _quantised(network, result, activity):
+    """The bit-matched network, with its zeros computed and with its zeros skipped."""
+    dense = network.dense_counts
+    share = min(1.0, (result.synaptic_operations + network.analog_counts.total) / dense.total)
+    name, state = f"quantised, {activity.bits}-bit levels", activity.bits / 8 * activity.neurons
+    compute, memory = _arithmetic(dense, INT8_MULTIPLY, INT32_ADD), _reads(dense, 1)
     return [
-        Cost("ReLU twin, float32", dense, dense * add_multiply, dense * 8 * SRAM_BYTE, 4 * neurons),
-        Cost(f"quantised, {bits}-bit levels", dense, dense * quantised, dense * 2 * SRAM_BYTE, bits / 8 * neurons),
-        Cost(f"quantised, {bits}-bit levels, zeros skipped", skipped, skipped * quantised, skipped * 2 * SRAM_BYTE,
-             bits / 8 * neurons),
-        Cost("spiking, float32", events, events * FLOAT32_ADD + (analog + decays) * FLOAT32_MULTIPLY,
-             events * 12 * SRAM_BYTE, potentials),
-        Cost("spiking, 8-bit weights", events, events * INT32_ADD + analog * INT8_MULTIPLY + decays * INT32_MULTIPLY,
-             events * 9 * SRAM_BYTE, potentials),
-    ]  # fmt: skip
+        Cost(name, dense.total, compute, memory, state),
+        Cost(f"{name}, zeros skipped", share * dense.total, share * compute, share * memory, state),
+    ]
+
+
+def _arithmetic(counts, multiply, add):
+    """Energy of Operations [J]."""
+    multiplications = counts.multiply_adds + counts.multiplications
+    return multiplications * multiply + (counts.multiply_adds + counts.additions) * add
+
+
+def _reads(counts, width):
+    """Energy of reading an activation for each operation, and a weight for each multiply-add, each `width` bytes [J]."""
+    return (counts.total + counts.multiply_adds) * width * SRAM_BYTE

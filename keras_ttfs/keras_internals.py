@@ -114,3 +114,13 @@ class ObservedBatchNormalization(keras.layers.BatchNormalization):
         mean, variance = super()._moments(inputs, mask)
         self.moments_computed(inputs, mask, mean, variance)
         return mean, variance
+
+
+def operation_type(function: Callable) -> type:
+    """The class of the operation that a function of `keras.ops` or `keras.activations` adds to a graph."""
+    return type(function(keras.Input((2,), name="keras_ttfs_probe"))._keras_history.operation)
+
+
+def is_private_method(name: str) -> bool:
+    """Whether a name is one that Keras keeps to itself."""
+    return name.startswith("_") and not name.startswith("__")

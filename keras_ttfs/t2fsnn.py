@@ -11,9 +11,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_ttfs import conversion, temporal_kernel
+from keras_ttfs import calibration, checks, conversion, temporal_kernel
+from keras_ttfs.keywords import known_keywords
 from keras_ttfs.models import TTFSModel
-from keras_ttfs.snn import coded, reader
+from keras_ttfs.snn import coded, reader, understood
+from keras_ttfs.snn.nodes import Population
+from keras_ttfs.snn.samples import samples
 
 SAMPLED_ACTIVATIONS = 1 << 15
 ITERATIONS = 600
@@ -21,6 +24,7 @@ LEARNING_RATE = 0.1
 SMALLEST_TAU = 1.0  # With a smaller tau, neighbouring levels differ by more than a factor of e.
 
 
+@known_keywords
 def convert_t2fsnn(
     keras_model: keras.Model,
     data: Any,
@@ -44,7 +48,8 @@ def convert_t2fsnn(
 
     Args:
         keras_model: Functional or built Sequential ReLU model, as `keras_ttfs.convert` takes.
-        data: array `(samples, ...)` of training inputs, intensities in [0, 1] [1]. Below a thousand samples the
+        data: array `(samples, ...)` of training inputs, intensities in [0, 1] [1]; or a data set, generator or list of
+            batches. Below a thousand samples the
             percentile that scales a layer is about its maximum.
         time_window: int >= 1: T [steps].
         tau_0: float > 0: time constant before the fit [steps].
@@ -64,18 +69,25 @@ def convert_t2fsnn(
 
     Reference: Park et al., "T2FSNN", DAC 2020; section 6, Table 2.
     """
-    data = conversion.checked_data(data).astype("float32")
+    checks.batch(batch_size)
+    understood.check_model(keras_model, "relu")
+    data = samples("data", data, tuple(keras_model.inputs[0].shape[1:]))
     options: dict[str, Any] = {
         "time_window": time_window,
         "tau_0": tau_0,
         "lambda_tr": lambda_tr,
         "lambda_tb": lambda_tb,
     }
+    for node in reader.read(keras_model, "relu")[0]:
+        if isinstance(node, Population) and node.max_value is not None:
+            raise ValueError(f"Expected ReLU without max_value. Received: {node.name!r} with {node.max_value}")
     model = conversion.convert(keras_model, **options)
     nodes, _ = reader.read(model)
+    conversion.check_intensities(nodes, data)
+    data = data.astype("float32")
     scales = coded.activation_scales(nodes, data, batch_size)
     activations = conversion.sampled_activations(model, data, batch_size)
-    units = conversion.normalize(model, scales)
+    units = calibration.normalize(model, scales)
     for encoder in model.encoders:
         z = activations[encoder.name] / units[encoder.name]
         if len(z):

@@ -15,10 +15,12 @@ import numpy as np
 import tensorflow as tf
 
 from keras_ttfs import checks
+from keras_ttfs.snn import gating, operations
 from keras_ttfs.snn.codings.coding import Coding
 from keras_ttfs.snn.network import batches_of, progress_bar
 from keras_ttfs.snn.nodes import (
     Node,
+    Operations,
     Phase,
     Population,
     Route,
@@ -30,7 +32,9 @@ from keras_ttfs.snn.nodes import (
     propagate,
 )
 from keras_ttfs.snn.reader import read, schedule
-from keras_ttfs.snn.results import CodedResult
+from keras_ttfs.snn.results import CodedResult, new_identity
+from keras_ttfs.snn.samples import inputs
+from keras_ttfs.snn.understood import MAXIMA
 from keras_ttfs.temporal_kernel import compiled
 
 PERCENTILE = 99.9
@@ -45,6 +49,8 @@ def activation_scales(nodes: list[Node], data: np.ndarray, batch_size: int = 100
         data: array `(samples, ...)`: training inputs [1].
         batch_size: int >= 1: samples computed at a time.
 
+    A ReLU that is cut off has the cut as its scale, where neurons that send at most their scale are cut off as well.
+
     Raises:
         ValueError: "Expected some neuron of every layer to be active ... Received: ..." if a layer's scale is 0.
     """
@@ -53,7 +59,7 @@ def activation_scales(nodes: list[Node], data: np.ndarray, batch_size: int = 100
     largest: dict = {}  # `{population: (kept, ...)}`: the largest activations of each neuron.
 
     def activate(population, potential):
-        activations = np.maximum(potential, 0.0)
+        activations = np.clip(potential, 0.0, population.max_value)
         candidates = np.concatenate([largest.get(population.name, activations[:0]), activations])
         largest[population.name] = np.partition(candidates, -min(kept, len(candidates)), axis=0)[-kept:]
         return activations
@@ -62,6 +68,9 @@ def activation_scales(nodes: list[Node], data: np.ndarray, batch_size: int = 100
     for first in range(0, len(data), batch_size):
         propagate(nodes, functions, tf.constant(data[first : first + batch_size], "float32"), activate)
     scales = {name: float(_interpolated(values, rank % 1).max()) for name, values in largest.items()}
+    for population in populations_of(nodes):
+        if population.max_value is not None:
+            scales[population.name] = population.max_value
     for name, scale in scales.items():
         if not scale > 0:
             raise ValueError(
@@ -102,6 +111,7 @@ class CodedNetwork:
         populations: the Population nodes, in the order of computation.
         phases: `{population: Phase}` of a coding with windows [steps]. None: all neurons may fire at every step.
         time_steps: default of H [steps]: that of the coding, or the end of the last window.
+        identity: str that no other network has, but copies of this one. Results of `run` carry it.
 
     Reference: section 6, Table 2.
     """
@@ -111,6 +121,7 @@ class CodedNetwork:
         self.output = output
         self.coding = coding
         self.scales = scales
+        self.identity = new_identity()
         self.populations: list[Population] = populations_of(nodes)
         self.phases: dict[Population, Phase] | None = None
         self.time_steps: int = coding.time_steps  # type: ignore[assignment]  # None only in a coding with windows.
@@ -126,13 +137,15 @@ class CodedNetwork:
         Args:
             model: of the layers that `SpikingNetwork.from_model` takes, with ReLU in the place of TTFSActivation.
             coding: a Coding.
-            data: array `(samples, ...)` of training inputs, from which the scales are measured [1]. Below a thousand
-                samples the percentile is about the maximum.
+            data: array `(samples, ...)` of training inputs, or a data set, generator or list of batches, from which the
+                scales are measured [1]. Below a thousand samples the percentile is about the maximum.
             batch_size: int >= 1: samples of `data` at a time.
 
         Raises:
             ValueError: "Expected ... Received: ..." naming the layer that cannot be turned into spikes.
         """
+        if not isinstance(coding, Coding):
+            raise ValueError(f"Expected coding to be a Coding, RateCoding() say. Received: coding={coding!r:.60}")
         nodes, output = read(model, "relu")
         if not populations_of(nodes):
             raise ValueError("Expected a model with ReLU activations. Received: none before its output")
@@ -140,14 +153,35 @@ class CodedNetwork:
             raise ValueError(
                 f"Expected an output of shape (classes,). Received: shape {output.shape} of {output.name!r}"
             )
+        for population in populations_of(nodes):
+            if population.max_value is not None and not coding.saturates:
+                raise ValueError(
+                    "Expected ReLU without max_value, because the neurons of this coding are not cut off at their scale. "
+                    f"Received: {population.name!r} with max_value={population.max_value}, {type(coding).__name__}"
+                )
         checks.batch(batch_size)
-        scales = activation_scales(nodes, checks.inputs(data, nodes[0].shape, "float32"), batch_size)
+        scales = activation_scales(nodes, inputs(data, nodes, "float32"), batch_size)
         return cls(nodes, output, coding, scales)
 
     @functools.cached_property
     def neurons(self) -> int:
         """N: inputs, hidden neurons and outputs."""
         return neurons_of(self.nodes, self.output)
+
+    @functools.cached_property
+    def fan_out(self) -> dict[Node, list]:
+        """`operations.fan_out` of the network: `{node that spikes enter: [array (...) for each of its inputs]}`."""
+        return operations.fan_out(self.nodes, self.output)
+
+    @functools.cached_property
+    def dense_counts(self) -> Operations:
+        """`operations.dense_counts` of the network: operations of the ReLU model per sample, by their kind."""
+        return operations.dense_counts(self.nodes)
+
+    @functools.cached_property
+    def analog_counts(self) -> Operations:
+        """`operations.analog_counts` of the network: operations on the analog input per sample, by their kind."""
+        return operations.analog_counts(self.nodes)
 
     @functools.cached_property
     def input_encoders(self) -> tuple[str, ...]:
@@ -166,7 +200,7 @@ class CodedNetwork:
         """Simulates the network on a batch of inputs. Memory does not grow with the time steps.
 
         Args:
-            x: array `(samples, ...)` of the model's input shape, finite [1].
+            x: array `(samples, ...)` of the model's input shape, finite [1]; or a data set, generator or list of batches.
             time_steps: int >= 1: H [steps]. None: the coding's own. Codings with windows take no other.
             dtype: `"float32"` or `"float64"`.
             batch_size: int >= 1: samples simulated at a time.
@@ -182,7 +216,7 @@ class CodedNetwork:
             ValueError: "Expected ... Received: ..." for a wrong argument.
         """
         checks.batch(batch_size)
-        x = checks.inputs(x, self.nodes[0].shape, dtype)
+        x = inputs(x, self.nodes, dtype)
         time_steps = self._checked_steps(time_steps, stop_after)
         bar = progress_bar(-(-len(x) // min(batch_size, len(x))) * time_steps, "step", verbose)
         simulation = self._simulation(dtype)
@@ -190,7 +224,7 @@ class CodedNetwork:
             simulation.run(batch, samples, time_steps, stop_after, bar)
             for _, samples, batch in batches_of(x, batch_size)
         ]
-        logits, predictions, counts, stopped_at = zip(*runs)
+        logits, predictions, counts, synaptic_operations, stopped_at = zip(*runs)
         spikes = sum(counts) / len(x)
         hidden = [population.name not in self.input_encoders for population in self.populations]
         return CodedResult(
@@ -202,6 +236,8 @@ class CodedNetwork:
             input_encoders=self.input_encoders,
             stopped_at=np.concatenate(stopped_at),
             time_steps=time_steps,
+            synaptic_operations=sum(synaptic_operations) / len(x),
+            network=self.identity,
         )
 
     def _checked_steps(self, time_steps, stop_after):
@@ -228,7 +264,8 @@ class _Simulation:
     """The simulator: one loop over time for every coding.
 
     `memory[name]` holds what a node remembers from one time step to the next: `(potential, state)` for a population,
-    the potential for the output, and for a max pooling what each neuron before it has sent so far.
+    the potential for the output, and for a max pooling what each neuron before it has sent so far. In a coding with
+    windows a max pooling remembers where it passed something on.
     """
 
     def __init__(self, network, dtype):
@@ -238,13 +275,14 @@ class _Simulation:
         self.affine = functions_of(network.nodes, dtype)
         self.linear = {node: node.linear(dtype) for node in self.affine}
         self.scales = {name: tf.constant(scale, dtype) for name, scale in network.scales.items()}
+        self.routes = {node: node.function("float64") for node in network.nodes if isinstance(node, Route)}
         # In windows all that fire switch on together and the last to switch off is the largest, so no pooling is gated.
-        pools = [
-            node
-            for node in network.nodes
-            if isinstance(node, Route) and isinstance(node.layer, keras.layers.MaxPooling2D)
+        self.pools = [node for node in self.routes if type(node.layer) in MAXIMA and node.spiking]
+        self.gated = self.pools if network.phases is None else []
+        self.fan_out = [
+            (node.inputs[place], tf.constant(network.fan_out[node][place][None], tf.float64))
+            for node, place in operations.spike_entries(network.nodes)
         ]
-        self.gated = [node for node in pools if node.spiking] if network.phases is None else []
         self.drive = tf.function(self._drive, autograph=False)
         self.advance = tf.function(self._advance, autograph=False)
 
@@ -254,17 +292,18 @@ class _Simulation:
         memory = self._start(drive, len(batch))
         rows = np.arange(len(batch))  # Which sample's memory is at each place of the batch.
         alive = rows < samples
-        counts = np.zeros((time_steps, len(network.populations)))
-        predictions = np.zeros((samples, time_steps), "int16")
+        counts, synaptic_operations = np.zeros((time_steps, len(network.populations))), 0.0
+        predictions = np.zeros((samples, time_steps), "int32")
         logits = np.zeros((samples, *network.output.shape), self.dtype)
         changed, stopped_at = np.zeros(samples, int), np.full(samples, time_steps)
         answered = np.zeros(samples, bool)  # Whether a spike has ever reached the output.
         for now in range(time_steps):
             firing = self._firing(now)
-            memory, count, potential, arrives = self.advance(
+            memory, count, caused, potential, arrives = self.advance(
                 firing, tf.constant(now), drive, memory, tf.constant(alive)
             )
             counts[now] = count.numpy()
+            synaptic_operations += float(caused)
             places, potential = np.flatnonzero(alive), potential.numpy()
             living = rows[places]
             predictions[living, now:] = potential[places].argmax(-1)[:, None]
@@ -288,7 +327,7 @@ class _Simulation:
                 kept = np.argsort(~alive, kind="stable")[: len(alive) // 2]
                 rows, alive = rows[kept], alive[kept]
                 drive, memory = tf.nest.map_structure(lambda value, kept=kept: tf.gather(value, kept), (drive, memory))
-        return logits, predictions, counts, stopped_at
+        return logits, predictions, counts, synaptic_operations, stopped_at
 
     def _elapsed(self, now):
         """How often an activation has been sent by the end of a step."""
@@ -322,15 +361,19 @@ class _Simulation:
             memory[population.name] = potential, self.coding.state(potential)
         for node in self.gated:
             memory[node.name] = tf.zeros((samples, *node.inputs[0].shape), self.dtype)
+        if not self.gated:
+            memory |= {node.name: tf.zeros((samples, *node.shape), tf.bool) for node in self.pools}
         return memory
 
     def _advance(self, firing, now, drive, memory, alive):
-        """One time step: `(memory, spikes of each population, potentials of the output, whether a spike reached it)`.
+        """One time step of the living samples.
 
-        Spikes are those of the living samples. Whether a spike reached the output is told for each sample.
+        Returns:
+            `(memory, spikes of each population, synaptic operations, potentials of the output, whether a spike reached
+            it)`. Whether a spike reached the output is told for each sample.
         """
         values: dict[Node, Any] = {}
-        counts: list = []
+        spikes: dict[Node, Any] = {}  # At each place, of the living samples together.
         after: dict[str, Any] = {}
         drive = dict.fromkeys(drive) if self.coding.current is None else drive
         for node in self.network.nodes:
@@ -338,27 +381,43 @@ class _Simulation:
             if isinstance(node, Population):
                 potential, state = memory[node.name]
                 potential = _sum(potential, inputs[0], drive[node.name])
-                values[node], count = None, tf.constant(0.0, tf.float64)
+                values[node], spikes[node] = None, None
                 if node.name in firing:
                     local = now if self.network.phases is None else now - self.network.phases[node].start
                     fire = compiled(self.coding.fire, each_shape=True)
-                    potential, state, values[node], spikes = fire(potential, state, self.scales[node.name], local)
-                    count = tf.reduce_sum(tf.where(alive, tf.cast(_spikes_of_each(spikes), tf.float64), 0.0))
+                    potential, state, values[node], fired = fire(potential, state, self.scales[node.name], local)
+                    spikes[node] = gating.at_each_place(fired, alive)
                 after[node.name] = potential, state
-                counts.append(count)
             elif all(value is None for value in inputs):
-                values[node] = None
-            elif node in self.gated:
-                after[node.name], values[node] = _gated_pooling(
-                    memory[node.name], inputs[0], **_pooling_options(node.layer)
-                )
+                values[node], spikes[node] = None, None
+            elif node in self.pools:
+                after[node.name], values[node], spikes[node] = self._pooled(node, memory[node.name], inputs[0], alive)
             else:
                 values[node] = self._passed_on(node, inputs)
+                if node in self.routes:
+                    zeros = (tf.zeros((1, *source.shape), tf.float64) for source in node.inputs)
+                    places = [spikes.get(source) for source in node.inputs]
+                    spikes[node] = self.routes[node](*(z if p is None else p for z, p in zip(zeros, places)))
         sent = values[self.network.output]
         after[OUTPUT] = _sum(memory[OUTPUT], sent, drive[OUTPUT])
         arrives = tf.zeros_like(alive) if sent is None else tf.reduce_any(sent != 0, axis=1)
-        after |= {node.name: memory[node.name] for node in self.gated if node.name not in after}
-        return after, tf.stack(counts), after[OUTPUT], arrives
+        after |= {node.name: memory[node.name] for node in self.pools if node.name not in after}
+        zero = tf.constant(0.0, tf.float64)
+        fired = [spikes[population] for population in self.network.populations]
+        counts = [zero if places is None else tf.reduce_sum(places) for places in fired]
+        caused = [tf.reduce_sum(spikes[source] * ways) for source, ways in self.fan_out if spikes[source] is not None]
+        return after, tf.stack(counts), tf.add_n([zero, *caused]), after[OUTPUT], arrives
+
+    def _pooled(self, node, memory, sent, alive):
+        """`(memory, passed on, spikes at each place)` of a max pooling."""
+        if node in self.gated:
+            memory, heard = gating.gated(node.layer, memory, sent)
+            heard = tf.reshape(heard, (-1, *node.shape))
+            return memory, heard, gating.at_each_place(heard != 0, alive)
+        passed = self.linear[node](sent)
+        on = passed != 0
+        # Switched on once, and off once.
+        return on, passed, 2 * gating.at_each_place(on & ~memory, alive)
 
     def _passed_on(self, node, inputs):
         """What a node makes of the spikes that its inputs send. An input that sends none counts as 0."""
@@ -378,46 +437,3 @@ class _Simulation:
 
 def _sum(*values):
     return sum(value for value in values if value is not None)
-
-
-@functools.partial(compiled, each_shape=True)
-def _spikes_of_each(spikes):
-    """Spikes of each sample."""
-    return tf.reduce_sum(tf.cast(spikes, tf.float32), axis=list(range(1, spikes.shape.rank)))
-
-
-def _pooling_options(layer):
-    return {"size": tuple(layer.pool_size), "strides": tuple(layer.strides), "padding": layer.padding}
-
-
-@functools.partial(compiled, each_shape=True)
-def _gated_pooling(total, sent, size, strides, padding):
-    """`(total, heard)`. In each window the neuron that has sent the most (of equals the first) is heard."""
-    total = total + sent
-    rows, columns = (_window_places(total.shape[1 + i], size[i], strides[i], padding) for i in range(2))
-    before = [(0, 0), rows[1], columns[1], (0, 0)]
-    most, heard = None, None
-    padded, padded_sent = tf.pad(total, before, constant_values=-np.inf), tf.pad(sent, before)
-    for i in range(size[0]):
-        for j in range(size[1]):
-            place = (
-                slice(None),
-                slice(i, i + strides[0] * (rows[0] - 1) + 1, strides[0]),
-                slice(j, j + strides[1] * (columns[0] - 1) + 1, strides[1]),
-            )
-            other, other_sent = padded[place], padded_sent[place]
-            if most is None:
-                most, heard = other, other_sent
-            else:
-                larger = other > most
-                most, heard = tf.where(larger, other, most), tf.where(larger, other_sent, heard)
-    return total, heard
-
-
-def _window_places(length, size, stride, padding):
-    """`(windows, (padding before, after))` along one axis."""
-    if padding == "valid":
-        return (length - size) // stride + 1, (0, 0)
-    windows = -(-length // stride)
-    missing = max(0, (windows - 1) * stride + size - length)
-    return windows, (missing // 2, missing - missing // 2)

@@ -14,13 +14,19 @@ import tensorflow as tf
 
 from keras_ttfs import checks, temporal_kernel, topology
 from keras_ttfs.layers import TTFSEncode
+from keras_ttfs.snn import understood
 from keras_ttfs.snn.network import MODES, SpikingNetwork, batches_of, progress_bar
-from keras_ttfs.snn.reader import activation_of, is_softmax
+from keras_ttfs.snn.nodes import Node
 from keras_ttfs.snn.results import SimulationResult
+from keras_ttfs.snn.samples import inputs
 
 # What `strict` allows in float32, as a share of the spikes and as a distance from the threshold. In float64 nothing.
 FLOAT32_SHARE = 1e-5
 FLOAT32_ULP = 4
+# How far `predict` may be from the graph of layers in the same precision, as a share of the largest output: rounding, and a
+# spike that it moves. Half precision rounds more.
+PREDICT_TOLERANCE = {"float64": 1e-9, "float32": 1e-3}
+HALF_PRECISION_TOLERANCE = 0.05
 
 
 class EquivalenceError(AssertionError):
@@ -64,6 +70,9 @@ class EquivalenceReport:
         model_dtype: dtype policy of the model that was given.
         model_changed_predictions: number of samples where the model as given predicts another class than its copy in
             `dtype`.
+        model_disagreements: number of samples where `predict` of the model as given returns something else than its
+            graph of layers gives in the same precision, beyond rounding.
+        model_difference: largest difference between the two [1].
     """
 
     layers: list[LayerEquivalence]
@@ -73,6 +82,8 @@ class EquivalenceReport:
     changed_predictions: dict[str, int]
     model_dtype: str
     model_changed_predictions: int
+    model_disagreements: int = 0
+    model_difference: float = 0.0
 
     @property
     def mismatches(self) -> int:
@@ -81,17 +92,24 @@ class EquivalenceReport:
 
     @property
     def equivalent(self) -> bool:
-        """Whether not one spike time differs."""
-        return self.mismatches == 0
+        """Whether not one spike time differs, and `predict` returns what the graph of layers gives."""
+        return self.mismatches == 0 and self.model_disagreements == 0
 
     def check(self) -> None:
         """Raises EquivalenceError if too many spikes differ: in float64 any, in float32 more than 1e-5 in a mode.
 
-        In float32 also if a mismatch that is not inherited lies more than 4 ulp from its threshold.
+        In float32 also if a mismatch that is not inherited lies more than 4 ulp from its threshold. In any precision if
+        `predict` returns something else than the graph of layers.
 
         Raises:
-            EquivalenceError: "Expected the spikes of the model. Received: ... mismatches in mode ...".
+            EquivalenceError: "Expected the spikes of the model. Received: ... mismatches in mode ...", or "Expected predict
+                to return what the graph of layers gives. Received: ...".
         """
+        if self.model_disagreements:
+            raise EquivalenceError(
+                f"Expected predict to return what the graph of layers gives. Received: {self.model_disagreements} "
+                f"samples that differ by up to {self.model_difference:.3g}\n{self}"
+            )
         for mode in self.logit_difference:
             rows = [row for row in self.layers if row.mode == mode]
             mismatches, spikes = sum(row.mismatches for row in rows), sum(row.spikes for row in rows)
@@ -118,6 +136,10 @@ class EquivalenceReport:
             f"The model as given ({self.model_dtype}) and in {self.dtype}: "
             f"changed predictions {self.model_changed_predictions}"
         )
+        lines.append(
+            f"predict and the graph of layers in the model's own precision: largest difference "
+            f"{self.model_difference:.3g}, samples that disagree {self.model_disagreements}"
+        )
         return "\n".join(lines)
 
 
@@ -136,7 +158,8 @@ def check_equivalence(
 
     The surrogate is the model, rebuilt in `dtype` with the same weights and evaluated by Keras. The surrogate's spike
     time of a neuron is that of its pre-activation. The spiking network simulates from the input on, so a difference in
-    one layer goes on into the next, and is counted there as inherited.
+    one layer goes on into the next, and is counted there as inherited. What `predict` returns is compared with the
+    model's graph of layers, rebuilt in its own precision, so that nothing between the two stays hidden.
 
     >>> model = keras.Sequential([keras.Input((4,)), TTFSActivation(), keras.layers.Dense(2)])
     >>> check_equivalence(model, np.random.default_rng(0).uniform(size=(3, 4))).equivalent
@@ -144,12 +167,13 @@ def check_equivalence(
 
     Args:
         model: Functional or built Sequential model, as `SpikingNetwork.from_model` takes.
-        x: array `(samples, ...)` of inputs, finite [1].
+        x: array `(samples, ...)` of inputs, finite [1]; or a data set, generator or list of batches.
         modes: which of `("event", "clock")` to simulate; a str or several.
         dtype: `"float64"` or `"float32"`, of network and surrogate.
         batch_size: int >= 1: samples at a time.
         strict: bool: whether to call the report's `check`, which raises.
-        network: SpikingNetwork to compare in the place of the model's own, with perturbed weights for example.
+        network: SpikingNetwork to compare in the place of the model's own: of the same architecture, with perturbed
+            weights or temporal kernels for example.
         verbose: `"auto"` (a progress bar on terminals), 0 or 1.
 
     Returns:
@@ -159,27 +183,95 @@ def check_equivalence(
         EquivalenceError: if `strict`, "Expected the spikes of the model. Received: ... mismatches".
         ValueError: "Expected ... Received: ..." for a wrong argument or a model that has no spiking network.
     """
-    modes = (modes,) if isinstance(modes, str) else tuple(modes)
-    if not modes or any(mode not in MODES for mode in modes):
-        raise ValueError(f"Expected modes among {MODES}. Received: modes={modes!r}")
+    modes = _checked_modes(modes)
     checks.batch(batch_size)
-    network = network or SpikingNetwork.from_model(model)
-    x = checks.inputs(x, network.nodes[0].shape, dtype)
-    surrogate = _Surrogate(model, dtype, [population.name for population in network.populations])
+    checks.one_of("dtype", dtype, checks.DTYPES)
+    own = SpikingNetwork.from_model(model)
+    network = own if network is None else _same_architecture(network, own)
+    x = inputs(x, network.nodes, dtype)
+    surrogate = _Surrogate(model, dtype)
+    # The same layers in the model's own precision, with its softmax.
+    graph = _Graph(model, None)
     report = _empty_report(network, modes, dtype, len(x))
     bar = progress_bar(len(x), "sample", verbose)
+    names = [population.name for population in network.populations]
     for _, samples, batch in batches_of(x, batch_size):
         logits, promised = surrogate(batch, samples)
-        given = model.predict_on_batch(batch)[:samples]
-        report.model_changed_predictions += int((given.argmax(-1) != logits.argmax(-1)).sum())
+        _add_predictions(report, model.predict_on_batch(batch)[:samples], graph(batch)[:samples], logits)
         for mode in modes:
             result = network.run(batch, mode=mode, dtype=dtype, batch_size=len(batch), verbose=0)
-            _add_to(report, mode, result, logits, promised)
+            _add_to(report, mode, result, logits, dict(zip(names, promised)))
         if bar:
             bar.add(samples)
     if strict:
         report.check()
     return report
+
+
+def _checked_modes(modes):
+    given = modes
+    modes = (modes,) if isinstance(modes, str) else modes
+    modes = tuple(modes) if isinstance(modes, Iterable) else ()
+    if not modes or any(mode not in MODES for mode in modes):
+        raise ValueError(f"Expected modes among {MODES}. Received: modes={given!r}")
+    return modes
+
+
+def _same_architecture(network, own):
+    """The network, if it differs from `own` in weights and temporal kernels alone."""
+    if not isinstance(network, SpikingNetwork):
+        raise ValueError(f"Expected network to be a SpikingNetwork. Received: network={network!r:.60}")
+    theirs, ours = (_architecture(each.nodes) for each in (network, own))
+    for node, (found, expected) in zip(network.nodes, zip(theirs, ours)):
+        if found != expected:
+            raise ValueError(
+                "Expected a network of the model's own architecture. "
+                f"Received: node {node.name!r} with {_first_difference(found, expected)}"
+            )
+    if len(theirs) != len(ours):
+        raise ValueError(
+            f"Expected a network of the model's own architecture, {len(ours)} nodes. Received: {len(theirs)} nodes"
+        )
+    return network
+
+
+def _architecture(nodes: list[Node]) -> list[dict]:
+    """What each node is, but for its name, weights and temporal kernel."""
+    places = {node: place for place, node in enumerate(nodes)}
+    descriptions = []
+    for node in nodes:
+        layer = getattr(node, "layer", None)
+        description = {
+            "kind": type(node).__name__,
+            "shape": node.shape,
+            "inputs": tuple(places[source] for source in node.inputs),
+            "layer": None if layer is None else type(layer).__name__,
+            "batch normalisations": len(getattr(node, "norms", ())),
+            "bias": getattr(node, "bias", None) is not None,
+        }
+        if layer is not None:
+            description |= understood.settings_of(layer)
+        for name in ("time_window", "rounding", "dtype"):
+            description[name] = getattr(node, name, None)
+        descriptions.append(description)
+    return descriptions
+
+
+def _first_difference(found, expected):
+    name = next(name for name in (*found, *expected) if found.get(name) != expected.get(name))
+    return f"{name} {found.get(name)!r} in the place of {expected.get(name)!r}"
+
+
+def _add_predictions(report, given, graph, logits):
+    """Adds what the model as given predicts for a batch, and what its graph of layers gives in its own precision."""
+    report.model_changed_predictions += int((given.argmax(-1) != logits.argmax(-1)).sum())
+    precision = given.dtype.name if given.dtype.name == "float64" else report.model_dtype
+    tolerance = PREDICT_TOLERANCE.get(precision, HALF_PRECISION_TOLERANCE)
+    given, graph = (values.astype("float64").reshape(len(values), -1) for values in (given, graph))
+    difference = np.abs(given - graph).max(axis=1)
+    differs = ~(difference <= tolerance * max(1e-30, float(np.abs(graph).max())))
+    report.model_disagreements += int(differs.sum())
+    report.model_difference = max(report.model_difference, float(difference.max()))
 
 
 def _empty_report(network, modes, dtype, samples):
@@ -229,39 +321,73 @@ def _compare(row, times, expected, potential, thresholds, differs):
     differs |= by_sample > 0
 
 
-class _Surrogate:
-    """The model, rebuilt in another precision.
+class _Graph:
+    """A model's graph of layers, each copied from its class and settings: nothing else of the model takes part.
 
-    A call with a batch gives `(logits, {layer: (spike times, pre-activations, thresholds)})` of its first samples.
+    Args:
+        model: Keras model that `understood.check_model` accepts.
+        dtype: in which each copy computes; None for the layer's own.
     """
 
-    def __init__(self, model, dtype, names):
+    softmax = True
+
+    def __init__(self, model, dtype):
         self.dtype = dtype
-        self.names = names
-        self.model = in_dtype(model, dtype)
+        self.copies = {}
+        topology.walk(model, list(model.inputs), self._copy)
+        self.model = model
+        self.input_dtype = dtype or keras.backend.standardize_dtype(model.inputs[0].dtype)
         self.compute = tf.function(self._compute, autograph=False)
 
-    def __call__(self, batch, samples):
-        logits, promised = self.compute(tf.constant(batch, self.dtype))
-        promised = [(times.numpy()[:samples], z.numpy()[:samples], limits.numpy()) for times, z, limits in promised]
-        return logits.numpy()[:samples], dict(zip(self.names, promised))
+    def _copy(self, layer, *args, **kwargs):
+        if isinstance(layer, keras.layers.Layer) and layer not in self.copies:
+            shape = keras.tree.map_structure(lambda value: tuple(value.shape), args[0] if args else kwargs["inputs"])
+            self.copies[layer] = understood.computing_copy(layer, self.dtype or layer.dtype_policy, shape, self.softmax)
+        # Not a call, which would leave nodes in the model given.
+        return layer.compute_output_spec(*args, **kwargs)
+
+    def __call__(self, batch):
+        return self.compute(tf.cast(batch, self.input_dtype)).numpy()
 
     def _compute(self, batch):
-        promised = []
+        return keras.tree.flatten(topology.walk(self.model, [batch], self._visit))[0]
 
-        def visit(layer, *args, **kwargs):
-            if isinstance(layer, TTFSEncode):
-                kernel = layer.tau, layer.t_d, layer.time_window
-                times, _ = temporal_kernel.fire(args[0], *kernel, rounding=layer.rounding)
-                thresholds = temporal_kernel.thresholds(*kernel, rounding=layer.rounding, dtype=self.dtype)
-                promised.append((times, args[0], thresholds))
-            if is_softmax(layer):
-                return args[0]
-            if activation_of(layer) == "softmax":
-                layer.activation = keras.activations.linear
-            return layer(*args, **kwargs)
+    def _visit(self, layer, *args, **kwargs):
+        # Without `training`, which `predict` overrides.
+        values = [*args, *(kwargs[name] for name in ("inputs",) if name in kwargs)]
+        return self.copies.get(layer, layer)(*values)
 
-        return keras.tree.flatten(topology.walk(self.model, [batch], visit))[0], promised
+
+class _Surrogate(_Graph):
+    """The model, rebuilt in another precision.
+
+    A call with a batch gives `(logits, [(spike times, pre-activations, thresholds) of each population])` of its first
+    samples. Logits are the inputs of a softmax at the output.
+    """
+
+    softmax = False
+
+    def __call__(self, batch, samples):
+        logits, promised = self.compute(tf.cast(batch, self.input_dtype))
+        promised = [(times.numpy()[:samples], z.numpy()[:samples], limits.numpy()) for times, z, limits in promised]
+        return logits.numpy()[:samples], promised
+
+    def _compute(self, batch):
+        self.promised = []
+        logits = super()._compute(batch)
+        return logits, self.promised
+
+    def _visit(self, layer, *args, **kwargs):
+        if isinstance(layer, TTFSEncode):
+            copy = self.copies[layer]
+            # Tensors, because a compiled function would keep a trace for each layer that it has ever seen.
+            kernel = tf.convert_to_tensor(copy.tau), tf.convert_to_tensor(copy.t_d), copy.time_window
+            times, _ = temporal_kernel.fire(args[0], *kernel, rounding=copy.rounding)
+            thresholds = temporal_kernel.thresholds(*kernel, rounding=copy.rounding, dtype=self.dtype)
+            self.promised.append((times, args[0], thresholds))
+        if understood.is_activation(layer):
+            return args[0]
+        return super()._visit(layer, *args, **kwargs)
 
 
 def in_dtype(model: keras.Model, dtype: str) -> keras.Model:

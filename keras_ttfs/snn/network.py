@@ -20,9 +20,18 @@ import numpy as np
 
 from keras_ttfs import checks
 from keras_ttfs.snn import operations
-from keras_ttfs.snn.nodes import Node, TTFSPopulation, encodes_input, functions_of, neurons_of, populations_of
+from keras_ttfs.snn.nodes import (
+    Node,
+    Operations,
+    TTFSPopulation,
+    encodes_input,
+    functions_of,
+    neurons_of,
+    populations_of,
+)
 from keras_ttfs.snn.reader import read, schedule
-from keras_ttfs.snn.results import SimulationResult
+from keras_ttfs.snn.results import SimulationResult, new_identity
+from keras_ttfs.snn.samples import inputs
 from keras_ttfs.snn.simulation import ClockSimulation, EventSimulation
 
 MODES = ("event", "clock")
@@ -82,6 +91,7 @@ class SpikingNetwork:
         phases: `{population: Phase}`: when each population fires [steps].
         decision_step: global step at which the last spike can have arrived at the output [steps].
         time_steps: H, with the idle window of the output [steps].
+        identity: str that no other network has, but copies of this one. Results of `run` carry it.
 
     Reference: Eqs. 1-3, Fig. 9.
     """
@@ -90,6 +100,7 @@ class SpikingNetwork:
         self.nodes = nodes
         self.output = output
         self.early_firing = early_firing
+        self.identity = new_identity()
         self.populations: list[TTFSPopulation] = populations_of(nodes, TTFSPopulation)
         if not self.populations:
             raise ValueError(
@@ -109,9 +120,9 @@ class SpikingNetwork:
         Batch normalisation is folded into the synapses. A softmax at the output is left out: `logits` are its inputs.
 
         Args:
-            model: of Conv2D, DepthwiseConv2D, SeparableConv2D, Dense, BatchNormalization, TKBatchNorm, TTFSActivation,
-                TTFSEncode with TemporalKernelDecode, MaxPooling2D, AveragePooling2D, GlobalAveragePooling2D, Flatten,
-                Reshape, ZeroPadding2D, Dropout, Identity, Add and Concatenate, nested models included.
+            model: of the layers in the tables of `snn.understood`: convolutions, Dense, batch normalisation,
+                TTFSActivation, TTFSEncode with TemporalKernelDecode, pooling, padding and reshaping, Rescaling and
+                Normalization, Add and Concatenate, and what does nothing at inference. Nested models are opened.
             early_firing: int >= 0, less than every window: by how much a fire phase begins before its inputs have all
                 fired [steps]. The answer comes sooner. A neuron errs if later inputs would have kept it silent or made
                 it fire sooner. A spike arrives before the next step. Only `mode="clock"` simulates early firing.
@@ -144,14 +155,24 @@ class SpikingNetwork:
         return operations.fan_out(self.nodes, self.output)
 
     @functools.cached_property
+    def dense_counts(self) -> Operations:
+        """`operations.dense_counts` of the network: operations of its ReLU twin per sample, by their kind."""
+        return operations.dense_counts(self.nodes)
+
+    @property
     def dense_operations(self) -> int:
-        """`operations.dense_operations` of the network: operations of its ReLU twin per sample."""
-        return operations.dense_operations(self.nodes)
+        """Operations of the ReLU twin per sample: multiply-adds, additions and multiplications, each counted once."""
+        return self.dense_counts.total
 
     @functools.cached_property
+    def analog_counts(self) -> Operations:
+        """`operations.analog_counts` of the network: operations on an analog input per sample, by their kind."""
+        return operations.analog_counts(self.nodes)
+
+    @property
     def analog_operations(self) -> int:
-        """`operations.analog_operations` of the network: multiply-adds on an analog input per sample."""
-        return operations.analog_operations(self.nodes)
+        """Operations on an analog input per sample, each counted once."""
+        return self.analog_counts.total
 
     def run(
         self,
@@ -170,7 +191,8 @@ class SpikingNetwork:
         the same spikes.
 
         Args:
-            x: array `(samples, ...)` of the model's input shape, finite [1].
+            x: array `(samples, ...)` of the model's input shape, finite [1]; or a data set, generator or list of
+                batches, see `snn.samples`.
             mode: `"event"` or `"clock"`.
             dtype: `"float32"` or `"float64"`, of weights, potentials and thresholds.
             batch_size: int >= 1: samples simulated at a time. Memory grows with it, not with the time steps.
@@ -203,7 +225,7 @@ class SpikingNetwork:
         if self.early_firing and mode != "clock":
             raise ValueError(f"Expected mode='clock' for early firing. Received: mode={mode!r}")
         checks.batch(batch_size)
-        x = checks.inputs(x, self.nodes[0].shape, dtype)
+        x = inputs(x, self.nodes, dtype)
         if record and mode != "clock":
             raise ValueError(f"Expected mode='clock' to record membrane potentials. Received: mode={mode!r}")
         sizes = {node.name: node.size for node in [*self.populations, self.output]}
@@ -256,6 +278,7 @@ class SpikingNetwork:
             membranes=joined("membranes"),
             recorded={name: np.asarray(places) for name, places in record.items()},
             thresholds={population.name: population.thresholds(dtype).numpy() for population in self.populations},
+            network=self.identity,
         )
 
     def _simulation(self, mode, dtype):

@@ -2,9 +2,9 @@
 
 A network is a list of nodes in the order of computation, the input first. Nothing in a node changes once it is made, so
 several networks may share one list. What a network adds to its nodes (the phases of its populations, the scales of a
-coding) it keeps itself. To teach the simulators a new layer: name its class in the tuple of `reader` that fits
-(WEIGHTED, NORMS, SUMS, ROUTES or NOTHING_AT_INFERENCE). A layer of another kind also needs a class of nodes here, with
-`function` and what else differs, and its place in `reader._Reader._add_layer`.
+coding) it keeps itself. To teach the simulators a new layer: name its class in the table of `understood` that fits
+(WEIGHTED, NORMS, AFFINE, SUMS, ROUTES or NOTHING_AT_INFERENCE). A layer of another kind also needs a class of nodes
+here, with `function` and what else differs, and its place in `reader._Reader._add_layer`.
 """
 
 import dataclasses
@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_ttfs import temporal_kernel
+from keras_ttfs.snn.understood import AVERAGES, DEPTHWISE, MERGES, SEPARABLE, TRANSPOSED, bare_copy, settings_of
 
 
 class Phase(NamedTuple):
@@ -31,13 +32,27 @@ class Phase(NamedTuple):
         return self.start + self.time_window
 
 
-def bare_copy(layer: keras.layers.Layer, dtype: str) -> keras.layers.Layer:
-    """An unbuilt copy of a layer in `dtype`, with neither bias nor activation of its own."""
-    config = {**layer.get_config(), "dtype": dtype}
-    config |= {name: None for name in config if name.endswith("_regularizer") or name == "activation"}
-    if "use_bias" in config:
-        config["use_bias"] = False
-    return type(layer).from_config(config)
+class Operations(NamedTuple):
+    """Counts of arithmetic operations.
+
+    Attributes:
+        multiply_adds: products of a weight and a value, each added to a sum.
+        additions: of two values, without a weight.
+        multiplications: by a number that the architecture gives, the 1/n of an average.
+    """
+
+    multiply_adds: int = 0
+    additions: int = 0
+    multiplications: int = 0
+
+    @property
+    def total(self) -> int:
+        """All operations, each counted once."""
+        return sum(self)
+
+    def plus(self, other: "Operations") -> "Operations":
+        """The sums of the counts."""
+        return Operations(*(mine + theirs for mine, theirs in zip(self, other)))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -76,19 +91,31 @@ class Node:
         """The same as `function` in float64 with weights of 1 and no bias: counts the ways from a spike to a neuron."""
         return self.function("float64")
 
-    def operations(self, values: list) -> int:
-        """Multiply-accumulates, or additions, on input values that are 1 where there is something to add, else 0."""
-        return int(tf.reduce_sum(self.paths()(*values)))
+    def operations(self, values: list) -> Operations:
+        """Operations on input values that are 1 where there is something to add, else 0."""
+        return Operations(multiply_adds=_total(self.paths()(*values)))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Input(Node):
-    """The model's input: an analog current, until neurons encode it."""
+    """The model's input: an analog current, until neurons encode it.
+
+    Attributes:
+        dtype: that the model casts its inputs to.
+    """
+
+    dtype: str = "float32"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Population(Node):
-    """A population of integrate-and-fire neurons, one for each element of its input."""
+    """A population of integrate-and-fire neurons, one for each element of its input.
+
+    Attributes:
+        max_value: float or None: where the activation that it stands for is cut off [1].
+    """
+
+    max_value: float | None = dataclasses.field(default=None, kw_only=True)
 
     @property
     def spiking(self) -> bool:
@@ -149,7 +176,7 @@ class Route(Node):
     """Pooling by the earliest spike, or another way of arranging spikes (or currents) without computing on them.
 
     Attributes:
-        layer: the Keras layer: max pooling, Flatten, Reshape, ZeroPadding2D or Concatenate.
+        layer: the Keras layer, of a class in `understood.ROUTES`.
     """
 
     layer: keras.layers.Layer
@@ -160,10 +187,55 @@ class Route(Node):
 
     def function(self, dtype: str) -> Callable:
         layer = bare_copy(self.layer, dtype)
-        return lambda *values: layer(list(values) if isinstance(layer, keras.layers.Concatenate) else values[0])
+        return lambda *values: layer(list(values) if type(layer) in MERGES else values[0])
 
-    def operations(self, values: list) -> int:
-        return 0
+    def operations(self, values: list) -> Operations:
+        return Operations()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Affine(Node):
+    """Rescaling or Normalization: `x * scale + offset`, or `(x - offset) / scale` if `divides`, element by element.
+
+    Attributes:
+        scale, offset: arrays that broadcast to the shape, copied.
+        divides: bool: which of the two forms.
+
+    Raises:
+        ValueError: "Expected finite numbers. Received: ...".
+    """
+
+    scale: np.ndarray
+    offset: np.ndarray
+    divides: bool = False
+
+    def __post_init__(self):
+        if not (np.isfinite(self.scale).all() and np.isfinite(self.offset).all()):
+            raise ValueError(f"Expected finite numbers. Received: layer {self.name!r} with NaN or infinite ones")
+
+    @classmethod
+    def of(cls, name: str, inputs: tuple[Node, ...], layer: keras.layers.Layer) -> "Affine":
+        """The node of a Keras layer."""
+        shape = inputs[0].shape
+        if type(layer) is keras.layers.Rescaling:
+            return cls(name, inputs, shape, np.array(layer.scale), np.array(layer.offset))
+        # In float64, because the layer that it is compared with may compute in it.
+        deviation = np.sqrt(np.array(layer.variance, "float64"))
+        scale = np.maximum(deviation, keras.config.epsilon())
+        return cls(name, inputs, shape, scale, np.array(layer.mean), divides=not layer.invert)
+
+    def function(self, dtype: str) -> Callable:
+        scale, offset = tf.cast(self.scale, dtype), tf.cast(self.offset, dtype)
+        if self.divides:
+            return lambda value: (tf.cast(value, dtype) - offset) / scale
+        return lambda value: tf.cast(value, dtype) * scale + offset
+
+    def linear(self, dtype: str) -> Callable:
+        scale = tf.cast(self.scale, dtype)
+        return lambda value: value / scale if self.divides else value * scale
+
+    def paths(self) -> Callable:
+        return lambda value: value
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -178,24 +250,31 @@ class Sum(Node):
 
     def function(self, dtype: str) -> Callable:
         layer = bare_copy(self.layer, dtype)
-        return lambda *values: layer(list(values) if isinstance(layer, keras.layers.Add) else values[0])
+        return lambda *values: layer(list(values) if type(layer) in MERGES else values[0])
 
     def paths(self) -> Callable:
-        if isinstance(self.layer, keras.layers.Add):
+        if type(self.layer) is keras.layers.Add:
             return self.function("float64")
-        if isinstance(self.layer, keras.layers.GlobalAveragePooling2D):
-            return lambda value: tf.reshape(tf.reduce_sum(value, axis=(1, 2)), (-1, *self.shape))
-        config = self.layer.get_config()
-        window = tf.ones((*config["pool_size"], 1, 1), "float64")
-        options = {"strides": config["strides"], "padding": config["padding"], "data_format": "channels_last"}
+        axes = tuple(range(1, len(self.inputs[0].shape)))  # Of the places, without batch and channels.
+        if not hasattr(self.layer, "pool_size"):
+            return lambda value: tf.reshape(tf.reduce_sum(value, axis=axes), (-1, *self.shape))
+        settings = settings_of(self.layer)
+        window = tf.ones((*settings.pop("pool_size"), 1, 1), "float64")
 
         def sums(value):
             # Each channel as an image of its own, because a depthwise convolution admits equal strides only.
-            channels = tf.reshape(tf.transpose(value, (0, 3, 1, 2)), (-1, *value.shape[1:3], 1))
-            pooled = keras.ops.conv(channels, window, **options)[..., 0]
-            return tf.transpose(tf.reshape(pooled, (-1, self.shape[-1], *self.shape[:-1])), (0, 2, 3, 1))
+            channels = tf.reshape(tf.transpose(value, (0, len(axes) + 1, *axes)), (-1, *value.shape[1:-1], 1))
+            pooled = keras.ops.conv(channels, window, **settings)[..., 0]
+            pooled = tf.reshape(pooled, (-1, self.shape[-1], *self.shape[:-1]))
+            return tf.transpose(pooled, (0, *(axis + 1 for axis in axes), 1))
 
         return sums
+
+    def operations(self, values: list) -> Operations:
+        arriving = self.paths()(*values)
+        additions = _total(tf.maximum(arriving - 1, 0))
+        averages = _total(tf.cast(arriving > 0, "float64")) if type(self.layer) in AVERAGES else 0
+        return Operations(additions=additions, multiplications=averages)
 
 
 class Norm(NamedTuple):
@@ -276,18 +355,18 @@ class Synapse(Node):
         layer = self._summing_layer("float64", [np.ones(kernel.shape) for kernel in self.kernels])
         return layer or (lambda value: value)
 
-    def operations(self, values: list) -> int:
-        ways = super().operations(values)
-        if type(self.layer) is not keras.layers.SeparableConv2D or not ways:
-            return ways
-        # Its two stages one after the other, not every way through both.
-        _, pointwise = self.kernels
-        return ways // pointwise.shape[-1] + int(np.prod(self.shape[:-1])) * pointwise.size
+    def operations(self, values: list) -> Operations:
+        ways = super().operations(values).multiply_adds
+        if type(self.layer) in SEPARABLE and ways:
+            # Its two stages one after the other, not every way through both.
+            _, pointwise = self.kernels
+            ways = ways // pointwise.shape[-1] + int(np.prod(self.shape[:-1])) * pointwise.size
+        return Operations(multiply_adds=ways)
 
     def folded(self, dtype: str = "float64") -> tuple[list[np.ndarray], np.ndarray]:
         """`(weights, bias)` with batch normalisation folded in: NumPy arrays, as a neuromorphic chip would hold them.
 
-        `weights` is a list of one array, the kernel. For SeparableConv2D it holds the depthwise and the pointwise
+        `weights` is a list of one array, the kernel. For a separable convolution it holds the depthwise and the pointwise
         kernel. For a batch normalisation that no synapse precedes it holds the diagonal. `bias` has one number per
         output channel.
         """
@@ -296,8 +375,10 @@ class Synapse(Node):
         weights = [kernel.astype(dtype) for kernel in self.kernels]
         if not weights:
             weights = [gain]
-        elif type(self.layer) is keras.layers.DepthwiseConv2D:
-            weights[0] = weights[0] * gain.reshape(weights[0].shape[2:])
+        elif type(self.layer) in DEPTHWISE:
+            weights[0] = weights[0] * gain.reshape(weights[0].shape[-2:])
+        elif type(self.layer) in TRANSPOSED:
+            weights[0] = weights[0] * gain[:, None]
         else:
             weights[-1] = weights[-1] * gain
         return weights, np.zeros(self.shape[-1:], dtype) if bias is None else bias
@@ -309,6 +390,10 @@ class Synapse(Node):
         layer.build((None, *self.inputs[0].shape))
         layer.set_weights(weights)
         return layer
+
+
+def _total(values):
+    return int(tf.reduce_sum(values))
 
 
 def functions_of(nodes: Iterable[Node], dtype: str) -> dict[Node, Callable]:
@@ -344,10 +429,10 @@ def populations_of(nodes: Iterable[Node], kind: type = Population) -> list:
 
 
 def encodes_input(population: Node) -> bool:
-    """Whether nothing but Routes lies between a population and the network's input."""
+    """Whether nothing but Routes and Affine nodes lies between a population and the network's input."""
 
     def is_input(node):
-        return isinstance(node, Input) or (isinstance(node, Route) and all(map(is_input, node.inputs)))
+        return isinstance(node, Input) or (isinstance(node, (Route, Affine)) and all(map(is_input, node.inputs)))
 
     return is_input(population.inputs[0])
 

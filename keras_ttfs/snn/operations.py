@@ -6,7 +6,7 @@ too, from `fan_out` here; the spikes of a coding in `coded._Simulation._advance`
 
 import tensorflow as tf
 
-from keras_ttfs.snn.nodes import Input, Node, Population, Route, encodes_input, sources_of
+from keras_ttfs.snn.nodes import Input, Node, Operations, Population, Route, encodes_input, sources_of
 
 
 def spike_entries(nodes: list[Node]) -> list[tuple[Node, int]]:
@@ -45,32 +45,35 @@ def fan_out(nodes: list[Node], output: Node) -> dict[Node, list]:
     return table
 
 
-def dense_operations(nodes: list[Node]) -> int:
+def dense_counts(nodes: list[Node]) -> Operations:
     """Operations of the same network without spikes (its ReLU twin) per sample, borders included.
 
-    They are multiply-accumulates of synapses and additions of average pooling and Add, layer by layer. `fan_out` counts
-    every way through successive layers instead, because no neurons hold a sum between the layers. So `fan_out` counts
-    more behind a separable convolution or an average.
+    A synapse multiplies and adds. An Add of n inputs takes n - 1 additions. An average over n values takes n - 1
+    additions and one multiplication. They are counted layer by layer. `fan_out` counts every way through successive
+    layers instead, because no neurons hold a sum between the layers. So `fan_out` counts more behind a separable
+    convolution or an average.
     """
-    return sum(
-        node.operations([tf.ones((1, *source.shape), "float64") for source in node.inputs])
-        for node in nodes
-        if not isinstance(node, (Input, Population))
-    )
+    counts = Operations()
+    for node in nodes:
+        if not isinstance(node, (Input, Population)):
+            counts = counts.plus(
+                node.operations([tf.ones((1, *source.shape), "float64") for source in node.inputs]),
+            )
+    return counts
 
 
-def analog_operations(nodes: list[Node]) -> int:
-    """Multiply-adds on analog values, per sample. They are not synaptic operations, because no spike causes them.
+def analog_counts(nodes: list[Node]) -> Operations:
+    """Operations on analog values, per sample. They are not synaptic operations, because no spike causes them.
 
     Analog values are an analog input and its sums.
     """
-    total, analog = 0, {}
+    counts, analog = Operations(), {}
     for node in nodes:
         analog[node] = (tf.ones if isinstance(node, Input) else tf.zeros)((1, *node.shape), "float64")
         values = [analog[source] for source in node.inputs]
         if isinstance(node, Route):
             analog[node] = node.paths()(*values)
         elif not isinstance(node, (Input, Population)):
-            total += node.operations(values)
+            counts = counts.plus(node.operations(values))
             analog[node] = tf.zeros_like(analog[node]) if sources_of(node) else tf.ones_like(analog[node])
-    return total
+    return counts

@@ -1,99 +1,32 @@
 """Reads a Keras model as nodes: neurons, the synapses between them, and the routes that spikes take.
 
 `nodes, output = read(model)` gives the nodes in the order of computation; `schedule` gives each population its phase.
-The tuples below name the Keras layers that are understood, by the node that stands for them.
+`understood` says which layers and calls there are nodes for. This module says which nodes.
 """
 
 import dataclasses
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_ttfs import topology
-from keras_ttfs.layers import TemporalKernelDecode, TKBatchNorm, TTFSActivation, TTFSEncode
-from keras_ttfs.snn.nodes import Input, Node, Norm, Phase, Population, Route, Sum, Synapse, TTFSPopulation, sources_of
-
-WEIGHTED = (
-    keras.layers.Conv2D,
-    keras.layers.DepthwiseConv2D,
-    keras.layers.SeparableConv2D,
-    keras.layers.Dense,
+from keras_ttfs.layers import TemporalKernelDecode, TTFSActivation, TTFSEncode
+from keras_ttfs.snn import understood
+from keras_ttfs.snn.nodes import (
+    Affine,
+    Input,
+    Node,
+    Norm,
+    Phase,
+    Population,
+    Route,
+    Sum,
+    Synapse,
+    TTFSPopulation,
+    sources_of,
 )
-NORMS = (keras.layers.BatchNormalization, TKBatchNorm)
-# Sums with fixed weights.
-SUMS = (keras.layers.AveragePooling2D, keras.layers.GlobalAveragePooling2D, keras.layers.Add)
-# A spike stays a spike on its way through these. In each pooling window the earliest one goes on.
-ROUTES = (
-    keras.layers.MaxPooling2D,
-    keras.layers.Flatten,
-    keras.layers.Reshape,
-    keras.layers.ZeroPadding2D,
-    keras.layers.Concatenate,
-)
-NOTHING_AT_INFERENCE = (keras.layers.Dropout, keras.layers.Identity)
-# What a model's populations stand for.
-ACTIVATIONS = {"ttfs": (TTFSActivation, TTFSEncode, TemporalKernelDecode), "relu": (keras.layers.ReLU,)}
-CONVERT = " keras_ttfs.convert turns a ReLU model into a TTFS model."
-
-
-def supported_layers(activations: str) -> str:
-    """The layers that `read` understands, in words."""
-    kinds = WEIGHTED + NORMS + ACTIVATIONS[activations] + SUMS + ROUTES + NOTHING_AT_INFERENCE
-    return ", ".join(kind.__name__ for kind in kinds) + ", and a softmax at the output"
-
-
-def activation_of(layer: Any) -> str | None:
-    """Name of a layer's own activation; None if it is linear or the layer has none."""
-    activation = getattr(layer, "activation", None)
-    return None if activation in (None, keras.activations.linear) else getattr(activation, "__name__", str(activation))
-
-
-def is_softmax(layer: Any) -> bool:
-    """Whether a layer is nothing but a softmax over classes."""
-    if isinstance(layer, keras.layers.Softmax):
-        return True
-    return type(layer) is keras.layers.Activation and activation_of(layer) == "softmax"
-
-
-def is_relu(layer: Any) -> bool:
-    """Whether a layer is nothing but a ReLU.
-
-    Raises:
-        ValueError: "Expected ReLU activations. Received: ..." for a ReLU with other options than Keras' defaults.
-    """
-    if isinstance(layer, keras.layers.ReLU):
-        if layer.max_value is not None or layer.negative_slope or layer.threshold:
-            raise not_relu(layer)
-        return True
-    return isinstance(layer, keras.layers.Activation) and activation_of(layer) == "relu"
-
-
-def not_relu(layer: Any) -> ValueError:
-    """The ValueError "Expected ReLU activations. Received: ..." that names a layer and its activation."""
-    activation = activation_of(layer) or "ReLU with max_value, negative_slope or threshold"
-    return ValueError(f"Expected ReLU activations. Received: layer {layer.name!r} with activation {activation!r}")
-
-
-def unsupported(layer: Any, activations: str) -> ValueError:
-    """The ValueError "Expected layers of ... Received: ..." that names a layer and what is supported.
-
-    Args:
-        layer: layer, or operation of keras.ops.
-        activations: `"ttfs"` or `"relu"`, as `read` takes.
-    """
-    advice = ""
-    if not isinstance(layer, keras.layers.Layer):
-        advice = (
-            " Write keras.layers.Add or keras.layers.Concatenate instead of an operator or a function of keras.ops."
-        )
-    elif activations == "relu" and isinstance(layer, TTFSEncode):
-        advice = " Its spikes are those of SpikingNetwork.from_model."
-    elif isinstance(layer, keras.layers.ReLU) or activation_of(layer) == "relu":
-        advice = CONVERT
-    return ValueError(
-        f"Expected layers of {supported_layers(activations)}. "
-        f"Received: layer {layer.name!r} ({type(layer).__name__}).{advice}"
-    )
+from keras_ttfs.snn.understood import AFFINE, MAXIMA, NORMS, NOTHING_AT_INFERENCE, ROUTES, WEIGHTED, refusal
 
 
 def read(model: keras.Model, activations: str = "ttfs") -> tuple[list[Node], Node]:
@@ -104,7 +37,8 @@ def read(model: keras.Model, activations: str = "ttfs") -> tuple[list[Node], Nod
     Args:
         model: Functional or built Sequential model with one input and one output.
         activations: `"ttfs"` reads TTFSActivation and TTFSEncode as TTFSPopulation. `"relu"` reads ReLU (a layer,
-            `Activation("relu")` or a layer's `activation`) as Population.
+            `Activation("relu")`, a function or a layer's `activation`) as Population. A ReLU behind max pooling becomes
+            a Population in front of it, because that gives the same values, and pools spikes.
 
     Raises:
         ValueError: "Expected ... Received: ..." naming the layer and what is supported.
@@ -126,16 +60,12 @@ class _Reader:
         self.nodes: list[Node] = []
         self.names: set[str] = set()
         self.softmax: str | None = None
-        inputs = model.inputs if hasattr(model, "inputs") and model.inputs else []
-        if len(inputs) != 1 or len(model.outputs) != 1:
-            raise ValueError(
-                "Expected a Functional or built Sequential model with one input and one output. "
-                f"Received: {type(model).__name__} {model.name!r}"
-            )
-        shape = tuple(inputs[0].shape[1:])
+        understood.check_model(model, activations)
+        (entry,) = model.inputs
+        shape = tuple(entry.shape[1:])
         if None in shape:
             raise ValueError(f"Expected a fixed input shape. Received: {(None, *shape)}")
-        self.nodes.append(Input("", (), shape))
+        self.nodes.append(Input("", (), shape, keras.backend.standardize_dtype(entry.dtype)))
         values = topology.walk(model, list(self.nodes), self._visit)
         self.output = keras.tree.flatten(values)[0]
         if isinstance(self.output, _SpikeTimes) or self.output.spiking or not self.output.inputs:
@@ -143,6 +73,18 @@ class _Reader:
                 "Expected the model to end in membrane potentials (Dense, say). "
                 f"Received: {model.name!r}, which ends in {getattr(self.output, 'name', 'spike times')!r}"
             )
+        self._leave_out_what_leads_nowhere()
+
+    def _leave_out_what_leads_nowhere(self):
+        """Keeps the nodes that the output needs. Refuses max pooling of currents, now that every ReLU is placed."""
+        needed = {self.nodes[0], self.output}
+        for node in reversed(self.nodes):
+            if node in needed:
+                needed.update(node.inputs)
+        self.nodes = [node for node in self.nodes if node in needed]
+        for node in self.nodes:
+            if isinstance(node, Route) and type(node.layer) in MAXIMA and not node.spiking:
+                raise _pooling_of_currents(node.layer, node.inputs[0])
 
     def _add(self, kind, name, *fields, **more):
         node = kind(topology.unused_name(name, self.names), *fields, **more)
@@ -150,10 +92,10 @@ class _Reader:
         return node
 
     def _visit(self, layer, *args, **kwargs):
-        inputs = [value for value in keras.tree.flatten(args) if isinstance(value, (Node, _SpikeTimes))]
+        inputs = understood.check_call(layer, args, kwargs, self.activations)
         if self.softmax is not None:
             raise ValueError(f"Expected a softmax at the output only. Received: layer {self.softmax!r}")
-        if isinstance(layer, keras.layers.InputLayer):
+        if type(layer) is keras.layers.InputLayer:
             return inputs[0]
         if type(layer) is TemporalKernelDecode:
             return _decoded(layer, inputs)
@@ -162,33 +104,75 @@ class _Reader:
                 f"Expected spike times to go into a TemporalKernelDecode. Received: layer {layer.name!r} "
                 f"({type(layer).__name__})"
             )
-        if isinstance(layer, NOTHING_AT_INFERENCE) or (
-            type(layer) is keras.layers.Activation and activation_of(layer) is None
-        ):
+        understood.check_axes(layer, len(inputs[0].shape) + 1)
+        if type(layer) in NOTHING_AT_INFERENCE:
             return inputs[0]
-        if is_softmax(layer):
+        function = understood.function_of(layer)
+        if type(layer) in (TTFSActivation, TTFSEncode) and self.activations == "ttfs":
+            population = self._add_population(layer, tuple(inputs))
+            return population if type(layer) is TTFSActivation else (_SpikeTimes(population),) * 3
+        if understood.is_activation(layer):
+            return self._apply(function, layer, inputs[0], layer.name)
+        if type(layer) not in understood.SETTINGS:
+            raise self._not_understood(layer, function)
+        if function is None:
+            raise self._not_understood(layer, function)
+        node = self._add_layer(layer, tuple(inputs))
+        return self._apply(function, layer, node, f"{layer.name}_activation")
+
+    def _apply(self, function, layer, node, name):
+        """What follows from an activation that a layer applies to a node's value."""
+        if function.kind == "linear":
+            return node
+        if function.kind == "softmax":
             self.softmax = layer.name
-            return inputs[0]
-        return self._add_layer(layer, tuple(inputs))
+            return node
+        if self.activations != "relu":
+            raise self._not_understood(layer, function)
+        above = []  # Single routes, max pooling among them, that commute with a ReLU.
+        below = node
+        while isinstance(below, Route) and len(below.inputs) == 1:
+            above.append(below)
+            below = below.inputs[0]
+        if node.spiking or not any(type(route.layer) in MAXIMA for route in above):
+            above, below = [], node
+        moved = self._add(Population, name, (below,), below.shape, max_value=function.max_value)
+        for route in reversed(above):
+            moved = self._add(Route, route.name, (moved,), route.shape, route.layer)
+        return moved
+
+    def _not_understood(self, layer, function):
+        if type(layer) in WEIGHTED or (type(layer) is keras.layers.Activation and self.activations == "ttfs"):
+            expected = "ReLU" if self.activations == "relu" else "TTFSActivation"
+            advice = understood.CONVERT if function is not None and function.kind == "relu" else ""
+            return ValueError(
+                f"Expected no activation but {expected}. Received: layer {layer.name!r} with "
+                f"activation {understood.activation_name(layer)!r}.{advice}"
+            )
+        if self.activations == "relu" and type(layer) in (keras.layers.ReLU, keras.layers.Activation):
+            return not_relu(layer)
+        return understood.unsupported(layer, self.activations)
 
     def _add_layer(self, layer, inputs):
         kind = type(layer)
+        if self.activations == "ttfs" and kind in MAXIMA and not inputs[0].spiking:
+            raise _pooling_of_currents(layer, inputs[0])
         shapes = [(None, *node.shape) for node in inputs]
-        if self.activations == "relu" and is_relu(layer):
-            return self._add(Population, layer.name, inputs, inputs[0].shape)
-        if kind in (TTFSActivation, TTFSEncode) and self.activations == "ttfs":
-            population = self._add_population(layer, inputs)
-            return population if kind is TTFSActivation else (_SpikeTimes(population),) * 3
-        if kind not in WEIGHTED + NORMS + SUMS + ROUTES:
-            raise unsupported(layer, self.activations)
-        own = activation_of(layer) if kind in WEIGHTED else None
-        _check_options(layer, inputs, own, self.activations)
         shape = tuple(layer.compute_output_shape(shapes if len(shapes) > 1 else shapes[0])[1:])
         if kind in NORMS:
             return self._add(Synapse, layer.name, inputs, shape, norms=(Norm.of(layer),))
+        if kind in AFFINE:
+            return self._add_affine(layer, inputs)
         if kind in WEIGHTED:
-            return self._add_synapse(layer, inputs, shape, own)
+            return self._add(Synapse, layer.name, inputs, shape, layer, *understood.weights_of(layer))
         return self._add(Route if kind in ROUTES else Sum, layer.name, inputs, shape, layer)
+
+    def _add_affine(self, layer, inputs):
+        node = Affine.of(topology.unused_name(layer.name, self.names), inputs, layer)
+        if np.broadcast_shapes(node.scale.shape, node.offset.shape, (1, *node.shape)) != (1, *node.shape):
+            raise refusal("numbers that broadcast to the inputs", layer, f"with inputs of shape {node.shape}")
+        self.nodes.append(node)
+        return node
 
     def _add_population(self, encoder, inputs):
         return self._add(
@@ -203,15 +187,18 @@ class _Reader:
             policy=encoder.dtype_policy.name,
         )
 
-    def _add_synapse(self, layer, inputs, shape, own_activation):
-        kernels = layer.get_weights()
-        bias = kernels.pop() if layer.use_bias else None
-        synapse = self._add(Synapse, layer.name, inputs, shape, layer, tuple(kernels), bias)
-        if own_activation == "softmax":
-            self.softmax = layer.name
-        if own_activation == "relu":
-            return self._add(Population, f"{layer.name}_activation", (synapse,), shape)
-        return synapse
+
+def not_relu(layer: Any) -> ValueError:
+    """The ValueError "Expected ReLU activations. Received: ..." that names a layer and its activation."""
+    name = understood.activation_name(layer)
+    return ValueError(f"Expected ReLU activations. Received: layer {layer.name!r} with activation {name!r}")
+
+
+def _pooling_of_currents(layer, source):
+    return ValueError(
+        "Expected max pooling of spikes (behind the activation; before it, it gives the same values). "
+        f"Received: layer {layer.name!r}, which pools {source.name or 'the input'!r}"
+    )
 
 
 def _decoded(layer, inputs):
@@ -225,25 +212,6 @@ def _decoded(layer, inputs):
             f"Received: time_window={layer.time_window} of layer {layer.name!r}"
         )
     return population
-
-
-def _check_options(layer, inputs, own, activations):
-    """Refuses options that have no meaning in spikes. `own` is the name of the layer's own activation."""
-    relu = activations == "relu"
-    if own not in (None, "softmax") and not (relu and own == "relu"):
-        raise ValueError(
-            f"Expected no activation but {'ReLU' if relu else 'TTFSActivation'}. Received: layer {layer.name!r} with "
-            f"activation {own!r}.{CONVERT if own == 'relu' else ''}"
-        )
-    if getattr(layer, "data_format", "channels_last") != "channels_last":
-        raise ValueError(f"Expected data_format='channels_last'. Received: layer {layer.name!r} with another")
-    if isinstance(layer, keras.layers.BatchNormalization) and layer.axis not in (-1, len(inputs[0].shape)):
-        raise ValueError(f"Expected axis=-1. Received: layer {layer.name!r} with axis={layer.axis}")
-    if isinstance(layer, keras.layers.MaxPooling2D) and not inputs[0].spiking:
-        raise ValueError(
-            "Expected max pooling of spikes (behind the activation; before it, it gives the same values). "
-            f"Received: layer {layer.name!r}, which pools {inputs[0].name!r}"
-        )
 
 
 def fold(nodes: list[Node], output: Node) -> tuple[list[Node], Node]:
@@ -284,11 +252,12 @@ def schedule(nodes: list[Node], windows: dict[Any, int], early_firing: int = 0) 
             hears_spikes = bool(sources_of(node))
             phases[node] = Phase(ready[node] - (early_firing if hears_spikes else 0), windows[node])
             ready[node] = phases[node].end
-        elif not isinstance(node, (Input, Route)) and any(map(_is_current_of_input, node.inputs)):
+        elif not isinstance(node, (Input, Route, Affine)) and any(map(_is_current_of_input, node.inputs)):
             ready[node] = max(ready[node], longest)
     return phases
 
 
 def _is_current_of_input(node):
-    """Whether a node gives an analog current of the input, arranged by routes alone."""
-    return isinstance(node, Input) or (isinstance(node, Route) and any(map(_is_current_of_input, node.inputs)))
+    """Whether a node gives an analog current of the input, arranged by routes or scaled, before any weights."""
+    passes = isinstance(node, (Route, Affine)) and any(map(_is_current_of_input, node.inputs))
+    return isinstance(node, Input) or passes

@@ -14,10 +14,16 @@
 """
 
 import dataclasses
+import uuid
 
 import numpy as np
 
 from keras_ttfs.snn.nodes import Phase
+
+
+def new_identity() -> str:
+    """A string by which a network's results are known. Copies and pickles of a network keep it."""
+    return uuid.uuid4().hex
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,6 +47,7 @@ class SimulationResult:
             with the threshold [1]. Only of the layers in `run(record=...)`.
         recorded: `{layer: flat indices of the chosen neurons}`.
         thresholds: `{layer: array (time_window,)}`: threshold at each local step [1].
+        network: `identity` of the network.
     """
 
     logits: np.ndarray
@@ -56,6 +63,7 @@ class SimulationResult:
     membranes: dict[str, np.ndarray]
     recorded: dict[str, np.ndarray]
     thresholds: dict[str, np.ndarray]
+    network: str = ""
 
     @property
     def predictions(self) -> np.ndarray:
@@ -116,6 +124,9 @@ class CodedResult:
         input_encoders: names of the layers on the input itself. Their spikes are input spikes, not hidden ones.
         stopped_at: int `(samples,)`: after how many steps each sample stopped [steps].
         time_steps: H [steps].
+        synaptic_operations: mean over samples of spikes times fan-out, borders included [operations per sample]. Behind
+            max pooling the spikes that it passes on count.
+        network: `identity` of the network.
     """
 
     logits: np.ndarray
@@ -126,6 +137,8 @@ class CodedResult:
     input_encoders: tuple[str, ...]
     stopped_at: np.ndarray
     time_steps: int
+    synaptic_operations: float = 0.0
+    network: str = ""
 
     @property
     def predictions(self) -> np.ndarray:

@@ -26,6 +26,7 @@ class Coding:
     and the weight of a spike, and the synapses keep their weights.
 
     Attributes:
+        saturates: bool: whether a neuron sends exactly its scale if its activation is larger. Then a ReLU may be cut off.
         time_steps: int >= 1: default length of a simulation [steps]. None only in a coding with windows.
         current: float: share of bias and analog input that enters a neuron at each step [1]. None: all of it enters
             before the neuron fires.
@@ -33,6 +34,7 @@ class Coding:
             before it [steps]. None: all layers integrate and fire at every step.
     """
 
+    saturates: bool = False
     time_steps: int | None = None
     current: float | None = 1.0
     time_window: int | None = None

@@ -17,6 +17,7 @@ class RateCoding(Coding):
     Reference: Han, Srinivasan and Roy, "RMP-SNN", CVPR 2020.
     """
 
+    saturates = True
     time_steps = 512
 
     def fire(

@@ -28,6 +28,7 @@ class TemporalSwitchCoding(Coding):
     Reference: Han and Roy, "Deep spiking neural network: energy efficiency through time based coding", ECCV 2020.
     """
 
+    saturates = True
     current = None
     time_window: int
 
