@@ -7,10 +7,12 @@ Each function returns an uncompiled TTFSModel. Every argument of a network stand
 >>> model.compile("adam", loss, metrics=["accuracy"])
 """
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_ttfs import checks
 from keras_ttfs.layers import TKBatchNorm, TTFSActivation
@@ -78,7 +80,7 @@ def vgg16(
         bn_momentum: float in [0, 1): momentum of the moving statistics (Keras: 0.99) [1]. Runs of few steps need less.
         lambda_tr: float >= 0: weight of REG_TR in the loss [1/steps^2].
         lambda_tb: float >= 0: weight of P_TB in the loss [1].
-        seed: int or None: of weights, relaxation and dropout.
+        seed: int >= 0, < 2**31 / 1000, or None: of weights, relaxation and dropout.
         name: str: of the model.
 
     Returns:
@@ -146,7 +148,7 @@ def spike_time_vgg6(
         input_shape: `(height, width, channels)`, at least 4x4; intensities in [0, 1].
         classes: int >= 2.
         width: float > 0: factor on every hidden channel count [1].
-        seed: int or None: of the weights.
+        seed: int >= 0, < 2**31 / 1000, or None: of the weights.
         name: str: of the model.
 
     Returns:
@@ -158,7 +160,7 @@ def spike_time_vgg6(
     Reference: Zhou et al., "Temporal-coded deep spiking neural network with easy training and robust performance", AAAI
     2021.
     """
-    _check_network(input_shape, 2 ** len(VGG6_BLOCKS), classes, width)
+    input_shape, classes, width = _check_network(input_shape, 2 ** len(VGG6_BLOCKS), classes, width, name)
     seeds = _seeds(seed)
     inputs = keras.Input(input_shape)
     x = SpikeTimeEncode(name="encode")(inputs)
@@ -175,7 +177,8 @@ def spike_time_vgg6(
 
 def _vgg(blocks, dense, *, input_shape, classes, lambda_tr, lambda_tb, name, input_coding, activation, **options):
     """A VGG of these blocks. The other arguments are those of `vgg16`."""
-    _check_network(input_shape, 2 ** len(blocks), classes, options["width"])
+    checked = _check_network(input_shape, 2 ** len(blocks), classes, options["width"], name)
+    input_shape, classes, options["width"] = checked
     checks.one_of("input_coding", input_coding, ("ttfs", "analog"))
     checks.one_of("activation", activation, ("ttfs", "relu"))
     part = _VGGParts(activation, **options)
@@ -204,15 +207,16 @@ class _VGGParts:
         self.activation = activation
         self.width = width
         self.dropout = checks.share("dropout", dropout)
-        if not l2 >= 0.0:
-            raise ValueError(f"Expected l2 >= 0. Received: l2={l2!r}")
-        if not 0.0 <= bn_momentum < 1.0:
+        self.l2, self.bn_momentum = checks.real(l2), checks.real(bn_momentum)
+        if not 0.0 <= self.l2 < float("inf"):
+            raise ValueError(f"Expected l2 >= 0, finite. Received: l2={l2!r}")
+        if not 0.0 <= self.bn_momentum < 1.0:
             raise ValueError(f"Expected bn_momentum in [0, 1). Received: bn_momentum={bn_momentum!r}")
-        self.l2 = l2
         self.gamma_0 = checks.number("gamma_0", gamma_0, unit="1")
-        self.bn_momentum = bn_momentum
         self.seeds = _seeds(seed)
         self.temporal_kernel_options = temporal_kernel_options
+        # Checks the options of a ReLU network too, which has no use for them.
+        TTFSActivation(**temporal_kernel_options, seed=0, name="checked")
 
     def spikes(self, x, label):
         return TTFSActivation(**self.temporal_kernel_options, seed=next(self.seeds), name=f"{label}_activation")(x)
@@ -238,9 +242,8 @@ class _VGGParts:
 
 def _seeds(seed: int | None) -> Iterator[int | None]:
     """A seed for each layer with random numbers, one after the other; None for each if `seed` is None."""
-    while seed is None:
-        yield None
-    yield from range(seed * 1000, (seed + 1) * 1000)
+    seed = checks.seed(seed, below=checks.SEEDS // 1000)
+    return itertools.repeat(None) if seed is None else iter(range(seed * 1000, (seed + 1) * 1000))
 
 
 def _units(width: float, units: int) -> int:
@@ -251,11 +254,15 @@ def _convolution(filters: int, **kwargs: Any) -> keras.layers.Layer:
     return keras.layers.Conv2D(filters, 3, padding="same", **kwargs)
 
 
-def _check_network(input_shape, smallest, classes, width):
-    if len(input_shape) != 3 or any(size is None or size < smallest for size in input_shape[:2]):
+def _check_network(input_shape, smallest, classes, width, name):
+    """`(input_shape, classes, width)` as Python numbers."""
+    sizes = tuple(input_shape) if isinstance(input_shape, (tuple, list)) else ()
+    integers = [size for size in sizes if isinstance(size, (int, np.integer)) and not isinstance(size, bool)]
+    if len(sizes) != 3 or len(integers) != 3 or min(sizes[:2]) < smallest or sizes[2] < 1:
         raise ValueError(
             f"Expected input_shape (height, width, channels) of at least {smallest}x{smallest}. "
             f"Received: input_shape={input_shape}"
         )
-    checks.integer("classes", classes, least=2)
-    checks.number("width", width, above=0, unit="1")
+    checks.text("name", name)
+    shape = tuple(int(size) for size in sizes)
+    return shape, checks.integer("classes", classes, least=2), checks.number("width", width, above=0, unit="1")

@@ -38,7 +38,8 @@ class RelaxationSchedule(keras.callbacks.Callback):
         self.target_epoch = checks.integer("target_epoch", target_epoch, unit="epochs")
 
     def probability(self, epoch: int) -> float:
-        """p(e) in [0, 1] of an epoch, counted from 0."""
+        """p(e) in [0, 1] of an epoch, an int >= 0."""
+        epoch = checks.integer("epoch", epoch, least=0, unit="epochs")
         return max(0.0, 1.0 - (epoch + 1) / self.target_epoch)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -58,13 +59,18 @@ class TemporalKernelHistory(keras.callbacks.Callback):
         data: array `(samples, ...)` on which the three errors are taken, or None.
         rows: rows of earlier epochs, of an interrupted run.
 
+    Raises:
+        ValueError: "Expected data to be ..." for data that are no finite numbers, or "Expected rows to be ...".
+
     Reference: Eqs. 10-13; Figs. 2, 5 and 11-15.
     """
 
     def __init__(self, data: Any = None, rows: Iterable[Mapping[str, Any]] = ()):
         super().__init__()
-        self.data = data
-        self.rows = list(rows)
+        self.data = None if data is None else checks.array("data", data)
+        self.rows = list(rows) if isinstance(rows, Iterable) else [rows]
+        if not all(isinstance(row, Mapping) and {"epoch", "layer"} <= row.keys() for row in self.rows):
+            raise ValueError(f"Expected rows to be dicts with `epoch` and `layer`. Received: rows={rows!r}")
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         errors = self._errors() if self.data is not None else {}

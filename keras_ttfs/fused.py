@@ -181,7 +181,7 @@ def _propose(x, scale, shift, infinity, tau, t_d, time_window, rounding, dtype):
 @compiled
 def _decide(x, scale, shift, infinity, step, thresholds, levels, relaxed, time_window, dtype):
     z = _potential(x, scale, shift, infinity, dtype)
-    return tf.cast(temporal_kernel.level_or_relu(z, step, thresholds, levels, relaxed, time_window, EPSILON), dtype)
+    return tf.cast(temporal_kernel.level_or_relu(z, step, thresholds, levels, relaxed, time_window), dtype)
 
 
 @compiled

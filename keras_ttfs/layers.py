@@ -15,6 +15,7 @@ membrane potentials are the logits. Wrap the layers in `TTFSModel` to train them
 >>> logits = keras.layers.Dense(10)(keras.layers.Flatten()(x))
 """
 
+import inspect
 import math
 import weakref
 from typing import Any
@@ -32,13 +33,13 @@ def neurons_of(shape: Any) -> int | None:
 
 
 @keras.saving.register_keras_serializable("keras_ttfs")
-class TTFSEncode(keras.layers.Layer):
+class TTFSEncode(checks.CheckedLayer, keras.layers.Layer):
     """Encodes pre-activations as spike times. Owns the temporal kernel: weights `tau` and `t_d` [steps].
 
     Use it with a TemporalKernelDecode if spike times themselves are wanted. Otherwise TTFSActivation does both.
     Outside training the layer counts its spikes in the metric `spikes` (mean per sample), which `evaluate` reports.
 
-    Forward: `t = clip(Q[-tau * ln(relu(z) + epsilon) + t_d], 0, T)`; `t = T` means no spike. See
+    Forward: `t = clip(Q[-tau * ln(max(z, epsilon)) + t_d], 0, T)`; `t = T` means no spike. See
     `temporal_kernel.encode`.
 
     Backward: `dt/dz = -tau / (z + epsilon)` inside the window, 0 where z is pruned or clipped. The kernel receives its
@@ -49,25 +50,29 @@ class TTFSEncode(keras.layers.Layer):
     array([[ 0.,  7., 32.]], dtype=float32)
 
     Args:
-        time_window: int >= 1: T, the steps of one phase [steps].
+        time_window: int >= 1, <= 2**20: T, the steps of one phase [steps].
         tau_0: float > 0: initial time constant [steps].
-        t_d_0: float: initial delay [steps].
+        t_d_0: float: initial delay [steps]. The T levels must be different, normal numbers of float32 (float64 under a
+            float64 policy): `t_d_0 < 88 tau_0` and `T - t_d_0 < 87 tau_0`.
         rounding: `"ceil"` (Eq. 4) or `"nearest"`.
         kernel_gradient: `"decoder"` or `"full"`.
         z_max_0: float > 0 or None: largest level at the start [1]. It sets `t_d_0 = tau_0 * ln(z_max_0)`.
         **kwargs: as `keras.layers.Layer`.
 
     Call arguments:
-        inputs: float tensor: pre-activations z [1].
+        inputs: tensor: pre-activations z [1]. Integers and bools are computed in the layer's compute dtype.
         training: bool. Spikes are counted when it is false.
+        mask: bool tensor `(batch, ...)` or None. Spikes are counted where it is true.
 
-    Input shape: `(batch, ...)`, any.
+    Input shape: `(batch, ...)`, of at least 2 dimensions.
 
     Output shape: `(spike_time, tau, t_d)`: the input's shape [steps] and two scalars [steps]. All are float32, or
     float64 under a float64 policy.
 
     Raises:
-        ValueError: "Expected ... Received: ..." for every argument out of its range, and for t_d_0 beside z_max_0.
+        ValueError: "Expected ... Received: ..." for every argument out of its range, for t_d_0 beside z_max_0, for
+            inputs that are no dense tensor of real numbers, and for a call with `tau <= 0` or a tau or t_d that is not
+            finite. In the graph of a tf.function, such a tau or t_d gives NaN instead.
 
     Differs from the paper: Eq. 3 lets a spike at t = T carry a level. Here T means silence.
 
@@ -88,15 +93,9 @@ class TTFSEncode(keras.layers.Layer):
         self.time_window = temporal_kernel.check_time_window(time_window)
         self.rounding = temporal_kernel.check_rounding(rounding)
         self.kernel_gradient = temporal_kernel.check_kernel_gradient(kernel_gradient)
-        self.tau_0 = checks.number("tau_0", tau_0, above=0, unit="steps")
-        self.t_d_0 = checks.number("t_d_0", t_d_0, unit="steps")
-        if z_max_0 is not None:
-            checks.number("z_max_0", z_max_0, above=0, unit="1")
-            if t_d_0 != 0.0:
-                raise ValueError(
-                    f"Expected either t_d_0 or z_max_0, not both. Received: t_d_0={t_d_0!r}, z_max_0={z_max_0!r}"
-                )
-            self.t_d_0 = self.tau_0 * math.log(z_max_0)
+        shift = temporal_kernel.threshold_shift(self.rounding)
+        kernel = tau_0, t_d_0, z_max_0, self.time_window, shift, self._kernel_dtype
+        self.tau_0, self.t_d_0 = checks.temporal_kernel(*kernel)
         self.followed_batch_norm: weakref.ref | None = None
         self.observer = None
         self.supports_masking = True
@@ -126,16 +125,21 @@ class TTFSEncode(keras.layers.Layer):
     @property
     def z_min(self) -> tf.Tensor:
         """Smallest level [1] at the present tau and t_d, a scalar."""
-        return temporal_kernel.z_min(self.tau, self.t_d, self.time_window)
+        tau, t_d = self._kernel()
+        return temporal_kernel.z_min(tau, t_d, self.time_window)
 
     @property
     def z_max(self) -> tf.Tensor:
         """Largest level [1] at the present tau and t_d, a scalar."""
-        return temporal_kernel.z_max(self.tau, self.t_d)
+        return temporal_kernel.z_max(*self._kernel())
 
-    def call(self, inputs: Any, training: bool = False) -> Any:
+    def _kernel(self):
+        return checks.scalars(self.tau, self.t_d, owner=f" of layer {self.name!r}")
+
+    def call(self, inputs: Any, training: bool = False, mask: Any = None) -> Any:
+        inputs = self.floating(inputs)
         self._observe(inputs)
-        tau, t_d = tf.convert_to_tensor(self.tau), tf.convert_to_tensor(self.t_d)
+        tau, t_d = self._kernel()
         if self.kernel_gradient == "full":
             spike_time = temporal_kernel.encode(inputs, tau, t_d, self.time_window, rounding=self.rounding)
         else:
@@ -143,7 +147,9 @@ class TTFSEncode(keras.layers.Layer):
                 inputs, tf.stop_gradient(tau), tf.stop_gradient(t_d), self.time_window, rounding=self.rounding
             )
         if not training:
-            self.spikes.update_state(spike_time < self.time_window)
+            # 0 where silent, NaN where the spike time is.
+            self.spikes.update_state(spike_time - self.time_window, mask=mask)
+        spike_time._keras_ttfs_time_window = self.time_window
         return spike_time, tau, t_d
 
     def _observe(self, inputs):
@@ -154,10 +160,13 @@ class TTFSEncode(keras.layers.Layer):
         if self.observer is not None:
             self.observer(self, inputs)
 
-    def compute_output_spec(self, inputs: Any, training: bool = False) -> Any:
-        dtype = "float64" if keras.backend.standardize_dtype(inputs.dtype) == "float64" else "float32"
+    def compute_output_spec(self, inputs: Any, training: bool = False, mask: Any = None) -> Any:
+        own = keras.backend.standardize_dtype(inputs.dtype)
+        own = own if "float" in own else self.compute_dtype
         tau, t_d = (keras.KerasTensor((), dtype=self._kernel_dtype) for _ in range(2))
-        return keras.KerasTensor(inputs.shape, dtype=dtype), tau, t_d
+        spike_time = keras.KerasTensor(inputs.shape, dtype="float64" if own == "float64" else "float32")
+        spike_time._keras_ttfs_time_window = self.time_window
+        return spike_time, tau, t_d
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape, (), ()
@@ -174,12 +183,12 @@ class TTFSEncode(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("keras_ttfs")
-class TemporalKernelDecode(keras.layers.Layer):
+class TemporalKernelDecode(checks.CheckedLayer, keras.layers.Layer):
     """Decodes spike times with the temporal kernel that encoded them. Holds no weights.
 
     Use it behind a TTFSEncode: `TemporalKernelDecode(T)(TTFSEncode(T)(z))` has the values of `TTFSActivation(T)(z)`.
 
-    Forward: `z_hat = exp(-(t - t_d) / tau)`, 0 where `t >= T`.
+    Forward: `z_hat = exp(-(t - t_d) / tau)`, 0 where `t >= T`, and NaN where `t < 0`.
 
     Backward: `dz_hat/dt = -z_hat / tau`, `dz_hat/dtau = z_hat (t - t_d) / tau**2`, `dz_hat/dt_d = z_hat / tau`.
 
@@ -188,18 +197,20 @@ class TemporalKernelDecode(keras.layers.Layer):
     array([[1.    , 0.4966, 0.    ]], dtype=float32)
 
     Args:
-        time_window: int >= 1: T of the encoder [steps].
+        time_window: int >= 1, <= 2**20: T of the encoder [steps]. A decoder called on what an encoder returned compares
+            the two. Behind a layer in between, or on numbers of one's own, it cannot.
         **kwargs: as `keras.layers.Layer`.
 
     Call arguments:
-        inputs: the triple `(spike_time, tau, t_d)` of a TTFSEncode [steps].
+        inputs: the triple `(spike_time, tau, t_d)` of a TTFSEncode, tensors or arrays [steps].
 
     Input shape: `(batch, ...)` and two scalars.
 
     Output shape: the shape of `spike_time`, in the layer's compute dtype [1].
 
     Raises:
-        ValueError: "Expected time_window ..." or "Expected the triple (spike_time, tau, t_d) ...".
+        ValueError: "Expected time_window ..." or "Expected the triple (spike_time, tau, t_d) ...". As TTFSEncode, for a
+            tau or t_d out of its range.
 
     Differs from the paper: `dz_hat/dt_d` has the factor 1 / tau, where Eq. 6 misprints t_d / tau.
 
@@ -213,18 +224,29 @@ class TemporalKernelDecode(keras.layers.Layer):
         self.built = True
 
     def build(self, input_shape: Any) -> None:
-        self._check_triple(input_shape)
+        if not isinstance(input_shape, (list, tuple)) or len(input_shape) != 3 or isinstance(input_shape[0], int):
+            raise ValueError(f"Expected the triple (spike_time, tau, t_d) of a TTFSEncode. Received: {input_shape}")
 
-    def _check_triple(self, inputs):
+    def check_inputs(self, inputs: Any) -> None:
+        """Refuses anything but the triple of an encoder with this window."""
         if not isinstance(inputs, (list, tuple)) or len(inputs) != 3:
             raise ValueError(f"Expected the triple (spike_time, tau, t_d) of a TTFSEncode. Received: {inputs}")
+        for part, rank in zip(inputs, (None, 0, 0)):
+            checks.layer_inputs(part, rank)
+        window = getattr(inputs[0], "_keras_ttfs_time_window", self.time_window)
+        if window != self.time_window:
+            raise ValueError(
+                f"Expected spike times of a TTFSEncode(time_window={self.time_window}), as {self.name!r} has it. "
+                f"Received: those of a TTFSEncode(time_window={window})"
+            )
 
     def call(self, inputs: tuple[Any, Any, Any]) -> Any:
-        self._check_triple(inputs)
-        return tf.cast(temporal_kernel.decode(*inputs, self.time_window), self.compute_dtype)
+        self.check_inputs(inputs)
+        tau, t_d = checks.scalars(*inputs[1:], owner=f" of the inputs of layer {self.name!r}")
+        spike_time = self.floating(inputs[0])
+        return tf.cast(temporal_kernel.decode(spike_time, tau, t_d, self.time_window), self.compute_dtype)
 
     def compute_output_spec(self, inputs: Any) -> Any:
-        self._check_triple(inputs)
         return keras.KerasTensor(inputs[0].shape, dtype=self.compute_dtype)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
@@ -254,27 +276,31 @@ class TTFSActivation(TTFSEncode):
     array([[1.    , 0.4966, 0.    ]], dtype=float32)
 
     Args:
-        time_window: int >= 1: T, the steps of one phase [steps].
+        time_window: int >= 1, <= 2**20: T, the steps of one phase [steps].
         tau_0: float > 0: initial time constant [steps].
-        t_d_0: float: initial delay [steps].
+        t_d_0: float: initial delay [steps]. The T levels must be different, normal numbers of float32 (float64 under a
+            float64 policy): `t_d_0 < 88 tau_0` and `T - t_d_0 < 87 tau_0`.
         rounding: `"ceil"` (Eq. 4) or `"nearest"`, with thresholds half a step later.
         kernel_gradient: `"decoder"` or `"full"`.
         relaxation: float in [0, 1]: initial p of Fig. 4 [1]. It is kept in the non-trainable weight `relaxation`, which
             the callback `RelaxationSchedule` drives.
         z_max_0: float > 0 or None: largest level at the start [1]. It sets `t_d_0 = tau_0 * ln(z_max_0)`.
-        seed: int or None: of the relaxation's draws.
+        seed: int >= 0, < 2**31, or None: of the relaxation's draws.
         **kwargs: as `keras.layers.Layer`.
 
     Call arguments:
-        inputs: float tensor: pre-activations z [1].
+        inputs: tensor: pre-activations z [1]. Integers and bools are computed in the layer's compute dtype.
         training: bool. The layer relaxes only when it is true, and counts spikes only when it is false.
+        mask: bool tensor `(batch, ...)` or None. Spikes are counted where it is true.
 
-    Input shape: `(batch, ...)`, any.
+    Input shape: `(batch, ...)`, of at least 2 dimensions.
 
     Output shape: the input's, in the layer's compute dtype [1].
 
     Raises:
-        ValueError: "Expected ... Received: ..." for every argument out of its range, and for t_d_0 beside z_max_0.
+        ValueError: "Expected ... Received: ..." for every argument out of its range, for t_d_0 beside z_max_0, for
+            inputs that are no dense tensor of real numbers, and for a call with `tau <= 0` or a tau or t_d that is not
+            finite. In the graph of a tf.function, such a tau or t_d gives NaN instead.
 
     Differs from the paper: Eq. 3 lets a spike at t = T carry a level, and Eq. 6 misprints `dz_hat/dt_d`. Here T means
     silence, and the factor is 1 / tau.
@@ -297,8 +323,8 @@ class TTFSActivation(TTFSEncode):
         super().__init__(time_window, tau_0, t_d_0, rounding, kernel_gradient, z_max_0, **kwargs)
         self.relaxation_0 = checks.share("relaxation", relaxation)
         self.initial_relaxation = self.relaxation_0
-        self.seed = seed
-        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.seed = checks.seed(seed)
+        self.seed_generator = keras.random.SeedGenerator(self.seed)
 
     def build(self, input_shape: Any) -> None:
         super().build(input_shape)
@@ -306,16 +332,17 @@ class TTFSActivation(TTFSEncode):
 
     def set_relaxation(self, probability: float) -> None:
         """Sets p of Fig. 4, in [0, 1]: at once if the layer is built, otherwise when it is built."""
-        self.initial_relaxation = probability
+        self.initial_relaxation = checks.share("relaxation", probability)
         if self.built:
-            self.relaxation.assign(probability)
+            self.relaxation.assign(self.initial_relaxation)
 
-    def call(self, inputs: Any, training: bool = False) -> Any:
+    def call(self, inputs: Any, training: bool = False, mask: Any = None) -> Any:
+        inputs = self.floating(inputs)
         self._observe(inputs)
-        tau, t_d = tf.convert_to_tensor(self.tau), tf.convert_to_tensor(self.t_d)
+        tau, t_d = self._kernel()
         if not training:
             z_hat = self._quantize(inputs, tau, t_d)
-            self.spikes.update_state(z_hat)
+            self.spikes.update_state(z_hat, mask=mask)
             return z_hat
         draw = keras.random.uniform((), seed=self.seed_generator, dtype=self._kernel_dtype)
         return self._quantize(inputs, tau, t_d, relaxed=draw < tf.convert_to_tensor(self.relaxation))
@@ -328,7 +355,7 @@ class TTFSActivation(TTFSEncode):
         options = {"rounding": self.rounding, "kernel_gradient": self.kernel_gradient, "relaxed": relaxed}
         return temporal_kernel.quantize(inputs, tau, t_d, self.time_window, **options)
 
-    def compute_output_spec(self, inputs: Any, training: bool = False) -> Any:
+    def compute_output_spec(self, inputs: Any, training: bool = False, mask: Any = None) -> Any:
         return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
@@ -339,7 +366,7 @@ class TTFSActivation(TTFSEncode):
 
 
 @keras.saving.register_keras_serializable("keras_ttfs")
-class TKBatchNorm(keras_internals.ObservedBatchNormalization):
+class TKBatchNorm(checks.CheckedLayer, keras_internals.ObservedBatchNormalization):
     """Temporal-kernel-aware batch normalisation: a `keras.layers.BatchNormalization` that knows its P_TB.
 
     Use it in front of a TTFSActivation or TTFSEncode. Training with `TTFSModel` adds `-lambda_tb * P_TB(gamma, beta)`
@@ -358,7 +385,7 @@ class TKBatchNorm(keras_internals.ObservedBatchNormalization):
         **kwargs: as `keras.layers.BatchNormalization`.
 
     Call arguments:
-        inputs: float tensor.
+        inputs: tensor. Integers and bools are computed in the layer's compute dtype.
         training: bool or None: whether to normalise by the batch's own statistics.
         mask: bool tensor or None: which elements the statistics are taken from.
 
@@ -367,12 +394,24 @@ class TKBatchNorm(keras_internals.ObservedBatchNormalization):
     Output shape: the input's.
 
     Raises:
-        ValueError: as `keras.layers.BatchNormalization`.
+        ValueError: "Expected ... Received: ..." for a momentum outside [0, 1], an epsilon < 0, unknown keywords, and
+            inputs that are no dense tensor of real numbers; otherwise as `keras.layers.BatchNormalization`.
 
     Reference: section 5, Eqs. 7, 8 and 14-16.
     """
 
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.axis, self.momentum, self.epsilon = checks.batch_norm(self)
+
+    __init__.__signature__ = inspect.signature(keras.layers.BatchNormalization.__init__)  # type: ignore[attr-defined]
+
+    def check_inputs(self, inputs: Any) -> None:
+        """Refuses inputs of the wrong kind, and an axis that they do not have."""
+        checks.layer_inputs(inputs, axis=self.axis)
+
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        inputs = self.floating(inputs)
         self._batch_moments: tuple[Any, Any] | None = None
         outputs = super().call(inputs, training=training, mask=mask)
         normalization = None
@@ -402,4 +441,7 @@ class TKBatchNorm(keras_internals.ObservedBatchNormalization):
 
     def pruning_probability(self, z_min: Any) -> tf.Tensor:
         """P_TB per channel, shape `(channels,)`, for an encoder's smallest level `z_min` [1], taken as a constant."""
+        if not self.built:
+            raise ValueError(f"Expected a layer that is built. Received: {self.name!r}, which has no weights yet")
+        z_min = checks.smallest_level(z_min, self.moving_mean.shape)
         return regularizers.pruning_probability(*self.affine(), tf.stop_gradient(z_min))

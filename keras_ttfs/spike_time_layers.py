@@ -40,15 +40,28 @@ def first_crossing(z: Any, weights: Any) -> tf.Tensor:
     3.0
 
     Args:
-        z: float tensor `(rows, inputs)` >= 1 [1]; NEVER for an input that is silent.
-        weights: float tensor `(inputs, outputs)` [1].
+        z: tensor `(rows, inputs)` >= 1 [1]; NEVER for an input that is silent. Below 1 it is a time before 0. What is
+            no time, `z <= 0` or not finite, makes its row NaN.
+        weights: tensor `(inputs, outputs)` [1]. What is not finite makes its column NaN.
 
     Returns:
         Tensor `(rows, outputs)` [1]. Time grows with rows * inputs * outputs, memory with rows * (inputs + outputs).
 
+    Raises:
+        ValueError: "Expected z (rows, inputs) and weights (inputs, outputs) ...".
+
     Reference: Zhou et al., "Temporal-coded deep spiking neural network with easy training and robust performance", AAAI
     2021; Mostafa, IEEE TNNLS 29, 2018.
     """
+
+    z = checks.tensor("z", z)
+    weights = tf.cast(checks.tensor("weights", weights), z.dtype)
+    ranks = z.shape.rank in (2, None) and weights.shape.rank in (2, None)
+    if not ranks or 0 in weights.shape or not z.shape[1:].is_compatible_with(weights.shape[:1]):
+        raise ValueError(
+            "Expected z (rows, inputs) and weights (inputs, outputs) of as many inputs, at least one. "
+            f"Received: z {z.shape}, weights {weights.shape}"
+        )
 
     @tf.custom_gradient
     def crossing(z, weights):
@@ -58,7 +71,7 @@ def first_crossing(z: Any, weights: Any) -> tf.Tensor:
         z_out, excess = _crossing(times, fixed, tf.argsort(times, axis=1))
         return z_out, lambda upstream: _crossing_gradient(z, weights, z_out, excess, upstream)
 
-    return crossing(tf.convert_to_tensor(z), tf.convert_to_tensor(weights))
+    return crossing(z, weights)
 
 
 @compiled
@@ -81,7 +94,9 @@ def _crossing(z, weights, order):
 
     zero = tf.zeros_like(silent)
     *_, z_out, excess = tf.while_loop(lambda place, *_: place < inputs, join, (0, zero, zero - 1.0, silent, zero))
-    return z_out, excess
+    are_times = tf.reduce_all((z > 0) & tf.math.is_finite(z), axis=1)
+    defined = are_times[:, None] & tf.reduce_all(tf.math.is_finite(weights), axis=0)
+    return tf.where(defined, z_out, tf.constant(float("nan"), z.dtype)), excess
 
 
 @compiled
@@ -108,25 +123,35 @@ def weight_sum_cost(weights: Any) -> tf.Tensor:
     """Mean over neurons of `max(0, 1 - sum of the neuron's weights)`. In the loss it keeps neurons able to fire.
 
     Args:
-        weights: float tensor `(inputs, outputs)` [1].
+        weights: tensor `(inputs, outputs)` [1], of at least one of each.
+
+    Raises:
+        ValueError: "Expected weights (inputs, outputs) ... Received: ...".
     """
+    weights = checks.tensor("weights", weights)
+    if weights.shape.rank not in (2, None) or 0 in weights.shape:
+        raise ValueError(f"Expected weights (inputs, outputs), at least one of each. Received: shape {weights.shape}")
     return tf.reduce_mean(tf.nn.relu(1.0 - tf.reduce_sum(weights, axis=0)))
 
 
 def spike_logits(z: Any) -> tf.Tensor:
     """Logits of output spikes: the earliest spike has the largest, a silent neuron the smallest.
 
-    Forward: `-z` up to LATE = 50, `-(LATE + ln(z / LATE))` above it.
+    Forward: `-z` up to LATE = 50, `-(LATE + ln(z / LATE))` above it, NaN where z is no time (`z <= 0`).
 
     Args:
-        z: float tensor >= 1 [1].
+        z: tensor >= 1 [1].
+
+    Raises:
+        ValueError: "Expected z to be a tensor of real numbers ...".
     """
-    z = tf.convert_to_tensor(z)
+    z = checks.tensor("z", z)
+    z = tf.where(z > 0, z, tf.constant(float("nan"), z.dtype))
     return -(tf.minimum(z, LATE) + tf.math.log(tf.maximum(z, LATE) / LATE))
 
 
 @keras.saving.register_keras_serializable("keras_ttfs")
-class SpikeTimeEncode(keras.layers.Layer):
+class SpikeTimeEncode(checks.CheckedLayer, keras.layers.Layer):
     """Encodes intensities in [0, 1] as spike times in the z-domain. Every input fires, the brightest first.
 
     Outside training the layer counts its spikes in the metric `spikes` (mean per sample), which `evaluate` reports.
@@ -141,47 +166,52 @@ class SpikeTimeEncode(keras.layers.Layer):
         **kwargs: as `keras.layers.Layer`.
 
     Call arguments:
-        inputs: float tensor in [0, 1] [1].
+        inputs: tensor in [0, 1] [1]. What is outside gets times before 0 or after `scale`. NaN stays NaN.
         training: bool. Spikes are counted when it is false.
+        mask: bool tensor `(batch, ...)` or None. Spikes are counted where it is true.
 
-    Input shape: `(batch, ...)`, any.
+    Input shape: `(batch, ...)`, of at least 2 dimensions.
 
     Output shape: the input's.
 
     Raises:
-        ValueError: "Expected scale to be ... Received: ..." or "Expected scale < 11.5 [tau] ... Received: ...".
+        ValueError: "Expected scale to be ... Received: ...", "Expected scale < 11.5 [tau] ... Received: ...", and for
+            inputs that are no dense tensor of real numbers.
 
     Reference: Zhou et al., AAAI 2021.
     """
 
     def __init__(self, scale: float = 3.0, **kwargs: Any):
         super().__init__(**kwargs)
-        checks.number("scale", scale, above=0, unit="tau")
-        if not scale < math.log(NEVER):
+        self.scale = checks.number("scale", scale, above=0, unit="tau")
+        self.supports_masking = True
+        if not self.scale < math.log(NEVER):
             raise ValueError(
                 f"Expected scale < {math.log(NEVER):.1f} [tau], so that the darkest fires. Received: scale={scale!r}"
             )
-        self.scale = float(scale)
 
     def build(self, input_shape: Any) -> None:
         self.neurons = neurons_of(input_shape)
         self.spikes = MeanSpikes(name=f"{self.name}_spikes")
         self.built = True
 
-    def call(self, inputs: Any, training: bool = False) -> Any:
-        z = tf.exp(self.scale * (1.0 - inputs))
+    def call(self, inputs: Any, training: bool = False, mask: Any = None) -> Any:
+        z = tf.exp(self.scale * (1.0 - self.floating(inputs)))
         if not training:
-            self.spikes.update_state(z)
+            self.spikes.update_state(z, mask=mask)
         return z
 
-    def compute_output_spec(self, inputs: Any, training: bool = False) -> Any:
+    def compute_output_spec(self, inputs: Any, training: bool = False, mask: Any = None) -> Any:
         return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return input_shape
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "scale": self.scale}
 
 
-class _SpikeTimeSynapses(keras.layers.Layer):
+class _SpikeTimeSynapses(checks.CheckedLayer, keras.layers.Layer):
     """Neurons in the spike-time domain, each with one more input, its bias, that fires at time 0 (z = 1).
 
     Weights start between 0 and twice their mean, so that the neurons fire. Weights of the biases start at 0.
@@ -205,10 +235,23 @@ class _SpikeTimeSynapses(keras.layers.Layer):
         self.outputs = checks.integer(name_of_outputs, outputs)
         self.initial_sum = checks.number("initial_sum", initial_sum, least=0, unit="1")
         self.cost = checks.number("cost", cost, least=0, unit="1")
-        self.seed = seed
+        self.seed = checks.seed(seed)
+        self.supports_masking = True
 
-    def _build(self, inputs, neurons):
-        self.neurons = neurons
+    def check_inputs(self, inputs: Any) -> None:
+        """Refuses inputs of the wrong kind, or of another size than the layer was built for."""
+        super().check_inputs(inputs)
+        if self.built and inputs.shape[-1] not in (self.channels, None):
+            raise ValueError(
+                f"Expected inputs (..., {self.channels}), for which {self.name!r} was built. "
+                f"Received: shape {tuple(inputs.shape)}"
+            )
+
+    def _build(self, channels, inputs_of_each, neurons):
+        if not channels:
+            raise ValueError(f"Expected inputs of a known size > 0. Received: {channels} as the last dimension")
+        self.channels, self.neurons = channels, neurons
+        inputs = channels * inputs_of_each
         weights = keras.initializers.RandomUniform(0.0, 2.0 * self.initial_sum / inputs, seed=self.seed)
 
         def initial(shape, dtype=None):
@@ -219,13 +262,14 @@ class _SpikeTimeSynapses(keras.layers.Layer):
             self.spikes = MeanSpikes(name=f"{self.name}_spikes")
         self.built = True
 
-    def _fired(self, rows, shape, training):
+    def _fired(self, rows, shape, training, mask):
         weights = tf.convert_to_tensor(self.kernel)
         rows = tf.pad(rows, [[0, 0], [0, 1]], constant_values=1.0)
         z = tf.reshape(first_crossing(rows, weights), shape)
         self.add_loss(self.cost * weight_sum_cost(weights))
         if self.COUNTED and not training:
-            self.spikes.update_state(z < NEVER)
+            # 0 where silent, NaN where z is.
+            self.spikes.update_state(tf.minimum(z - NEVER, 0.0), mask=mask)
         return z
 
     def get_config(self) -> dict[str, Any]:
@@ -247,20 +291,21 @@ class SpikeTimeDense(_SpikeTimeSynapses):
         units: int >= 1: neurons.
         initial_sum: float >= 0: mean of the sum of a neuron's weights at the start [1], 4 by default.
         cost: float >= 0: weight of `weight_sum_cost` in the loss [1], 100 by default.
-        seed: int or None: of the initial weights.
+        seed: int >= 0, < 2**31, or None: of the initial weights.
         **kwargs: as `keras.layers.Layer`.
 
     Call arguments:
-        inputs: float tensor >= 1: spike times in the z-domain [1].
+        inputs: tensor >= 1: spike times in the z-domain [1]. `first_crossing` says what others give.
         training: bool. Spikes are counted when it is false.
+        mask: bool tensor `(batch, ...)` or None. Spikes are counted where it is true.
 
     Input shape: `(batch, inputs)`.
 
     Output shape: `(batch, units)`.
 
     Raises:
-        ValueError: "Expected ... Received: ..." for every argument out of its range, and for a policy other than
-            float32 or float64.
+        ValueError: "Expected ... Received: ..." for every argument out of its range, for a policy other than float32 or
+            float64, and for inputs of another size than at the first call.
 
     Differs from the paper: in a pooling window the earliest spike goes on, not the latest, and there is no L2 cost.
     What the paper leaves open follows its authors' program.
@@ -268,17 +313,22 @@ class SpikeTimeDense(_SpikeTimeSynapses):
     Reference: Zhou et al., AAAI 2021.
     """
 
+    INPUT_RANK = 2
+
     def __init__(self, units: int, **kwargs: Any):
         super().__init__("units", units, **kwargs)
 
     def build(self, input_shape: Any) -> None:
-        self._build(input_shape[-1], self.outputs)
+        self._build(input_shape[-1], 1, self.outputs)
 
-    def call(self, inputs: Any, training: bool = False) -> Any:
-        return self._fired(inputs, (-1, self.outputs), training)
+    def call(self, inputs: Any, training: bool = False, mask: Any = None) -> Any:
+        return self._fired(self.floating(inputs), (-1, self.outputs), training, mask)
 
-    def compute_output_spec(self, inputs: Any, training: bool = False) -> Any:
-        return keras.KerasTensor((inputs.shape[0], self.outputs), dtype=self.compute_dtype)
+    def compute_output_spec(self, inputs: Any, training: bool = False, mask: Any = None) -> Any:
+        return keras.KerasTensor(self.compute_output_shape(inputs.shape), dtype=self.compute_dtype)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return input_shape[0], self.outputs
 
 
 @keras.saving.register_keras_serializable("keras_ttfs")
@@ -290,8 +340,8 @@ class SpikeTimeOutput(SpikeTimeDense):
 
     COUNTED = False
 
-    def call(self, inputs: Any, training: bool = False) -> Any:
-        return spike_logits(super().call(inputs, training))
+    def call(self, inputs: Any, training: bool = False, mask: Any = None) -> Any:
+        return spike_logits(super().call(inputs, training, mask))
 
 
 @keras.saving.register_keras_serializable("keras_ttfs")
@@ -304,43 +354,55 @@ class SpikeTimeConv2D(_SpikeTimeSynapses):
         filters: int >= 1: output channels.
         initial_sum: float >= 0: mean of the sum of a neuron's weights at the start [1], 4 by default.
         cost: float >= 0: weight of `weight_sum_cost` in the loss [1], 100 by default.
-        seed: int or None: of the initial weights.
+        seed: int >= 0, < 2**31, or None: of the initial weights.
         **kwargs: as `keras.layers.Layer`.
 
     Call arguments:
-        inputs: float tensor >= 1: spike times in the z-domain [1].
+        inputs: tensor >= 1: spike times in the z-domain [1]. `first_crossing` says what others give.
         training: bool. Spikes are counted when it is false.
+        mask: bool tensor `(batch, ...)` or None. Spikes are counted where it is true.
 
     Input shape: `(batch, rows, columns, channels)`.
 
     Output shape: `(batch, rows, columns, filters)`.
 
     Raises:
-        ValueError: "Expected ... Received: ..." for every argument out of its range, and for a policy other than
-            float32 or float64.
+        ValueError: "Expected ... Received: ..." for every argument out of its range, for a policy other than float32 or
+            float64, and for inputs of another size than at the first call.
 
     Reference: Zhou et al., AAAI 2021.
     """
+
+    INPUT_RANK = 4
 
     def __init__(self, filters: int, **kwargs: Any):
         super().__init__("filters", filters, **kwargs)
 
     def build(self, input_shape: Any) -> None:
-        self._build(9 * input_shape[-1], neurons_of((*input_shape[:3], self.outputs)))
+        self._build(input_shape[-1], 9, neurons_of((*input_shape[:3], self.outputs)))
 
-    def call(self, inputs: Any, training: bool = False) -> Any:
+    def call(self, inputs: Any, training: bool = False, mask: Any = None) -> Any:
+        inputs = self.floating(inputs)
         bordered = tf.pad(inputs, [[0, 0], [1, 1], [1, 1], [0, 0]], constant_values=NEVER)
         patches = tf.image.extract_patches(bordered, [1, 3, 3, 1], [1, 1, 1, 1], [1, 1, 1, 1], "VALID")
         rows = tf.reshape(patches, (-1, patches.shape[-1]))
-        return self._fired(rows, (-1, *inputs.shape[1:3], self.outputs), training)
+        height, width = (
+            known or tf.shape(inputs)[axis] for axis, known in ((1, inputs.shape[1]), (2, inputs.shape[2]))
+        )
+        return self._fired(rows, (-1, height, width, self.outputs), training, mask)
 
-    def compute_output_spec(self, inputs: Any, training: bool = False) -> Any:
-        return keras.KerasTensor((*inputs.shape[:3], self.outputs), dtype=self.compute_dtype)
+    def compute_output_spec(self, inputs: Any, training: bool = False, mask: Any = None) -> Any:
+        return keras.KerasTensor(self.compute_output_shape(inputs.shape), dtype=self.compute_dtype)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return (*input_shape[:3], self.outputs)
 
 
 @keras.saving.register_keras_serializable("keras_ttfs")
-class SpikeTimePooling2D(keras.layers.MaxPooling2D):
+class SpikeTimePooling2D(checks.CheckedLayer, keras.layers.MaxPooling2D):
     """Pooling of spike times: the earliest of each window goes on. All arguments as `keras.layers.MaxPooling2D`."""
 
+    INPUT_RANK = 4
+
     def call(self, inputs: Any) -> Any:
-        return -super().call(-inputs)
+        return -super().call(-self.floating(inputs))

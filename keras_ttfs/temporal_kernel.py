@@ -19,6 +19,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_ttfs import checks
+from keras_ttfs.checks import as_dtype as as_dtype
+from keras_ttfs.checks import scalars
 
 ROUNDINGS = ("ceil", "nearest")
 KERNEL_GRADIENTS = ("decoder", "full")
@@ -26,26 +28,26 @@ KERNEL_GRADIENTS = ("decoder", "full")
 EPSILON = float(np.finfo(np.float32).tiny)
 
 
-def as_dtype(value: Any, dtype: Any) -> tf.Tensor:
-    """`tf.cast` that does not take a Python number through float32."""
-    return tf.constant(value, dtype) if isinstance(value, (int, float)) else tf.cast(value, dtype)
-
-
-def _at_least_float32(*values):
-    """`values` as tensors of one floating dtype: float64 if the first is, float32 otherwise."""
-    first = tf.convert_to_tensor(values[0])
-    dtype = tf.float64 if first.dtype == tf.float64 else tf.float32
-    return [tf.cast(first, dtype)] + [as_dtype(value, dtype) for value in values[1:]]
+def _operands(z, tau, t_d, name="z"):
+    """All as tensors of one floating dtype: float64 if z is, float32 otherwise; tau and t_d by `scalars`."""
+    z = checks.tensor(name, z)
+    z = tf.cast(z, tf.float64 if z.dtype == tf.float64 else tf.float32)
+    return z, *scalars(tau, t_d, z.dtype)
 
 
 def check_time_window(time_window: Any) -> int:
-    """`time_window` as an int, if it is an integer >= 1."""
-    return checks.integer("time_window", time_window, unit="steps")
+    """`time_window` as an int, if it is an integer in [1, 2**20]. Spike times beyond it would not be exact."""
+    return checks.integer("time_window", time_window, unit="steps", most=checks.LONGEST_WINDOW)
 
 
 def check_rounding(rounding: Any) -> str:
     """`rounding`, if it is one of ROUNDINGS."""
     return checks.one_of("rounding", rounding, ROUNDINGS)
+
+
+def threshold_shift(rounding: str) -> float:
+    """How much later than the level of its step a threshold is [steps]."""
+    return 0.5 if rounding == "nearest" else 0.0
 
 
 def check_kernel_gradient(kernel_gradient: Any) -> str:
@@ -63,18 +65,19 @@ def levels(tau: Any, t_d: Any, time_window: int, *, shift: float = 0.0, dtype: A
         t_d: float, scalar [steps].
         time_window: int >= 1 [steps].
         shift: float [steps]. 1/2 gives the thresholds of `rounding="nearest"`.
-        dtype: of the result.
+        dtype: of the result, a floating-point one.
 
     Returns:
         A tensor of shape `(time_window,)`, decreasing.
 
     Raises:
-        ValueError: "Expected time_window to be an integer >= 1 ...".
+        ValueError: "Expected ... Received: ..." for every argument out of its range.
 
     Reference: Eq. 3.
     """
     check_time_window(time_window)
-    tau, t_d = as_dtype(tau, tf.float64), as_dtype(t_d, tf.float64)
+    shift, dtype = checks.number("shift", shift, unit="steps"), checks.floating_dtype("dtype", dtype)
+    tau, t_d = scalars(tau, t_d, tf.float64)
     steps = tf.range(time_window, dtype=tf.float64)
     return tf.cast(tf.exp((t_d - (steps + shift)) / tau), dtype)
 
@@ -89,24 +92,24 @@ def thresholds(tau: Any, t_d: Any, time_window: int, *, rounding: str = "ceil", 
     Reference: Eqs. 2 and 4, `theta(t) = theta_0 * kappa(t)`.
     """
     check_rounding(rounding)
-    return levels(tau, t_d, time_window, shift=0.5 if rounding == "nearest" else 0.0, dtype=dtype)
+    return levels(tau, t_d, time_window, shift=threshold_shift(rounding), dtype=dtype)
 
 
 def proposed_step(z: Any, tau: Any, t_d: Any, time_window: int, rounding: str, epsilon: float) -> tf.Tensor:
     """A step t in {0..T-1} such that the spike, if there is one, is at t or t + 1; of the smallest integer type."""
-    shift = 0.5 if rounding == "nearest" else 0.0
+    shift = threshold_shift(rounding)
     # The logarithm only proposes the nearest threshold; `_spike_time` compares with it and decides.
-    step = tf.round(t_d - shift - tau * tf.math.log(tf.maximum(z, 0.0) + epsilon))
+    step = tf.round(t_d - shift - tau * tf.math.log(tf.maximum(z, epsilon)))
     last = time_window - 1
     # Comparisons with NaN are false, so NaN lands on the last step instead of an undefined integer.
     step = tf.where(step < last, tf.maximum(step, 0.0), tf.cast(last, z.dtype))
     return tf.cast(step, next(dtype for dtype in (tf.int8, tf.int16, tf.int32) if last <= dtype.max))
 
 
-def _spike_time(z, step, thresholds, time_window, epsilon):
+def _spike_time(z, step, thresholds, time_window):
     """The spike time, an int32: the proposed step or the next; T where silent. The spike time of NaN is undefined."""
     step = tf.cast(step, tf.int32)
-    spike_time = tf.where(tf.maximum(z, 0.0) + epsilon >= tf.gather(thresholds, step), step, step + 1)
+    spike_time = tf.where(z >= tf.gather(thresholds, step), step, step + 1)
     return tf.where(z > 0, spike_time, time_window)
 
 
@@ -122,7 +125,7 @@ def encode(
 ) -> tf.Tensor:
     """Spike time of each pre-activation: the first step of the window at which z reaches the threshold.
 
-    Forward: `t = clip(Q[-tau * ln(relu(z) + epsilon) + t_d], 0, T)`, Q the ceiling (or the nearest integer); an integer
+    Forward: `t = clip(Q[-tau * ln(max(z, epsilon)) + t_d], 0, T)`, Q the ceiling (or the nearest integer); an integer
     in {0..T-1}, exactly T where the neuron stays silent. NaN gives NaN, +inf gives 0, and z <= 0 is silent.
 
     Backward, straight through Q: `dt/dz = -tau / (z + epsilon)`, `dt/dtau = -ln(z + epsilon)` and `dt/dt_d = 1` inside
@@ -132,19 +135,21 @@ def encode(
     array([ 0.,  7., 32., 32.], dtype=float32)
 
     Args:
-        z: float tensor of any shape [1]. float16 and bfloat16 are computed in float32.
+        z: tensor of any shape [1]. float16, bfloat16, integers and bools are computed in float32.
         tau: float > 0, scalar: time constant [steps].
         t_d: float, scalar: delay [steps].
-        time_window: int >= 1: T [steps].
+        time_window: int >= 1, <= 2**20: T [steps].
         rounding: `"ceil"` (Eq. 4) or `"nearest"`.
-        epsilon: float >= 0 [1], far below the smallest level.
+        epsilon: float >= 0 [1], at most a thousandth of the smallest level. It keeps logarithm and gradient finite, and
+            no spike depends on it.
 
     Returns:
         Spike times local to the window [steps], of z's shape: float64 for float64 input, float32 otherwise, because
         bfloat16 holds integers only up to 256.
 
     Raises:
-        ValueError: "Expected time_window to be an integer >= 1 ..." or "Expected rounding to be one of ...".
+        ValueError: "Expected ... Received: ..." for every argument out of its range. A tau, t_d or epsilon whose value
+            is not known yet, in the graph of a tf.function, gives NaN instead.
 
     Differs from the paper: Eq. 3 lets a spike at t = T carry a level. Here T means silence: a phase has only T steps.
 
@@ -152,13 +157,16 @@ def encode(
     """
     check_time_window(time_window)
     check_rounding(rounding)
+    z, tau, t_d = _operands(z, tau, t_d)
+    epsilon, tau = _far_below(epsilon, tau, t_d, time_window)
 
     @tf.custom_gradient
     def straight_through(z, tau, t_d):
         table = thresholds(tau, t_d, time_window, rounding=rounding, dtype=z.dtype)
         step = proposed_step(z, tau, t_d, time_window, rounding, epsilon)
-        spike_time = tf.cast(_spike_time(z, step, table, time_window, epsilon), z.dtype)
-        spike_time = tf.where(tf.math.is_nan(z), z, spike_time)
+        spike_time = tf.cast(_spike_time(z, step, table, time_window), z.dtype)
+        undefined = tf.math.is_nan(z) | tf.math.is_nan(tau)
+        spike_time = tf.where(undefined, tf.constant(float("nan"), z.dtype), spike_time)
 
         def gradient(upstream):
             dz, inside = _encode_gradient(upstream, z, spike_time, tau, t_d, time_window, epsilon)
@@ -168,13 +176,26 @@ def encode(
 
         return spike_time, gradient
 
-    return straight_through(*_at_least_float32(z, tau, t_d))
+    return straight_through(z, tau, t_d)
+
+
+def _far_below(epsilon, tau, t_d, time_window):
+    """`(epsilon, tau)`: refuses an epsilon that is not far below the smallest level; in a graph tau becomes NaN."""
+    epsilon = checks.number("epsilon", epsilon, least=0, unit="1")
+    if epsilon <= EPSILON:
+        return epsilon, tau
+    most = tf.exp((t_d - time_window) / tau) / 1000
+    if not tf.executing_eagerly():
+        return epsilon, tf.where(epsilon <= most, tau, tf.constant(float("nan"), tau.dtype))
+    if not epsilon <= float(most):
+        raise ValueError(f"Expected epsilon <= {float(most):g} [1], far below every level. Received: epsilon={epsilon}")
+    return epsilon, tau
 
 
 def decode(spike_time: Any, tau: Any, t_d: Any, time_window: int) -> tf.Tensor:
     """Value that a spike carries: the temporal kernel at its spike time.
 
-    Forward: `z_hat = exp(-(t - t_d) / tau)`, and 0 where `t >= T` (no spike).
+    Forward: `z_hat = exp(-(t - t_d) / tau)`, 0 where `t >= T` (no spike), and NaN where `t < 0`.
 
     Backward: `dz_hat/dt = -z_hat / tau`, `dz_hat/dtau = z_hat * (t - t_d) / tau**2`, `dz_hat/dt_d = z_hat / tau`.
 
@@ -182,7 +203,7 @@ def decode(spike_time: Any, tau: Any, t_d: Any, time_window: int) -> tf.Tensor:
     array([1.    , 0.4966, 0.    ], dtype=float32)
 
     Args:
-        spike_time: float tensor [steps], local to the window, of any shape.
+        spike_time: tensor >= 0 [steps], local to the window, of any shape.
         tau: float > 0, scalar: time constant [steps].
         t_d: float, scalar: delay [steps].
         time_window: int >= 1: T [steps].
@@ -190,8 +211,7 @@ def decode(spike_time: Any, tau: Any, t_d: Any, time_window: int) -> tf.Tensor:
     Returns:
         Decoded activations [1] of the same shape: float64 for float64 input, float32 otherwise.
 
-    Raises:
-        ValueError: "Expected time_window to be an integer >= 1 ...".
+    Raises: as `encode`.
 
     Differs from the paper: `dz_hat/dt_d` has the factor 1 / tau, where Eq. 6 misprints t_d / tau.
 
@@ -206,14 +226,16 @@ def decode(spike_time: Any, tau: Any, t_d: Any, time_window: int) -> tf.Tensor:
         step = tf.where(tf.math.is_nan(step), tf.zeros_like(step), step)
         # An integer time takes its level from the table as it is: the factor beside it is exactly 1.
         z_hat = tf.gather(table, tf.cast(step, tf.int32)) * tf.exp((step - spike_time) / tau)
-        z_hat = tf.where(spike_time >= time_window, tf.zeros_like(z_hat), z_hat)
+        # 0 * tau is NaN where tau is out of its range.
+        z_hat = tf.where(spike_time >= time_window, 0.0 * tau, z_hat)
+        z_hat = tf.where(spike_time < 0, tf.constant(float("nan"), z_hat.dtype), z_hat)
 
         def gradient(upstream):
             return _decode_gradient(upstream, z_hat, spike_time, tau, t_d)
 
         return z_hat, gradient
 
-    return kernel(*_at_least_float32(spike_time, tau, t_d))
+    return kernel(*_operands(spike_time, tau, t_d, "spike_time"))
 
 
 def _decode_gradient(upstream, z_hat, spike_time, tau, t_d):
@@ -228,13 +250,13 @@ def z_min(tau: Any, t_d: Any, time_window: int) -> tf.Tensor:
     Differs from the paper, which prints `exp(-(T - t_d) / tau)`, the level of the step after the last.
     """
     check_time_window(time_window)
-    tau, t_d = _at_least_float32(tau, t_d)
+    tau, t_d = scalars(tau, t_d)
     return tf.exp((t_d - (time_window - 1.0)) / tau)
 
 
 def z_max(tau: Any, t_d: Any) -> tf.Tensor:
     """Largest level that a spike can carry, `exp(t_d / tau)` [1], at t = 0. Differentiable."""
-    tau, t_d = _at_least_float32(tau, t_d)
+    tau, t_d = scalars(tau, t_d)
     return tf.exp(t_d / tau)
 
 
@@ -243,21 +265,23 @@ def maximum_error(z: Any, tau: Any, t_d: Any, time_window: int | None = None) ->
 
     `time_window` is not needed; it is accepted so that the three errors can be called alike.
     """
-    z, tau, t_d = _at_least_float32(z, tau, t_d)
+    if time_window is not None:
+        check_time_window(time_window)
+    z, tau, t_d = _operands(z, tau, t_d)
     error = z - z_max(tau, t_d)
     return tf.where(error < 0, tf.zeros_like(error), error)
 
 
 def minimum_error(z: Any, tau: Any, t_d: Any, time_window: int) -> tf.Tensor:
     """Error of pruning: `z_min - z` where `z < z_min`, 0 elsewhere (Eq. 11). Per element [1]."""
-    z, tau, t_d = _at_least_float32(z, tau, t_d)
+    z, tau, t_d = _operands(z, tau, t_d)
     error = z_min(tau, t_d, time_window) - z
     return tf.where(error < 0, tf.zeros_like(error), error)
 
 
 def precision_error(z: Any, tau: Any, t_d: Any, time_window: int, *, rounding: str = "ceil") -> tf.Tensor:
     """Error of quantisation: `z - z_hat` where `z_min <= z <= z_max`, 0 elsewhere (Eq. 12). Per element [1]."""
-    z, tau, t_d = _at_least_float32(z, tau, t_d)
+    z, tau, t_d = _operands(z, tau, t_d)
     z_hat = decode(encode(z, tau, t_d, time_window, rounding=rounding), tau, t_d, time_window)
     outside = (z < z_min(tau, t_d, time_window)) | (z > z_max(tau, t_d))
     return tf.where(outside, tf.zeros_like(z), z - z_hat)
@@ -265,7 +289,7 @@ def precision_error(z: Any, tau: Any, t_d: Any, time_window: int, *, rounding: s
 
 def maximum_precision_error(tau: Any, t_d: Any) -> tf.Tensor:
     """Width of the widest quantisation step, `exp(t_d / tau) - exp((t_d - 1) / tau)` [1] (Eq. 13)."""
-    tau, t_d = _at_least_float32(tau, t_d)
+    tau, t_d = scalars(tau, t_d)
     return tf.exp(t_d / tau) - tf.exp((t_d - 1.0) / tau)
 
 
@@ -292,14 +316,16 @@ def quantize(
     Args and Raises: as `encode`; `kernel_gradient` is `"decoder"` or `"full"`; `relaxed` is a bool, scalar (Fig. 4).
 
     Returns:
-        Decoded activations [1] of z's shape and dtype (computed in float32 for float16 and bfloat16).
+        Decoded activations [1] of z's shape and dtype: float32 for integers and bools. float16 and bfloat16 are
+        computed in float32.
     """
     check_time_window(time_window)
     check_rounding(rounding)
     check_kernel_gradient(kernel_gradient)
-    z = tf.convert_to_tensor(z)
+    relaxed, z = checks.flag("relaxed", relaxed), checks.tensor("z", z)
     compute = tf.float64 if z.dtype == tf.float64 else tf.float32
-    tau, t_d = as_dtype(tau, compute), as_dtype(t_d, compute)
+    tau, t_d = scalars(tau, t_d, compute)
+    epsilon, tau = _far_below(epsilon, tau, t_d, time_window)
     if kernel_gradient == "full" or compute == tf.float64:
         kernel = (tau, t_d) if kernel_gradient == "full" else (tf.stop_gradient(tau), tf.stop_gradient(t_d))
         spike_time = encode(z, *kernel, time_window, rounding=rounding, epsilon=epsilon)
@@ -311,14 +337,14 @@ def quantize(
     def fused(z, tau, t_d):
         kernel_tables = tables(tau, t_d, time_window, rounding)
         step = _quantize_propose(z, tau, t_d, time_window, rounding, epsilon)
-        z_hat = _quantize_decide(z, step, *kernel_tables, relaxed, time_window, epsilon)
+        z_hat = _quantize_decide(z, step, *kernel_tables, relaxed, time_window)
 
         def gradient(upstream):
             # What was kept is rounded to half precision, if z is.
             z_hat_of_z = (
                 z_hat
                 if z.dtype == tau.dtype
-                else _quantize_decide(tf.cast(z, tau.dtype), step, *kernel_tables, relaxed, time_window, epsilon)
+                else _quantize_decide(tf.cast(z, tau.dtype), step, *kernel_tables, relaxed, time_window)
             )
             dz, weighted, late = _quantize_backward(upstream, z, z_hat_of_z, tau, t_d, relaxed, time_window, epsilon)
             spiking = tf.where(relaxed, 0.0, 1.0)
@@ -340,23 +366,32 @@ def fire(z: Any, tau: Any, t_d: Any, time_window: int, *, rounding: str = "ceil"
     >>> spike_time.numpy(), z_hat.numpy().round(4)
     (array([ 0,  7, 32], dtype=int16), array([1.    , 0.4966, 0.    ], dtype=float32))
 
-    Args and Raises: as `encode`. The spike time of NaN is undefined, because NaN is not a membrane potential.
+    Args: as `encode`.
 
     Returns:
         Spike times [steps] as int16 (int32 for windows beyond it), T where silent, and the levels [1] they carry.
+
+    Raises:
+        ValueError: as `encode`; "Expected z to have no NaN ...", because an integer cannot be NaN. In the graph of a
+            tf.function, NaN gives the spike time T and the level NaN.
     """
     check_time_window(time_window)
     check_rounding(rounding)
-    z, tau, t_d = _at_least_float32(z, tau, t_d)
+    z, tau, t_d = _operands(z, tau, t_d)
+    if tf.executing_eagerly() and bool(tf.reduce_any(tf.math.is_nan(z))):
+        raise ValueError("Expected z to have no NaN, because spike times are integers. Received: NaN in z")
     step = _quantize_propose(z, tau, t_d, time_window, rounding, EPSILON)
     return _fire(z, step, *tables(tau, t_d, time_window, rounding), time_window)
 
 
 def tables(tau: Any, t_d: Any, time_window: int, rounding: str) -> tuple[tf.Tensor, tf.Tensor]:
-    """`(thresholds of the steps 0..T-1, levels of the steps 0..T)`. The level of T, where a neuron is silent, is 0."""
+    """`(thresholds of the steps 0..T-1, levels of the steps 0..T)`. The level of T, where a neuron is silent, is 0.
+
+    All are NaN where `scalars` made tau NaN, the level of silence too.
+    """
     own = levels(tau, t_d, time_window, dtype=tau.dtype)
     own_thresholds = thresholds(tau, t_d, time_window, rounding=rounding, dtype=tau.dtype)
-    return own_thresholds, tf.concat([own, tf.zeros(1, tau.dtype)], axis=0)
+    return own_thresholds, tf.concat([own, [0.0 * tau]], axis=0)
 
 
 def compiled(function: Callable, *, each_shape: bool = False) -> Callable:
@@ -374,23 +409,22 @@ def _quantize_propose(z, tau, t_d, time_window, rounding, epsilon):
 
 
 @compiled
-def _quantize_decide(z, step, thresholds, levels, relaxed, time_window, epsilon):
-    z_hat = level_or_relu(tf.cast(z, thresholds.dtype), step, thresholds, levels, relaxed, time_window, epsilon)
+def _quantize_decide(z, step, thresholds, levels, relaxed, time_window):
+    z_hat = level_or_relu(tf.cast(z, thresholds.dtype), step, thresholds, levels, relaxed, time_window)
     return tf.cast(z_hat, z.dtype)
 
 
-def level_or_relu(
-    z: Any, step: Any, thresholds: Any, levels: Any, relaxed: Any, time_window: int, epsilon: float
-) -> tf.Tensor:
+def level_or_relu(z: Any, step: Any, thresholds: Any, levels: Any, relaxed: Any, time_window: int) -> tf.Tensor:
     """z_hat of potentials z: the level of the first spike, given its `proposed_step`, or `relu(z)` if relaxed."""
-    z_hat = tf.gather(levels, _spike_time(z, step, thresholds, time_window, epsilon))
+    z_hat = tf.gather(levels, _spike_time(z, step, thresholds, time_window))
     return tf.where(relaxed, tf.nn.relu(z), tf.where(tf.math.is_nan(z), z, z_hat))
 
 
 @compiled
 def _fire(z, step, thresholds, levels, time_window):
-    spike_time = _spike_time(z, step, thresholds, time_window, EPSILON)
-    return tf.cast(spike_time, integer_dtype(time_window)), tf.gather(levels, spike_time)
+    spike_time = _spike_time(z, step, thresholds, time_window)
+    z_hat = tf.where(tf.math.is_nan(z), z, tf.gather(levels, spike_time))
+    return tf.cast(spike_time, integer_dtype(time_window)), z_hat
 
 
 def integer_dtype(time_window: int) -> tf.DType:

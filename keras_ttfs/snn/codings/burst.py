@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from keras_ttfs import checks
 from keras_ttfs.snn.codings.coding import Coding, soft_reset
 
 
@@ -17,7 +18,7 @@ class BurstCoding(Coding):
         factor: float >= 1: growth within a burst [1].
 
     Raises:
-        ValueError: "Expected threshold in (0, 1]. Received: ..." or "Expected factor >= 1. Received: ...".
+        ValueError: "Expected threshold in (0, 1]. Received: ..." or "Expected factor >= 1, finite. Received: ...".
 
     Differs from the paper: the input is an analog current, constant over time.
 
@@ -27,12 +28,11 @@ class BurstCoding(Coding):
     time_steps = 1125
 
     def __init__(self, threshold: float = 0.125, factor: float = 2.0):
-        if not 0.0 < threshold <= 1.0:
+        self.threshold, self.factor = checks.real(threshold), checks.real(factor)
+        if not 0.0 < self.threshold <= 1.0:
             raise ValueError(f"Expected threshold in (0, 1]. Received: threshold={threshold!r}")
-        if not factor >= 1.0:
-            raise ValueError(f"Expected factor >= 1. Received: factor={factor!r}")
-        self.threshold = float(threshold)
-        self.factor = float(factor)
+        if not 1.0 <= self.factor < float("inf"):
+            raise ValueError(f"Expected factor >= 1, finite. Received: factor={factor!r}")
 
     def state(self, potential: tf.Tensor) -> tuple[tf.Tensor, ...]:
         return (tf.fill(tf.shape(potential), tf.constant(self.threshold, potential.dtype)),)

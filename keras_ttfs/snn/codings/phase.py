@@ -5,6 +5,8 @@ import tensorflow as tf
 from keras_ttfs import checks
 from keras_ttfs.snn.codings.coding import Coding, soft_reset
 
+LONGEST_PERIOD = 126
+
 
 class PhaseCoding(Coding):
     """Phase coding: a spike in phase k of a period carries `2**-(1 + k)` in units of the scale, k from 0.
@@ -13,7 +15,7 @@ class PhaseCoding(Coding):
     period sends an activation as a binary fraction, its most significant bit first.
 
     Args:
-        period: int >= 1: phases of a period [steps].
+        period: int >= 1, <= 126: phases of a period [steps]. `2**-126` is the smallest normal float32.
 
     Raises:
         ValueError: "Expected period to be an integer >= 1 [steps]. Received: ...".
@@ -26,8 +28,8 @@ class PhaseCoding(Coding):
     time_steps = 1500
 
     def __init__(self, period: int = 8):
-        self.period = checks.integer("period", period, unit="steps")
-        self.current = 1.0 / period
+        self.period = checks.integer("period", period, unit="steps", most=LONGEST_PERIOD)
+        self.current = 1.0 / self.period
 
     def fire(
         self, potential: tf.Tensor, state: tuple[tf.Tensor, ...], scale: tf.Tensor, step: tf.Tensor

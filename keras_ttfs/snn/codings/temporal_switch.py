@@ -33,7 +33,7 @@ class TemporalSwitchCoding(Coding):
     time_window: int
 
     def __init__(self, time_window: int = 32):
-        self.time_window = checks.integer("time_window", time_window, unit="steps")
+        self.time_window = checks.integer("time_window", time_window, unit="steps", most=checks.LONGEST_WINDOW)
 
     def state(self, potential: tf.Tensor) -> tuple[tf.Tensor, ...]:
         return (tf.zeros(tf.shape(potential), tf.bool),)
