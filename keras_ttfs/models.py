@@ -81,6 +81,7 @@ class TTFSModel(keras.Model):
     def __init__(self, *args: Any, lambda_tr: float = 1e-5, lambda_tb: float = 1e-5, **kwargs: Any):
         if (args or "inputs" in kwargs) and not isinstance(self, FunctionalTTFSModel):
             keras_internals.make_functional(type(self), TTFSModel, FunctionalTTFSModel)
+        checks.keywords(type(self), kwargs)
         checks.number("lambda_tr", lambda_tr, least=0, unit="1/steps^2")
         checks.number("lambda_tb", lambda_tb, least=0, unit="1")
         options = {"lambda_tr": lambda_tr, "lambda_tb": lambda_tb} | keras_internals.options_of_clone((args, kwargs))
