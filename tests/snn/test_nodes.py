@@ -8,7 +8,7 @@ import pytest
 
 from keras_ttfs import TTFSActivation
 from keras_ttfs.snn import CodedNetwork, SpikingNetwork, coded, codings, nodes, reader
-from tests.networks import IMAGES, relu_model, vgg6_to_simulate
+from tests.networks import relu_model, vgg6_to_simulate
 
 L = keras.layers
 
@@ -133,10 +133,12 @@ def test_networks_of_several_codings_share_nodes(order, alone):
 
 @pytest.mark.parametrize("early", [(0, 5), (5, 0)])
 def test_networks_of_several_schedules_share_nodes(early):
-    model = vgg6_to_simulate(time_window=12)
+    hidden = [L.Dense(9), TTFSActivation(12), L.Dense(7), TTFSActivation(12)]
+    model = keras.Sequential([keras.Input((6,)), TTFSActivation(12), *hidden, L.Dense(3)])
+    x = np.random.default_rng(0).uniform(size=(5, 6))
 
     def run(network):
-        return network.run(IMAGES[:3], mode="clock", verbose=0)
+        return network.run(x, mode="clock", verbose=0)
 
     alone = {steps: run(SpikingNetwork(*reader.read(model), steps)) for steps in early}
     found, output = reader.read(model)
@@ -151,6 +153,7 @@ def test_networks_of_several_schedules_share_nodes(early):
         assert result.phases == alone[steps].phases and result.decision_step == alone[steps].decision_step
     assert same_objects(fields_of(found), before)
     assert alone[0].decision_step > alone[5].decision_step
+    assert alone[0].hidden_spikes > 0
 
 
 def test_propagation_is_a_loop_over_the_nodes():
