@@ -20,6 +20,9 @@ from experiments.config import Config
 from experiments.files import read_csv, read_json, write_json
 from experiments.train import LearningRate, StopOnNonFinite
 
+# They run the commands.
+pytestmark = pytest.mark.slow
+
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FAST = ("--train_images=256", "--width=0.25", "--epochs=4", "--target_epoch=3", "--dropout=0.5", "--bn_momentum=0.8")
 

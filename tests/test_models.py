@@ -300,6 +300,7 @@ def test_a_model_with_nothing_to_train_is_fitted_as_a_keras_model_is():
             np.testing.assert_array_equal(old, new)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policies", [("float64", "float32"), ("float32", "bfloat16"), ("float64", "bfloat16")])
 def test_layers_with_policies_of_their_own_train(policies):
     model = dense_model(policies=policies)

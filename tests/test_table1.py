@@ -16,6 +16,9 @@ from experiments import paper, processes, runs, sweeps, table1, tables
 from experiments.config import Config
 from experiments.files import read_csv, read_json, write_json
 
+# They run the commands.
+pytestmark = pytest.mark.slow
+
 ROOT = pathlib.Path(__file__).parent.parent
 DIGITS = ("--dataset=digits", "--model=vgg6", "--width=0.25", "--batch_size=128", "--epochs=4", "--gamma_0=0.3")
 ROWS = "relu,sm_sr"

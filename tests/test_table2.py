@@ -15,6 +15,9 @@ from experiments.config import Config
 from experiments.files import read_json
 from experiments.train import train
 
+# They run the commands.
+pytestmark = pytest.mark.slow
+
 ROOT = pathlib.Path(__file__).parent.parent
 
 
