@@ -96,11 +96,11 @@ class TemporalKernelHistory(keras.callbacks.Callback):
         errors = {}
 
         def observe(encoder, z):
-            kernel = (z, encoder.tau, encoder.t_d, encoder.time_window)
+            arguments = (z, encoder.tau, encoder.t_d, encoder.time_window)
             errors[encoder] = {
-                "maximum_error": _mean(temporal_kernel.maximum_error(*kernel)),
-                "minimum_error": _mean(temporal_kernel.minimum_error(*kernel)),
-                "precision_error": _mean(temporal_kernel.precision_error(*kernel, rounding=encoder.rounding)),
+                "maximum_error": _mean(temporal_kernel.maximum_error(*arguments)),
+                "minimum_error": _mean(temporal_kernel.minimum_error(*arguments)),
+                "precision_error": _mean(temporal_kernel.precision_error(*arguments, rounding=encoder.rounding)),
             }
 
         with topology.observed(self.model, observe):
