@@ -117,6 +117,14 @@ def check_names(what: str, names: Iterable[str], known: Iterable[str]) -> None:
         raise ValueError(f"Expected {what} of {', '.join(known)}. Received: {', '.join(unknown)}")
 
 
+def whole_numbers(name: str, texts: Iterable[str]) -> list[int]:
+    """The values of a list flag; raises ValueError where one is no whole number, or none is given."""
+    texts = list(texts)
+    if wrong := [text for text in texts or [""] if not text.isdecimal()]:
+        raise ValueError(f"Expected --{name} of whole numbers. Received: {', '.join(map(repr, wrong))}")
+    return [int(text) for text in texts]
+
+
 def existing_model(path: str) -> str:
     """The path of a model; raises FileNotFoundError where there is no file."""
     if not os.path.isfile(path):
