@@ -85,7 +85,8 @@ def replaced(path: PathLike) -> Iterator[str]:
     except OSError as error:
         # A full disk is told without the name of the file.
         if error.filename is None and error.errno == errno.ENOSPC:
-            raise OSError(error.errno, f"Expected room for the file. Received: {error.strerror}", path) from error
+            message = f"Expected room for the file. Received: {error.strerror}"
+            raise OSError(error.errno, message, os.fspath(path)) from error
         raise
     finally:
         with contextlib.suppress(FileNotFoundError):

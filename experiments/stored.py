@@ -224,6 +224,8 @@ def _check_names(path: str, state: dict[str, Any], remedy: str) -> None:
         if not name or int(name[1]) not in wanted:
             expected = f"the weights of an epoch up to {state['epochs']} as {key}"
             raise damaged(path, expected, f"{key}={state[key]!r}", remedy)
+        if not isinstance(state.get("weights_sha256", {name[0]: ""}).get(name[0]), str):
+            raise damaged(path, f"the digest of {name[0]}", f"digests of {sorted(state['weights_sha256'])}", remedy)
 
 
 def _check_weights(folder: str, state: dict[str, Any], remedy: str) -> None:
@@ -237,8 +239,8 @@ def _check_weights(folder: str, state: dict[str, Any], remedy: str) -> None:
             layouts.append(_layout(path, remedy))
             if layouts[-1] != layouts[0]:
                 raise damaged(path, "weights of the same network as the last epoch's", "others", remedy)
-        elif sha256(path) != digests.get(name):
-            raise damaged(path, f"the weights that were saved (SHA-256 {digests.get(name)})", "others", remedy)
+        elif sha256(path) != digests[name]:
+            raise damaged(path, f"the weights that were saved (SHA-256 {digests[name]})", "others", remedy)
 
 
 def _layout(path: str, remedy: str) -> dict[str, tuple[int, ...]]:
