@@ -53,8 +53,8 @@ SHARED_FLAGS = {
     "overwrite": SharedFlag(
         bool,
         False,
-        "Replace what is there: finished results, or those of other settings. An interrupted run of the same settings "
-        "goes on.",
+        "Replace what is there: finished results, damaged ones, or those of other settings. An interrupted run of the "
+        "same settings goes on. Only files that the command writes are removed; where anything else is there, nothing is.",
     ),
     "collect": SharedFlag(
         str, None, "Directory to copy the small files of finished runs to; what is there is not trained again."
