@@ -6,6 +6,7 @@ of medians. Every part writes one JSON file to the output directory, and a plot 
 
 import gc
 import os
+import pathlib
 import statistics
 import time
 from collections.abc import Callable
@@ -14,8 +15,11 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from experiments import command
+from experiments.lock import locked
 from experiments.processes import in_new_process
 from experiments.runs import Job, run_jobs
+from experiments.stored import read_benchmark
+from experiments.workdir import check_made, pattern_of, remove_leftovers
 
 if TYPE_CHECKING:
     import keras
@@ -393,6 +397,7 @@ def jobs(options: flags.FlagValues) -> list[Job]:
             part,
             os.path.join(options.output, f"{name}.json"),
             lambda results: {**PARTS[part](options), **origin},
+            read=read_benchmark,
             overwrite=options.overwrite,
             title=f"{part}: VGG-16, width {options.width:g}, batch {options.batch_size}, {options.dtype_policy}",
         )
@@ -401,10 +406,21 @@ def jobs(options: flags.FlagValues) -> list[Job]:
 
 
 def main(options: flags.FlagValues) -> None:
-    run_jobs(jobs(options), options.output)
-    from experiments import plots
+    pictures = [os.path.join(options.output, name) for name in ("training.png", "sweep.png")]
+    with locked(options.output, "--output"):
+        asked = jobs(options)
+        others = [*pathlib.Path(options.output).glob("training_*.json"), os.path.join(options.output, "sweep.json")]
+        results = [path for path in others if os.path.lexists(path)]
+        for path in results:
+            read_benchmark(path, "It would be drawn beside the new results: restore it, or move it away.")
+        if not results:
+            # Pictures of earlier versions bear no mark: they are known by the results beside them.
+            check_made(pictures)
+        remove_leftovers(options.output, pattern_of(map(os.path.basename, pictures)))
+        run_jobs(asked, options.output)
+        from experiments import plots
 
-    plots.benchmark(options.output)
+        plots.benchmark(options.output)
 
 
 if __name__ == "__main__":

@@ -1,54 +1,21 @@
-"""A run's work directory: whose it is, and what is saved in it after each epoch, so that a killed run can go on."""
+"""What a run saves after each epoch, so that a killed run can go on."""
 
+import contextlib
+import math
 import os
-import shutil
 import time
 from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
-from experiments.config import Config, differences
+from experiments.config import Config
 from experiments.data import Data
-from experiments.files import PARTIAL, read_json, replaced, write_json
+from experiments.files import check_space, damaged, replaced, sha256, write_json
 from experiments.provenance import provenance
+from experiments.stored import WEIGHTS, read_state, weights_file
 from keras_ttfs.topology import layers_of
-
-
-def check_workdir(config: Config, workdir: str, overwrite: bool = False) -> bool:
-    """Raises FileExistsError where `workdir` is not free for this config. True if it holds a run to be replaced."""
-    path = os.path.join(workdir, "config.json")
-    if not os.path.exists(path):
-        if os.path.isdir(workdir) and any(not name.startswith(PARTIAL) for name in os.listdir(workdir)):
-            raise FileExistsError(
-                f"Expected a workdir that is new or empty. Received: {workdir}, which holds other files."
-            )
-        return False
-    changes = differences(read_json(path), config.as_dict())
-    finished = os.path.exists(os.path.join(workdir, "result.json"))
-    if overwrite or not (changes or finished):
-        # An interrupted run of this config goes on, also with --overwrite.
-        return bool(changes or finished)
-    expected, received = "without a finished run", "result.json"
-    if changes:
-        expected, received = "that is new or holds this run", f"another run ({changes})"
-    raise FileExistsError(
-        f"Expected a workdir {expected}. Received: {workdir} with {received}. "
-        "Choose another --workdir, or replace the run with --overwrite."
-    )
-
-
-def claim_workdir(config: Config, workdir: str, overwrite: bool = False, data: str | None = None) -> None:
-    """Makes `workdir` this config's, as `check_workdir` allows.
-
-    With `overwrite`, an interrupted run of other data than those that `data` describes is replaced too.
-    """
-    state = os.path.join(workdir, "checkpoint", "state.json")
-    begun = read_json(state).get("data") if overwrite and os.path.exists(state) else None
-    if check_workdir(config, workdir, overwrite) or begun not in (None, data):
-        shutil.rmtree(workdir)
-    os.makedirs(workdir, exist_ok=True)
-    write_json(os.path.join(workdir, "config.json"), config.as_dict())
 
 
 def check_data(expected: str, data: Data, whose: str) -> None:
@@ -63,7 +30,8 @@ class Checkpoint(keras.callbacks.Callback):
     """Saves everything a run needs to go on after each epoch, and finds it again.
 
     First the weights and the optimizer's state go into a file of their own. Then state.json, which names that file and
-    holds the rest, is replaced in one step. So state.json and its files agree whenever the process is killed.
+    holds the rest, is replaced in one step. So state.json and its files agree whenever the process is killed. It holds the
+    digests of these files too, so that a damaged one is found before training goes on.
     """
 
     def __init__(self, workdir: str, config: Config, data: Data):
@@ -71,15 +39,17 @@ class Checkpoint(keras.callbacks.Callback):
         self.data = data
         self.folder = os.path.join(workdir, "checkpoint")
         self.path = os.path.join(self.folder, "state.json")
-        self.keep = config.keep
+        self.config = config
         self.kernels = None
         os.makedirs(self.folder, exist_ok=True)
         self.state: dict[str, Any] = {
+            "config": config.as_dict(),
             "data": data.description,
             "epochs": 0,
             "seconds": 0.0,
             "last": None,
             "kept": None,
+            "weights_sha256": {},
             "generators": [],
             "history": [],
             "kernels": [],
@@ -87,55 +57,110 @@ class Checkpoint(keras.callbacks.Callback):
         }
 
     def restore(self, model: keras.Model) -> None:
-        """Puts a model where the interrupted run left it; does nothing where there is none."""
-        if os.path.exists(self.path):
-            begun, self.state = self.state["provenance"], read_json(self.path)
-            check_data(self.state.setdefault("data", self.data.description), self.data, "the interrupted run")
-            past, now = str(self.state["provenance"]["git_revision"]), str(begun["git_revision"])
-            if not past.endswith(now):
-                self.state["provenance"]["git_revision"] = f"{past} then {now}"
-            model.load_weights(os.path.join(self.folder, self.state["last"]))
-            for generator, state in zip(seed_generators(model), self.state["generators"], strict=True):
-                generator.state.assign(state)
+        """Puts a model where the interrupted run left it; does nothing where there is none.
+
+        Raises ValueError, or FileNotFoundError, where a file of the checkpoint is damaged, or of another run.
+        """
+        found = read_state(self.folder, self.config.as_dict())
+        if found is None:
+            return
+        check_data(found.setdefault("data", self.data.description), self.data, "the interrupted run")
+        begun, self.state = self.state["provenance"], {**self.state, **found}
+        past, now = str(self.state["provenance"].get("git_revision")), str(begun["git_revision"])
+        if not past.endswith(now):
+            self.state["provenance"]["git_revision"] = f"{past} then {now}"
+        if self.state["epochs"]:
+            names = {self.state["kept"], self.state["last"]}
+            # Earlier versions saved no digests.
+            self.state["weights_sha256"] = {name: sha256(os.path.join(self.folder, name)) for name in names}
+            # Now, because a damaged one would be found at the end of training only.
+            self.load_kept(model)
+            self._load(model, self.state["last"])
+            self._set_generators(model)
 
     def load_kept(self, model: keras.Model) -> None:
         """Loads the weights of the epoch that counts, by Config.keep."""
-        model.load_weights(os.path.join(self.folder, self.state["kept"]))
+        self._load(model, self.state["kept"])
+
+    def _load(self, model: keras.Model, name: str) -> None:
+        path = os.path.join(self.folder, name)
+        try:
+            model.load_weights(path)
+        # All that Keras and h5py raise where a file is damaged or of another network.
+        except Exception as error:
+            raise damaged(path, "the weights of this network", error, self._remedy()) from error
+
+    def _set_generators(self, model: keras.Model) -> None:
+        """Puts the random generators where they were."""
+        ours, theirs = seed_generators(model), self.state["generators"]
+        shapes = [tuple(generator.state.shape) for generator in ours]
+        if [np.shape(state) for state in theirs] != shapes:
+            expected = f"states of {len(ours)} random generators"
+            raise damaged(self.path, expected, f"{len(theirs)} states", self._remedy())
+        for generator, state in zip(ours, theirs):
+            generator.state.assign(state)
+
+    def _remedy(self) -> str:
+        return f"Remove {self.folder} and the run begins anew, or pass --overwrite where the command has it."
 
     def on_epoch_begin(self, epoch, logs=None):
         self.started = time.monotonic()
 
     def on_epoch_end(self, epoch, logs=None):
         name = weights_file(epoch)
+        # HDF5 ends the process where the disk is full.
+        check_space(self.folder, saved_bytes(self.model))
         with replaced(os.path.join(self.folder, name)) as temporary:
             self.model.save_weights(temporary)
+            digest = sha256(temporary)
         seconds = time.monotonic() - self.started
         row = {"epoch": epoch, "seconds": round(seconds, 2), **{key: float(value) for key, value in logs.items()}}
         earlier = [past["val_accuracy"] for past in self.state["history"]]
-        best = self.keep == "last" or all(row["val_accuracy"] > past for past in earlier)
+        best = self.config.keep == "last" or all(row["val_accuracy"] > past for past in earlier)
+        kept = name if best else self.state["kept"]
+        digests = {**self.state["weights_sha256"], name: digest}
         self.state = {
             **self.state,
             "epochs": epoch + 1,
             "seconds": self.state["seconds"] + seconds,
             "last": name,
-            "kept": name if best else self.state["kept"],
+            "kept": kept,
+            "weights_sha256": {file: digests[file] for file in (kept, name) if file in digests},
             "generators": [np.array(generator.state).tolist() for generator in seed_generators(self.model)],
             "history": self.state["history"] + [row],
             "kernels": self.kernels.rows,
         }
-        write_json(self.path, self.state)
-        for other in os.listdir(self.folder):
-            if other.endswith(".weights.h5") and other not in (self.state["last"], self.state["kept"]):
-                os.remove(os.path.join(self.folder, other))
+        write_json(self.path, self.state, sealed=True)
+        self._remove_weights(but=(name, kept))
+
+    def _remove_weights(self, but: tuple[str, ...] = ()) -> None:
+        """Removes weights of epochs that count no more. Only what bears the name of ours is removed."""
+        for name in os.listdir(self.folder):
+            path = os.path.join(self.folder, name)
+            if WEIGHTS.fullmatch(name) and name not in but and os.path.isfile(path) and not os.path.islink(path):
+                os.remove(path)
 
     def remove(self) -> None:
-        """Deletes what a finished run needs no more."""
-        shutil.rmtree(self.folder)
+        """Removes what a finished run needs no more; the directory stays where something else is in it."""
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(self.path)
+        self._remove_weights()
+        with contextlib.suppress(OSError):
+            os.rmdir(self.folder)
 
 
-def weights_file(epoch: int) -> str:
-    """Name of the file of an epoch's weights; epochs count from 0."""
-    return f"epoch-{epoch + 1:05d}.weights.h5"
+def check_room(workdir: str, model: keras.Model) -> None:
+    """Raises OSError where there is no room for all that a run of `model` saves, beside what it has saved already."""
+    folder = os.path.join(workdir, "checkpoint")
+    there = filter(WEIGHTS.fullmatch, os.listdir(folder) if os.path.isdir(folder) else ())
+    # The weights of two epochs, those that are being written, and the model.
+    check_space(workdir, (4 - min(2, len(list(there)))) * saved_bytes(model))
+
+
+def saved_bytes(model: keras.Model) -> int:
+    """Size of a model's weights and its optimizer's state [bytes]."""
+    variables = {id(v): v for v in (*model.variables, *model.optimizer.variables)}.values()
+    return sum(math.prod(v.shape) * tf.as_dtype(v.dtype).size for v in variables)
 
 
 def seed_generators(model: keras.Model) -> list[keras.random.SeedGenerator]:

@@ -53,8 +53,8 @@ SHARED_FLAGS = {
     "overwrite": SharedFlag(
         bool,
         False,
-        "Replace what is there: finished results, or those of other settings. An interrupted run of the same settings "
-        "goes on.",
+        "Replace what is there: finished results, damaged ones, or those of other settings. An interrupted run of the "
+        "same settings goes on. Only files that the command writes are removed; where anything else is there, nothing is.",
     ),
     "collect": SharedFlag(
         str, None, "Directory to copy the small files of finished runs to; what is there is not trained again."
@@ -115,6 +115,14 @@ def check_names(what: str, names: Iterable[str], known: Iterable[str]) -> None:
     """Raises ValueError where a list flag names something unknown."""
     if unknown := sorted(set(names) - set(known)):
         raise ValueError(f"Expected {what} of {', '.join(known)}. Received: {', '.join(unknown)}")
+
+
+def whole_numbers(name: str, texts: Iterable[str]) -> list[int]:
+    """The values of a list flag; raises ValueError where one is no whole number, or none is given."""
+    texts = list(texts)
+    if wrong := [text for text in texts or [""] if not text.isdecimal()]:
+        raise ValueError(f"Expected --{name} of whole numbers. Received: {', '.join(map(repr, wrong))}")
+    return [int(text) for text in texts]
 
 
 def existing_model(path: str) -> str:

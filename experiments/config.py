@@ -6,6 +6,7 @@ A hyper-parameter is one field of `Config`. Its help, range and choices stand be
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -119,6 +120,32 @@ FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 def choices(name: str) -> tuple[str, ...]:
     """The values that a field may have."""
     return FIELDS[name].metadata["choices"]
+
+
+# Fields that configs of earlier versions lack, and values that they had.
+ADDED_FIELDS = frozenset({"relaxation"})
+EARLIER_CHOICES = {"activation": ("spike_time",)}
+
+
+def check_values(values: Any) -> None:
+    """Raises ValueError where `values` are not those of a config of this version or of an earlier one."""
+    if not isinstance(values, dict):
+        raise ValueError(f"Expected the fields of a run. Received: {type(values).__name__}")
+    missing, unknown = FIELDS.keys() - values.keys(), values.keys() - FIELDS.keys()
+    if unknown or missing - ADDED_FIELDS:
+        told = [f"without {', '.join(sorted(missing))}"] if missing else []
+        told += [f"with {', '.join(sorted(unknown))}"] if unknown else []
+        raise ValueError(f"Expected the fields of a run. Received: fields {' and '.join(told)}")
+    known = {}
+    for name, value in values.items():
+        kind = type(FIELDS[name].default)
+        # JSON does not tell 1 from 1.0.
+        allowed = (int, float) if kind is float else (kind,)
+        if type(value) not in allowed or (kind is float and not math.isfinite(value)):
+            raise ValueError(f"Expected {name} to be a finite {kind.__name__}. Received: {name}={value!r}")
+        if value not in EARLIER_CHOICES.get(name, ()):
+            known[name] = value
+    Config(**known)
 
 
 def differences(there: dict[str, Any], wanted: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ from absl import flags
 
 from experiments import command
 from experiments.runs import Job, run_jobs
+from experiments.stored import CONVERSION, read_any
 
 if TYPE_CHECKING:
     import keras
@@ -24,13 +25,12 @@ def define_flags() -> None:
 
 def conversions(options: flags.FlagValues) -> dict[str, Any]:
     """The result of all windows, as it is and calibrated."""
-    import keras
-
     import keras_ttfs
     from experiments import data as data_module
+    from experiments import saved_model
     from experiments.provenance import provenance
 
-    source = keras.models.load_model(options.model, compile=False)
+    source = saved_model.load(options.model)
     data = data_module.load(options.dataset, options.data_dir)
     test = data.test().first(options.images)
     images = data_module.scale(test.images).numpy()
@@ -100,8 +100,16 @@ def conversion(
 
 def main(options: flags.FlagValues) -> None:
     path = options.output or command.beside_model(options.model, "conversion.json")
+    with command.usage_errors():
+        command.whole_numbers("time_windows", options.time_windows)
     command.existing_model(options.model)
-    job = Job("conversion", path, lambda results: conversions(options), overwrite=options.overwrite)
+    job = Job(
+        "conversion",
+        path,
+        lambda results: conversions(options),
+        read=lambda file: read_any(file, CONVERSION),
+        overwrite=options.overwrite,
+    )
     run_jobs([job], path)
     print(f"\nFile: {path}")
 

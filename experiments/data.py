@@ -1,6 +1,7 @@
 """Data sets in memory, and a training pipeline whose every batch depends on the seed and the batch's number alone."""
 
 import dataclasses
+import os
 import re
 from collections.abc import Callable
 from typing import Any
@@ -46,6 +47,8 @@ class Data:
 
 def load(name: str, data_dir: str | None = None, download: bool = False, train_images: int = 0) -> Data:
     """Loads `digits`, `cifar10` or `cifar100`, with the first `train_images` of the training split; with all if 0."""
+    if data_dir is not None and not (data_dir and (os.path.isdir(data_dir) or not os.path.lexists(data_dir))):
+        raise FileExistsError(f"Expected --data_dir to be a directory. Received: --data_dir={data_dir!r}")
     data = _load_digits() if name == "digits" else _load_cifar(name, data_dir, download)
     if train_images > len(data.train):
         raise ValueError(f"Expected train_images <= {len(data.train)}. Received: train_images={train_images}")

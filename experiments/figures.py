@@ -11,8 +11,10 @@ from typing import Any
 from absl import flags
 
 from experiments import command
+from experiments.lock import check_folder
 from experiments.plots import panels, save
 from experiments.results import read_points, read_runs
+from experiments.workdir import check_made, pattern_of, remove_leftovers
 
 # Rows whose training is compared over epochs, as in the paper's figures.
 CONFIGURATIONS = {
@@ -297,16 +299,22 @@ def define_flags() -> None:
     flags.DEFINE_string("sweeps", "experiments/results/sweeps_small", "Directory that experiments.sweeps collected to.")
     flags.DEFINE_integer("seed", 0, "Seed of the runs that are drawn.")
     flags.DEFINE_string("output", "experiments/results/figures", "Directory of the pictures.")
+    flags.DEFINE_boolean("overwrite", False, "Replace figure_*.png that this command did not draw.")
 
 
 def main(options: flags.FlagValues) -> None:
     runs, sweeps = read_runs(options.runs, CONFIGURATIONS, options.seed), read_points(options.sweeps)
     if not runs:
         raise FileNotFoundError(f"Expected runs of seed {options.seed}. Received: --runs={options.runs}")
+    paths = {number: os.path.join(options.output, f"figure_{number}.png") for number in FIGURES}
+    check_folder(options.output, "--output")
+    if not options.overwrite:
+        check_made(paths.values(), "Name another --output, or pass --overwrite.")
     os.makedirs(options.output, exist_ok=True)
+    remove_leftovers(options.output, pattern_of(map(os.path.basename, paths.values())))
     for number, draw in FIGURES.items():
         try:
-            draw(runs, sweeps, os.path.join(options.output, f"figure_{number}.png"))
+            draw(runs, sweeps, paths[number])
             print(f"figure {number}: {draw.__doc__}")
         except Missing as error:
             print(f"figure {number}: left out, without {error}")

@@ -6,8 +6,9 @@ import statistics
 from collections.abc import Iterable
 from typing import Any
 
-from experiments.files import read_csv, read_json
+from experiments.files import REMEDY
 from experiments.paper import TABLE1_ROWS
+from experiments.stored import read_any, read_distributions, read_history, read_kernels, read_result
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 # The committed results; each folder is one group of runs that belong together.
@@ -23,7 +24,7 @@ def result_files(folder: str | os.PathLike[str], runs: str) -> list[pathlib.Path
 
 def read_group(group: str, pattern: str = "*") -> list[Result]:
     """The committed results of a group that a pattern names, in the order of their files' names."""
-    return [read_json(path) for path in sorted((RESULTS / group).glob(f"{pattern}.json"))]
+    return [read_any(path) for path in sorted((RESULTS / group).glob(f"{pattern}.json"))]
 
 
 def read_runs(folder: str | os.PathLike[str], rows: Iterable[str], seed: int = 0) -> dict[str, dict[str, Any]]:
@@ -33,17 +34,17 @@ def read_runs(folder: str | os.PathLike[str], rows: Iterable[str], seed: int = 0
         base = os.path.join(folder, f"{row}.seed{seed}")
         if os.path.exists(f"{base}.json"):
             runs[row] = {
-                "result": read_json(f"{base}.json"),
-                "history": read_csv(f"{base}.history.csv"),
-                "kernels": read_csv(f"{base}.kernels.csv"),
-                "distributions": read_json(f"{base}.distributions.json"),
+                "result": read_result(f"{base}.json", REMEDY),
+                "history": read_history(f"{base}.history.csv", REMEDY),
+                "kernels": read_kernels(f"{base}.kernels.csv", REMEDY),
+                "distributions": read_distributions(f"{base}.distributions.json", REMEDY),
             }
     return runs
 
 
 def read_points(folder: str | os.PathLike[str]) -> dict[str, Result]:
     """`{"row,flag=value": result}` of the sweeps in a folder."""
-    return {path.name.removesuffix(".json"): read_json(path) for path in result_files(folder, "*")}
+    return {path.name.removesuffix(".json"): read_result(path, REMEDY) for path in result_files(folder, "*")}
 
 
 def table1_results(group: str) -> dict[str, list[Result]]:
@@ -51,7 +52,7 @@ def table1_results(group: str) -> dict[str, list[Result]]:
     found = {}
     for row in TABLE1_ROWS:
         for path in result_files(RESULTS / group, f"{row}.seed*"):
-            found.setdefault(row, []).append(read_json(path))
+            found.setdefault(row, []).append(read_result(path, REMEDY))
     check_one_value(group, "data", [run["data"] for runs in found.values() for run in runs])
     return found
 
@@ -72,7 +73,7 @@ def sweep_results(group: str) -> dict[str, Result]:
 def last_epoch_mean(group: str, row: str, column: str) -> float:
     """A column of the histories' last epoch, its mean over the seeds."""
     histories = (RESULTS / group).glob(f"{row}.seed*.history.csv")
-    return statistics.mean(read_csv(path)[-1][column] for path in histories)
+    return statistics.mean(read_history(path, REMEDY)[-1][column] for path in histories)
 
 
 def paired(ours: list[Result], theirs: list[Result]) -> list[tuple[Result, Result]]:

@@ -3,6 +3,7 @@
 `run_jobs` is the engine of every command that makes result files. `train_all` makes jobs of training runs.
 """
 
+import contextlib
 import dataclasses
 import os
 import shutil
@@ -11,8 +12,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from experiments.config import Config, differences
-from experiments.files import read_json, replaced, write_json
+from experiments.files import OBJECT, check_fields, replaced, what_is, write_json
+from experiments.lock import check_folder, locked
 from experiments.processes import in_new_process
+from experiments.stored import SMALL_READERS, check_run, check_small_files, read_any, read_config
+from experiments.workdir import check_workdir, pattern_of, remove_leftovers
 
 # Of a finished run, what is small enough to be committed. The result comes last: with it the others are there.
 SMALL_FILES = {name: name for name in ("history.csv", "kernels.csv", "distributions.json")} | {"result.json": "json"}
@@ -31,6 +35,9 @@ class Job:
             file that is there is refused.
         settings_key: where a result holds its settings.
         claim: JSON file that holds the settings of an interrupted job.
+        check: function that raises where the job's directory holds something else, or damaged files.
+        read: reader of a result, which raises ValueError where the file is damaged or holds something else. A file that it
+            does not know is not replaced, with `overwrite` neither.
         collected: second place of the result. A result that is there is finished too, and stays as it is.
         overwrite: whether to do the job again where `file` is there.
         failures: exceptions of `make` that do not stop the other jobs.
@@ -42,7 +49,9 @@ class Job:
     make: Callable[[Results], Any]
     settings: dict[str, Any] | None = None
     settings_key: str = "settings"
+    read: Callable[[str], Results] = read_any
     claim: str | None = None
+    check: Callable[[], None] = lambda: None
     collected: str | None = None
     overwrite: bool = False
     failures: tuple[type[Exception], ...] = ()
@@ -54,7 +63,8 @@ def run_jobs(
 ) -> tuple[Results, dict[str, str]]:
     """Does the jobs that are not finished.
 
-    Raises FileExistsError, before anything runs, where a file holds something else than its job asks for.
+    Raises FileExistsError, before anything runs, where a file holds something else than its job asks for, and ValueError
+    where it is damaged. Temporary files that killed processes left beside the results are removed.
 
     Args:
         jobs: list of Job.
@@ -65,6 +75,7 @@ def run_jobs(
         `(results, failures)`: `{name: result}` of the finished jobs in the order of `jobs`, `{name: message}` of those that
         failed.
     """
+    _check_places(jobs)
     _refuse_unknown_files(jobs)
     found = {job.name: _finished(job) for job in jobs}
     results = {name: result for name, result in found.items() if result is not None}
@@ -80,30 +91,49 @@ def run_jobs(
             continue
         if made is not None:
             os.makedirs(os.path.dirname(os.path.abspath(job.file)), exist_ok=True)
-            write_json(job.file, made)
+            write_json(job.file, made, sealed=True)
         results[job.name] = _finished(dataclasses.replace(job, overwrite=False))
         check(results)
     return {job.name: results[job.name] for job in jobs if job.name in results}, failures
 
 
+def _check_places(jobs: list[Job]) -> None:
+    """Raises where results cannot be written to their directories, and removes what killed writers left there."""
+    for job in jobs:
+        for path in filter(None, (job.file, job.collected)):
+            folder, name = os.path.split(os.path.abspath(path))
+            check_folder(folder, "the directory of results")
+            names = [name, *(f"{name.removesuffix('.json')}.{suffix}" for suffix in SMALL_FILES.values())]
+            remove_leftovers(folder, pattern_of(names))
+
+
 def _refuse_unknown_files(jobs: list[Job]) -> None:
-    there = [job.file for job in jobs if job.settings is None and not job.overwrite and os.path.exists(job.file)]
+    """Raises where a file would be replaced that `overwrite` does not ask for, or that is no result of this kind."""
+    there = [job.file for job in jobs if job.settings is None and not job.overwrite and os.path.lexists(job.file)]
     if there:
         raise FileExistsError(f"Expected new result files. Received: {', '.join(there)}. Pass --overwrite.")
+    for job in jobs:
+        if os.path.islink(job.file) and job.overwrite:
+            raise FileExistsError(f"Expected {job.file} to be a file. Received: {what_is(job.file)}. Move it away.")
+        if os.path.lexists(job.file) and job.overwrite:
+            job.read(job.file)
 
 
 def _finished(job: Job) -> Any:
     """The result of a job, None where it is not finished. What the second place lacks of it is copied there."""
     if job.overwrite:
         return None
-    if job.claim and os.path.exists(job.claim):
-        _check_settings(read_json(job.claim), job, job.claim)
-    there = [path for path in (job.collected, job.file) if path and os.path.exists(path)]
-    for path in there:
-        _check_settings(read_json(path).get(job.settings_key), job, path)
+    job.check()
+    if job.claim and os.path.lexists(job.claim):
+        _check_settings(read_any(job.claim), job, job.claim)
+    there = [path for path in (job.collected, job.file) if path and os.path.lexists(path)]
+    results = [job.read(path) for path in there]
+    for path, result in zip(there, results):
+        check_fields(path, result, {job.settings_key: OBJECT} if job.settings is not None else {})
+        _check_settings(result.get(job.settings_key), job, path)
     if job.collected and there == [job.file]:
         copy_small_files(job)
-    return read_json(there[0]) if there else None
+    return results[0] if results else None
 
 
 def _check_settings(found: dict[str, Any] | None, job: Job, path: str) -> None:
@@ -121,10 +151,21 @@ def _announced(jobs: list[Job]) -> Iterator[Job]:
         yield job
 
 
+def _collected_files(job_file: str) -> dict[str, str]:
+    """`{name: path}` of the small files beside a collected result."""
+    return {name: f"{job_file.removesuffix('.json')}.{SMALL_FILES[name]}" for name in SMALL_READERS}
+
+
 def copy_small_files(job: Job) -> None:
-    """Copies result, histories and distributions of a finished run to its second place."""
+    """Copies result, histories and distributions of a finished run to its second place.
+
+    What is there of the run is replaced, once it is found to be such a file; anything else is refused.
+    """
     target = job.collected.removesuffix(".json")
     os.makedirs(os.path.dirname(target), exist_ok=True)
+    for name, path in _collected_files(job.collected).items():
+        if os.path.lexists(path):
+            SMALL_READERS[name](path, "Remove it and it is copied again.")
     for file, suffix in SMALL_FILES.items():
         source = os.path.join(os.path.dirname(job.file), file)
         if os.path.exists(source):
@@ -155,19 +196,41 @@ def train_all(
 
     def job(name: str, config: Config) -> Job:
         folder = os.path.join(workdir, name)
+        file = os.path.join(folder, "result.json")
         return Job(
             name,
-            os.path.join(folder, "result.json"),
+            file,
             lambda results: in_new_process(_train, config, folder, data_dir, download, _common_data(results)),
             config.as_dict(),
             "config",
+            read=lambda path: _read_run(path, collected=path != file),
             claim=os.path.join(folder, "config.json"),
+            check=lambda: _check_folder(folder, config),
             collected=os.path.join(collect, f"{name.replace(os.sep, '.')}.json") if collect else None,
             failures=(FloatingPointError, RuntimeError),
         )
 
     jobs = [job(name, config) for name, config in configs.items()]
     return run_jobs(jobs, f"{workdir} and {collect}" if collect else workdir, _common_data)
+
+
+def _read_run(path: str, collected: bool) -> Results:
+    """The result of a run; raises ValueError where it, or a small file beside it, is damaged."""
+    if collected:
+        return check_small_files(path, _collected_files(path), "Restore it, or remove the files of this run there.")
+    return check_small_files(path, {name: os.path.join(os.path.dirname(path), name) for name in SMALL_READERS})
+
+
+def _check_folder(folder: str, config: Config) -> None:
+    """Raises where the directory of a run holds something else, or a damaged file of a run."""
+    path = os.path.join(folder, "config.json")
+    finished = os.path.lexists(os.path.join(folder, "result.json"))
+    if os.path.lexists(path):
+        # Another process may be at work in an unfinished run: its files change while they are read.
+        with contextlib.nullcontext() if finished else locked(folder):
+            check_run(folder, read_config(path))
+    elif not finished:
+        check_workdir(config, folder)
 
 
 def _common_data(results: Results) -> str | None:

@@ -8,6 +8,16 @@ from absl import flags
 
 from experiments import command
 from experiments.files import write_json
+from experiments.lock import locked
+from experiments.stored import SIMULATION, read_any
+from experiments.workdir import (
+    SIMULATION_FILES,
+    check_removable,
+    made_here,
+    pattern_of,
+    remove,
+    remove_leftovers,
+)
 
 if TYPE_CHECKING:
     import keras
@@ -15,6 +25,8 @@ if TYPE_CHECKING:
 
     from keras_ttfs.snn import SimulationResult, SpikingNetwork
 
+# All that may be in an output_dir whose simulation is replaced.
+OURS_IN_OUTPUT = {"": pattern_of(SIMULATION_FILES)}
 Histograms = dict[str, "np.ndarray"]
 
 
@@ -127,19 +139,44 @@ def draw(
     save(plots.membrane_potentials(traced, layer), os.path.join(folder, "membrane_potentials.png"))
 
 
-def main(options: flags.FlagValues) -> None:
-    folder = options.output_dir or command.beside_model(options.model, f"simulation_{options.mode}")
+def check_output(folder: str, overwrite: bool) -> None:
+    """Raises where the files of a simulation cannot be written to `folder`; with `overwrite`, where others are there."""
+    there = [name for name in SIMULATION_FILES if os.path.lexists(os.path.join(folder, name))]
     path = os.path.join(folder, "simulation.json")
-    if os.path.exists(path) and not options.overwrite:
-        raise FileExistsError(f"Expected an output_dir without a simulation. Received: {path}. Pass --overwrite.")
-    command.existing_model(options.model)
-    import keras
+    if not overwrite:
+        # Pictures that a killed simulation of ours left are replaced.
+        if there := [name for name in there if not (name.endswith(".png") and made_here(os.path.join(folder, name)))]:
+            received = path if os.path.lexists(path) else os.path.join(folder, there[0])
+            raise FileExistsError(
+                f"Expected an output_dir without a simulation. Received: {received}. Pass --overwrite."
+            )
+        return
+    if there:
+        check_removable(folder, OURS_IN_OUTPUT, "--output_dir")
+    if os.path.lexists(path):
+        read_any(
+            path,
+            SIMULATION,
+            remedy="It tells whose directory this is: remove it yourself, or name another --output_dir.",
+        )
 
+
+def main(options: flags.FlagValues) -> None:
+    command.existing_model(options.model)
+    folder = options.output_dir or command.beside_model(options.model, f"simulation_{options.mode}")
+    with locked(folder, "--output_dir"):
+        check_output(folder, options.overwrite)
+        run(options, folder)
+
+
+def run(options: flags.FlagValues, folder: str) -> None:
+    """Simulates, and writes result and pictures into `folder`, in place of those that are there."""
     import keras_ttfs
     from experiments import data as data_module
+    from experiments import saved_model
     from experiments.provenance import provenance
 
-    model = keras.models.load_model(options.model, compile=False)
+    model = saved_model.load(options.model)
     data = data_module.load(options.dataset, options.data_dir)
     test = data.test().first(options.images)
     images = data_module.scale(test.images).numpy()
@@ -155,9 +192,11 @@ def main(options: flags.FlagValues) -> None:
     }
     if options.check_images:
         result["equivalence"] = check(model, images[: options.check_images], batch_size=options.batch_size, **how)
-    os.makedirs(folder, exist_ok=True)
+    if options.overwrite and any(os.path.lexists(os.path.join(folder, name)) for name in SIMULATION_FILES):
+        remove(folder, OURS_IN_OUTPUT, "--output_dir")
+    remove_leftovers(folder, pattern_of(SIMULATION_FILES))
     draw(network, images, total, histograms, folder)
-    write_json(path, {**result, **provenance()})
+    write_json(os.path.join(folder, "simulation.json"), {**result, **provenance()}, sealed=True)
     print(keras_ttfs.energy.report(network, total))
     print(
         f"\naccuracy {100 * result['accuracy']:.2f} % of {result['test_images']:,} images, {result['spikes']:,.0f} spikes "

@@ -12,6 +12,7 @@ from absl import flags
 
 from experiments import command, runs, table1, tables
 from experiments.config import Config
+from experiments.lock import locked
 
 # Sweep: (row of Table 1, flag, values).
 SWEEPS = {
@@ -58,9 +59,10 @@ def main(options: flags.FlagValues) -> None:
     with command.usage_errors():
         command.check_names("sweeps", options.sweeps, SWEEPS)
     wanted = configs(options.sweeps, command.changed_fields())
-    results, failures = runs.train_all(
-        wanted, options.workdir, data_dir=options.data_dir, download=options.download, collect=options.collect
-    )
+    with locked(options.workdir):
+        results, failures = runs.train_all(
+            wanted, options.workdir, data_dir=options.data_dir, download=options.download, collect=options.collect
+        )
     print(f"\n{tables.sweep_table(results)}\n\nFiles: {os.path.abspath(options.workdir)}")
     command.exit_with_failures(failures)
 

@@ -15,6 +15,8 @@ from absl import app, flags
 from experiments import command, paper, runs, tables
 from experiments.config import Config
 from experiments.files import write_text
+from experiments.lock import locked
+from experiments.workdir import check_made, pattern_of, remove_leftovers
 
 FLAGFILES = pathlib.Path(__file__).resolve().parent / "flagfiles" / "table1"
 
@@ -52,16 +54,19 @@ def main(options: flags.FlagValues) -> None:
         raise app.UsageError("Expected --rows and --seeds. Received: --row or --seed.")
     with command.usage_errors():
         command.check_names("rows", options.rows, paper.TABLE1_ROWS)
-        wanted = configs(options.rows, [int(seed) for seed in options.seeds], overrides)
-    results, failures = runs.train_all(
-        wanted, options.workdir, data_dir=options.data_dir, download=options.download, collect=options.collect
-    )
-    by_row = {}
-    for name, result in results.items():
-        by_row.setdefault(name.split("/")[0], []).append(result)
-    text = tables.table1(by_row)
-    os.makedirs(options.workdir, exist_ok=True)
-    write_text(os.path.join(options.workdir, "table1.md"), text + "\n")
+        wanted = configs(options.rows, command.whole_numbers("seeds", options.seeds), overrides)
+    table = os.path.join(options.workdir, "table1.md")
+    with locked(options.workdir):
+        check_made([table])
+        remove_leftovers(options.workdir, pattern_of(["table1.md"]))
+        results, failures = runs.train_all(
+            wanted, options.workdir, data_dir=options.data_dir, download=options.download, collect=options.collect
+        )
+        by_row = {}
+        for name, result in results.items():
+            by_row.setdefault(name.split("/")[0], []).append(result)
+        text = tables.table1(by_row)
+        write_text(table, text + "\n")
     print(f"\n{text}\n\nFiles: {os.path.abspath(options.workdir)}")
     command.exit_with_failures(failures)
 

@@ -6,7 +6,6 @@ again.
 """
 
 import functools
-import hashlib
 import os
 import pathlib
 import time
@@ -15,8 +14,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from absl import flags
 
 from experiments import command, paper, tables
-from experiments.files import read_json, write_text
+from experiments.files import REMEDY, sha256, write_text
+from experiments.lock import locked
 from experiments.runs import Job, run_jobs
+from experiments.stored import CODING, read_any, read_result
+from experiments.workdir import check_made, pattern_of, remove_leftovers
 
 if TYPE_CHECKING:
     import keras
@@ -108,9 +110,10 @@ def evaluate_spike_times(path: str, images: "np.ndarray", labels: "np.ndarray", 
     """A model of `keras_ttfs.spike_time_layers`, whose spike times are real numbers: its result, without steps and curve."""
     import keras
 
+    from experiments import saved_model
     from keras_ttfs.spike_time_layers import SpikeTimeOutput
 
-    model = keras.models.load_model(path, compile=False)
+    model = saved_model.load(path)
     if not any(isinstance(layer, SpikeTimeOutput) for layer in model.layers):
         raise ValueError(f"Expected --spike_time to be a model with a SpikeTimeOutput. Received: {path}")
     model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
@@ -172,7 +175,7 @@ def simulate_steps(
 def _training_run(path: str) -> dict[str, Any] | None:
     """The result of the run that trained a model, where the model lies beside it."""
     result = pathlib.Path(path).with_name("result.json")
-    return read_json(result) if result.exists() else None
+    return read_result(result, REMEDY) if result.exists() else None
 
 
 def label(row: str, path: str) -> str:
@@ -193,11 +196,10 @@ def thinned(accuracy: "np.ndarray", spikes: "np.ndarray", points: int = 200) -> 
 
 def float32(path: str) -> "keras.Model":
     """A saved model in float32, which the simulations are of; it may have been trained in another precision."""
-    import keras
-
+    from experiments import saved_model
     from keras_ttfs.snn import in_dtype
 
-    return in_dtype(keras.models.load_model(path, compile=False), "float32")
+    return in_dtype(saved_model.load(path), "float32")
 
 
 def models_of_rows(options: flags.FlagValues) -> dict[str, str]:
@@ -236,26 +238,35 @@ def jobs(options: flags.FlagValues) -> list[Job]:
         return {**result, "settings": asked, **provenance()}
 
     def job(row):
-        asked = {**settings, "model_sha256": _sha256(paths[row])}
+        asked = {**settings, "model_sha256": sha256(paths[row])}
         file = os.path.join(options.workdir, f"{row}.json")
-        return Job(row, file, functools.partial(make, row, asked), asked, title=label(row, paths[row]))
+        return Job(
+            row,
+            file,
+            functools.partial(make, row, asked),
+            asked,
+            read=lambda path: read_any(path, CODING),
+            title=label(row, paths[row]),
+        )
 
     return [job(row) for row in paths]
 
 
-def _sha256(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def main(options: flags.FlagValues) -> None:
-    found, _ = run_jobs(jobs(options), options.workdir)
-    results = list(found.values())
-    from experiments import plots
+    picture, table = (os.path.join(options.workdir, name) for name in ("codings.png", "table2.md"))
+    with locked(options.workdir):
+        asked = jobs(options)
+        # Pictures of earlier versions bear no mark: they are known by the results beside them.
+        unknown = [table] if any(os.path.exists(job.file) for job in asked) else [table, picture]
+        check_made(unknown)
+        remove_leftovers(options.workdir, pattern_of([os.path.basename(path) for path in (picture, table)]))
+        found, _ = run_jobs(asked, options.workdir)
+        results = list(found.values())
+        from experiments import plots
 
-    plots.codings(results, os.path.join(options.workdir, "codings.png"))
-    text = f"{tables.table2(results)}\n\nThe paper's:\n\n{tables.paper_table2()}"
-    write_text(os.path.join(options.workdir, "table2.md"), text + "\n")
+        plots.codings(results, picture)
+        text = f"{tables.table2(results)}\n\nThe paper's:\n\n{tables.paper_table2()}"
+        write_text(table, text + "\n")
     print(f"\n{text}\n\nFiles: {os.path.abspath(options.workdir)}")
 
 

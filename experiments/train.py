@@ -1,7 +1,8 @@
 """Trains one configuration in a work directory that survives being killed. No flags in here.
 
-A work directory holds config.json, and checkpoint/ while the run is under way. In the end it holds history.csv, kernels.csv,
-distributions.json, model.keras, the plots and, last of all, result.json: a run is finished when that file is there.
+A work directory holds config.json, and checkpoint/ and a lock while the run is under way. In the end it holds history.csv,
+kernels.csv, distributions.json, model.keras, the plots and, last of all, result.json: a run is finished when that file is
+there.
 """
 
 import contextlib
@@ -19,10 +20,13 @@ import tensorflow as tf
 import keras_ttfs
 from experiments import data as data_module
 from experiments import plots
-from experiments.checkpoint import Checkpoint, check_data, check_workdir, claim_workdir, weights_file
+from experiments.checkpoint import Checkpoint, check_data, check_room, saved_bytes
 from experiments.config import FIELDS, Config
 from experiments.data import Data
-from experiments.files import replaced, write_csv, write_json
+from experiments.files import check_space, replaced, sha256, write_csv, write_json
+from experiments.lock import locked
+from experiments.stored import SMALL_READERS, weights_file
+from experiments.workdir import check_workdir, claim_workdir
 from keras_ttfs.topology import observed
 
 KERNEL_SAMPLES = 256
@@ -62,23 +66,29 @@ def train(
     """Trains, evaluates on the test split and returns the result, which is also in `workdir/result.json`.
 
     Resumes what an earlier, interrupted call with the same config left in `workdir`; bit for bit, where the process is
-    deterministic (`make_deterministic`). Nothing in `workdir` is written or deleted before data and model are ready. The
-    dtype policy of the process is in the end what it was before.
+    deterministic (`make_deterministic`). Nothing in `workdir` is written or deleted before data and model are ready, but for
+    a lock, which keeps other processes out and is gone in the end. The dtype policy of the process is in the end what it
+    was before.
 
     Raises:
-        FileExistsError: where `workdir` holds a finished or a different run, unless `overwrite`.
+        FileExistsError: where `workdir` holds a finished or a different run, unless `overwrite`; where `overwrite` finds
+            something that no run writes; and where another process is at work in `workdir`.
         ValueError: where the description of the data is not `expected_data`, if that is given, or not that of the
-            interrupted run; and where the network does not take what the config asks for.
+            interrupted run; where the network does not take what the config asks for; and where a file of the run is
+            damaged.
+        FileNotFoundError: where a file of the interrupted run is missing.
+        OSError: where the disk has no room for the run.
         FloatingPointError: when the loss is not finite.
     """
-    check_workdir(config, workdir, overwrite)
-    with _dtype_policy(config.dtype_policy):
+    with locked(workdir), _dtype_policy(config.dtype_policy):
+        check_workdir(config, workdir, overwrite)
         keras.utils.set_random_seed(config.seed)
         data = data_module.load(config.dataset, data_dir, download, config.train_images)
         if expected_data is not None:
             check_data(expected_data, data, "the runs beside this one")
         data_module.batches_per_epoch(data, config.batch_size)
         model = build(config, data)
+        check_room(workdir, model)
         claim_workdir(config, workdir, overwrite, data.description)
         checkpoint = Checkpoint(workdir, config, data)
         checkpoint.restore(model)
@@ -300,6 +310,7 @@ def _write(
     # The optimizer's state is in the model; the loss is recompiled by name so that loading needs keras_ttfs alone.
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(model.optimizer, loss, metrics=["accuracy"])
+    check_space(workdir, saved_bytes(model))
     with replaced(os.path.join(workdir, "model.keras")) as temporary:
         model.save(temporary)
     write_csv(os.path.join(workdir, "history.csv"), state["history"])
@@ -309,4 +320,6 @@ def _write(
         plots.spikes_by_layer(result["layers"], os.path.join(workdir, "spikes_by_layer.png"))
         plots.kernels(state["kernels"], os.path.join(workdir, "kernels.png"))
         write_json(os.path.join(workdir, "distributions.json"), distribution, indent=None)
-    write_json(os.path.join(workdir, "result.json"), result)
+    paths = {name: os.path.join(workdir, name) for name in SMALL_READERS}
+    result["files_sha256"] = {name: sha256(path) for name, path in paths.items() if os.path.exists(path)}
+    write_json(os.path.join(workdir, "result.json"), result, sealed=True)

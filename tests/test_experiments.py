@@ -15,10 +15,11 @@ import tensorflow as tf
 from experiments import benchmark, cifar, report, runs, tables, train
 from experiments import config as config_module
 from experiments import data as data_module
-from experiments.checkpoint import Checkpoint, check_workdir, claim_workdir
+from experiments.checkpoint import Checkpoint
 from experiments.config import Config
 from experiments.files import read_csv, read_json, write_json
 from experiments.train import LearningRate, StopOnNonFinite
+from experiments.workdir import check_workdir, claim_workdir
 
 # They run the commands.
 pytestmark = pytest.mark.slow

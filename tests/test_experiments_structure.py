@@ -11,8 +11,9 @@ FOLDER = pathlib.Path(__file__).parent.parent / "experiments"
 MODULES = sorted(path for path in FOLDER.glob("*.py") if path.name != "__init__.py")
 # A module may import modules of lower rank only.
 RANK = {
-    **dict.fromkeys(("config", "files", "processes", "paper", "provenance", "data", "benchmark_torch"), 0),
-    **dict.fromkeys(("command", "plots", "results"), 1),
+    **dict.fromkeys(("config", "files", "processes", "paper", "provenance", "data", "benchmark_torch"), -1),
+    **dict.fromkeys(("lock", "stored", "saved_model"), 0),
+    **dict.fromkeys(("command", "plots", "results", "workdir"), 1),
     **dict.fromkeys(("tables", "checkpoint"), 2),
     "train": 3,
     "runs": 4,
