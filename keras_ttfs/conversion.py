@@ -19,7 +19,7 @@ from keras_ttfs import calibration, checks, temporal_kernel, topology
 from keras_ttfs.keywords import known_keywords
 from keras_ttfs.layers import TKBatchNorm, TTFSActivation, TTFSEncode
 from keras_ttfs.models import TTFSModel
-from keras_ttfs.snn import reader, understood
+from keras_ttfs.snn import copies, reader, understood
 from keras_ttfs.snn.nodes import Node, TTFSPopulation, encodes_input, populations_of
 from keras_ttfs.snn.samples import before_weights, samples
 
@@ -437,8 +437,8 @@ def _stays_raw(layer, signal):
 def _training_copy(layer, **options):
     if type(layer) in understood.NORMS:
         # Always with scale and shift, because calibration needs both.
-        return understood.trainable_copy(layer, kind=TKBatchNorm, scale=True, center=True, **options)
-    return understood.trainable_copy(layer, **options)
+        return copies.trainable_copy(layer, kind=TKBatchNorm, scale=True, center=True, **options)
+    return copies.trainable_copy(layer, **options)
 
 
 def _copy_weights(layer, copy):
@@ -447,5 +447,5 @@ def _copy_weights(layer, copy):
             weight, source = getattr(copy, name), getattr(layer, name, None)
             weight.assign(np.full(weight.shape, without) if source is None else source)
     elif type(layer) in understood.WEIGHTED:
-        kernels, bias = understood.weights_of(layer)
+        kernels, bias = copies.weights_of(layer)
         copy.set_weights([*kernels, *([] if bias is None else [bias])])

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from keras_ttfs import checks, temporal_kernel, topology
 from keras_ttfs.layers import TTFSEncode
-from keras_ttfs.snn import understood
+from keras_ttfs.snn import copies, understood
 from keras_ttfs.snn.network import MODES, SpikingNetwork, batches_of, progress_bar
 from keras_ttfs.snn.nodes import Node
 from keras_ttfs.snn.results import SimulationResult
@@ -187,7 +187,7 @@ def check_equivalence(
     checks.batch(batch_size)
     checks.one_of("dtype", dtype, checks.DTYPES)
     own = SpikingNetwork.from_model(model)
-    network = own if network is None else _same_architecture(network, own)
+    network = own.untraced() if network is None else _same_architecture(network, own)
     x = inputs(x, network.nodes, dtype)
     surrogate = _Surrogate(model, dtype)
     # The same layers in the model's own precision, with its softmax.
@@ -250,7 +250,7 @@ def _architecture(nodes: list[Node]) -> list[dict]:
             "bias": getattr(node, "bias", None) is not None,
         }
         if layer is not None:
-            description |= understood.settings_of(layer)
+            description |= copies.settings_of(layer)
         for name in ("time_window", "rounding", "dtype"):
             description[name] = getattr(node, name, None)
         descriptions.append(description)
@@ -337,19 +337,19 @@ class _Graph:
         topology.walk(model, list(model.inputs), self._copy)
         self.model = model
         self.input_dtype = dtype or keras.backend.standardize_dtype(model.inputs[0].dtype)
-        self.compute = tf.function(self._compute, autograph=False)
 
     def _copy(self, layer, *args, **kwargs):
         if isinstance(layer, keras.layers.Layer) and layer not in self.copies:
             shape = keras.tree.map_structure(lambda value: tuple(value.shape), args[0] if args else kwargs["inputs"])
-            self.copies[layer] = understood.computing_copy(layer, self.dtype or layer.dtype_policy, shape, self.softmax)
+            self.copies[layer] = copies.computing_copy(layer, self.dtype or layer.dtype_policy, shape, self.softmax)
         # Not a call, which would leave nodes in the model given.
         return layer.compute_output_spec(*args, **kwargs)
 
     def __call__(self, batch):
-        return self.compute(tf.cast(batch, self.input_dtype)).numpy()
+        return self._compute(tf.cast(batch, self.input_dtype)).numpy()
 
     def _compute(self, batch):
+        # Not in a tf.function: TensorFlow would keep the graph for ever, by the gradients that TTFS layers register.
         return keras.tree.flatten(topology.walk(self.model, [batch], self._visit))[0]
 
     def _visit(self, layer, *args, **kwargs):
@@ -368,7 +368,7 @@ class _Surrogate(_Graph):
     softmax = False
 
     def __call__(self, batch, samples):
-        logits, promised = self.compute(tf.cast(batch, self.input_dtype))
+        logits, promised = self._compute(tf.cast(batch, self.input_dtype))
         promised = [(times.numpy()[:samples], z.numpy()[:samples], limits.numpy()) for times, z, limits in promised]
         return logits.numpy()[:samples], promised
 

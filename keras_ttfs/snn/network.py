@@ -10,6 +10,7 @@
 counts synaptic operations. `snn.equivalence` compares the spikes with those of the model.
 """
 
+import copy
 import functools
 import sys
 from collections.abc import Iterable, Mapping
@@ -110,6 +111,7 @@ class SpikingNetwork:
         self.phases = schedule(nodes, windows, early_firing)
         self.decision_step = max(phase.end for phase in self.phases.values())
         self.time_steps = self.decision_step + max(windows.values()) - early_firing
+        self._traced = True
         self._functions: dict = {}
         self._simulations: dict = {}
 
@@ -137,6 +139,12 @@ class SpikingNetwork:
             raise ValueError(
                 f"Expected early_firing < {shortest}, the shortest window. Received: early_firing={early_firing}"
             )
+        return network
+
+    def untraced(self) -> "SpikingNetwork":
+        """The same network, for few runs: it computes one operation after the other, and leaves nothing in memory."""
+        network = copy.copy(self)
+        network._traced, network._simulations = False, {}
         return network
 
     @functools.cached_property
@@ -288,6 +296,8 @@ class SpikingNetwork:
         if (mode, dtype) not in self._simulations:
             arguments = self.nodes, self.output, self._functions[dtype]
             self._simulations[mode, dtype] = (
-                EventSimulation(*arguments) if mode == "event" else ClockSimulation(*arguments, dtype, self.phases)
+                EventSimulation(*arguments, self._traced)
+                if mode == "event"
+                else ClockSimulation(*arguments, dtype, self.phases, self._traced)
             )
         return self._simulations[mode, dtype]

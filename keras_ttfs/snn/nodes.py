@@ -17,7 +17,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_ttfs import temporal_kernel
-from keras_ttfs.snn.understood import AVERAGES, DEPTHWISE, MERGES, SEPARABLE, TRANSPOSED, bare_copy, settings_of
+from keras_ttfs.snn.copies import bare_copy, settings_of
+from keras_ttfs.snn.understood import AVERAGES, DEPTHWISE, MERGES, SEPARABLE, TRANSPOSED
 
 
 class Phase(NamedTuple):

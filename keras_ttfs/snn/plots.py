@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_ttfs import checks
+
 if TYPE_CHECKING:
     import matplotlib.figure
 
@@ -25,6 +27,23 @@ def _label(name):
     return name.removesuffix("_activation")
 
 
+def _check_result(result, attribute):
+    if not hasattr(result, attribute):
+        raise ValueError(f"Expected a SimulationResult. Received: {type(result).__name__}")
+
+
+def _check_spike_times(result):
+    _check_result(result, "spike_times")
+    if not result.spike_times:
+        raise ValueError("Expected a result with spike times. Received: one of run(spike_times=False)")
+
+
+def _check_sample(result, sample):
+    checks.integer("sample", sample, least=0)
+    if sample >= len(result.logits):
+        raise ValueError(f"Expected sample < {len(result.logits)}, the number of samples. Received: sample={sample}")
+
+
 def spike_raster(result: Any, sample: int = 0, neurons_per_layer: int = 60) -> "matplotlib.figure.Figure":
     """Spikes of one sample over global time, layer by layer. Each layer's fire phase is shaded (Fig. 9).
 
@@ -35,7 +54,13 @@ def spike_raster(result: Any, sample: int = 0, neurons_per_layer: int = 60) -> "
 
     Returns:
         A matplotlib Figure.
+
+    Raises:
+        ValueError: "Expected ... Received: ..." for a result without spike times and for an argument out of its range.
     """
+    _check_spike_times(result)
+    checks.integer("neurons_per_layer", neurons_per_layer)
+    _check_sample(result, sample)
     names = list(result.spike_times)
     figure, axis = _figure(8.0, 1.0 + 0.42 * len(names))
     for row, name in enumerate(names):
@@ -67,8 +92,10 @@ def membrane_potentials(result: Any, layer: str, sample: int = 0) -> "matplotlib
     Raises:
         ValueError: "Expected a recorded layer among ... Received: ...".
     """
-    if layer not in result.membranes:
+    if layer not in getattr(result, "membranes", ()):
+        _check_result(result, "membranes")
         raise ValueError(f"Expected a recorded layer among {tuple(result.membranes)}. Received: layer={layer!r}")
+    _check_sample(result, sample)
     figure, axis = _figure()
     potentials = result.membranes[layer][sample]
     last = result.decision_step
@@ -99,7 +126,11 @@ def spikes_per_neuron(result: Any) -> "matplotlib.figure.Figure":
 
     Returns:
         A matplotlib Figure.
+
+    Raises:
+        ValueError: "Expected a SimulationResult. Received: ...".
     """
+    _check_result(result, "spike_counts")
     figure, axis = _figure()
     names = list(result.spike_counts)
     axis.bar([_label(name) for name in names], [result.spikes[name] / result.neurons[name] for name in names])
@@ -120,7 +151,18 @@ def spike_time_histogram(
 
     Returns:
         A matplotlib Figure.
+
+    Raises:
+        ValueError: "Expected histograms ... Received: ..." for none, or for a layer without a phase of that length.
     """
+    if not isinstance(histograms, Mapping) or not histograms:
+        raise ValueError(f"Expected histograms of one layer at least. Received: histograms={histograms!r:.60}")
+    for name, counts in histograms.items():
+        if name not in phases or len(np.shape(counts)) != 1 or len(counts) != phases[name][1]:
+            raise ValueError(
+                f"Expected histograms of layers among {tuple(phases)}, with a count for each step of their phase. "
+                f"Received: {name!r} with counts of shape {np.shape(counts)}"
+            )
     figure, axes = _figure(8.0, 0.8 + 0.62 * len(histograms), rows=len(histograms), sharex=True, squeeze=False)
     for axis, (name, counts) in zip(axes[:, 0], histograms.items()):
         axis.bar(np.arange(phases[name][1]), counts / max(1, counts.sum()), width=0.9)

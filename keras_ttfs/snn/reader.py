@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_ttfs import topology
 from keras_ttfs.layers import TemporalKernelDecode, TTFSActivation, TTFSEncode
-from keras_ttfs.snn import understood
+from keras_ttfs.snn import copies, understood
 from keras_ttfs.snn.nodes import (
     Affine,
     Input,
@@ -164,7 +164,7 @@ class _Reader:
         if kind in AFFINE:
             return self._add_affine(layer, inputs)
         if kind in WEIGHTED:
-            return self._add(Synapse, layer.name, inputs, shape, layer, *understood.weights_of(layer))
+            return self._add(Synapse, layer.name, inputs, shape, layer, *copies.weights_of(layer))
         return self._add(Route if kind in ROUTES else Sum, layer.name, inputs, shape, layer)
 
     def _add_affine(self, layer, inputs):

@@ -87,8 +87,6 @@ class SimulationResult:
         Raises:
             ValueError: "Expected a result with spike times. Received: ...".
         """
-        if self.spike_counts and not self.spike_times:
-            raise ValueError("Expected a result with spike times. Received: one of run(spike_times=False)")
         counts = np.zeros(self.decision_step)
         for name, of_steps in self.count_spike_times().items():
             if name not in self.input_encoders:
@@ -102,7 +100,13 @@ class SimulationResult:
         return np.full(len(self.logits), self.decision_step)
 
     def count_spike_times(self) -> dict[str, np.ndarray]:
-        """`{layer: counts (time_window,)}`: spikes at each local step, over all samples."""
+        """`{layer: counts (time_window,)}`: spikes at each local step, over all samples.
+
+        Raises:
+            ValueError: "Expected a result with spike times. Received: ...".
+        """
+        if self.spike_counts and not self.spike_times:
+            raise ValueError("Expected a result with spike times. Received: one of run(spike_times=False)")
         return {
             name: np.bincount(times.ravel(), minlength=self.phases[name].time_window + 1)[:-1]
             for name, times in self.spike_times.items()

@@ -41,13 +41,15 @@ class EventSimulation:
     Args:
         nodes, output: as `reader.read` gives.
         functions: as `nodes.functions_of` gives.
+        traced: bool: whether to trace the whole simulation as one function. It is faster, and TensorFlow keeps about a
+            megabyte of each trace for ever.
     """
 
-    def __init__(self, nodes: list[Node], output: Node, functions: dict[Node, Callable]):
+    def __init__(self, nodes: list[Node], output: Node, functions: dict[Node, Callable], traced: bool = True):
         self.nodes = nodes
         self.output = output
         self.functions = functions
-        self.simulate = tf.function(self._simulate, autograph=False)
+        self.simulate = tf.function(self._simulate, autograph=False) if traced else self._simulate
 
     def __call__(self, batch: np.ndarray, samples: int, record: Mapping, advanced: Callable) -> Outcome:
         """Simulates a batch, of which the first `samples` count. Calls `advanced(n)` when n samples are done."""
@@ -80,6 +82,7 @@ class ClockSimulation:
         functions: as `nodes.functions_of` gives, in `dtype`.
         dtype: `"float32"` or `"float64"`.
         phases: `{population: Phase}`, as `reader.schedule` gives [steps].
+        traced: bool: whether to trace each set of layers as one function.
     """
 
     def __init__(
@@ -89,7 +92,9 @@ class ClockSimulation:
         functions: dict[Node, Callable],
         dtype: str,
         phases: dict[TTFSPopulation, Phase],
+        traced: bool = True,
     ):
+        self.traced = traced
         self.nodes = nodes
         self.output = output
         self.dtype = dtype
@@ -102,7 +107,6 @@ class ClockSimulation:
         # For each population and the output: the populations whose spikes reach it.
         self.senders = {target: sources_of(target) for target in [*self.populations, output]}
         self.integrations: dict = {}  # Compiled functions, by the nodes whose potentials they compute.
-        self.count_arrived = tf.function(self._count_arrived, autograph=False)
 
     def __call__(self, batch: np.ndarray, samples: int, record: Mapping, advanced: Callable) -> Outcome:
         """Simulates a batch, of which the first `samples` count. Calls `advanced(n)` when n samples are done."""
@@ -139,7 +143,7 @@ class ClockSimulation:
         return Outcome(
             potential[self.output],
             list(times.values()),
-            self.count_arrived(x, list(sent.values()), tf.constant(samples)),
+            self._count_arrived(x, list(sent.values()), tf.constant(samples)),
             predictions,
             {name: np.stack(values, axis=-1) for name, values in membranes.items()},
         )
@@ -153,7 +157,7 @@ class ClockSimulation:
             needed = self._upstream(targets)
             function = functools.partial(self._potentials, needed, key)
             senders = [node for node in needed if isinstance(node, Population)]
-            self.integrations[key] = tf.function(function, autograph=False), senders
+            self.integrations[key] = tf.function(function, autograph=False) if self.traced else function, senders
         function, senders = self.integrations[key]
         return dict(zip(targets, function(batch, [sent[sender] for sender in senders])))
 
