@@ -209,7 +209,7 @@ class _VGGParts:
         self.dropout = checks.share("dropout", dropout)
         self.l2, self.bn_momentum = checks.real(l2), checks.real(bn_momentum)
         if not 0.0 <= self.l2 < float("inf"):
-            raise ValueError(f"Expected l2 >= 0, finite. Received: l2={l2!r}")
+            raise ValueError(f"Expected l2 >= 0. Received: l2={l2!r}")
         if not 0.0 <= self.bn_momentum < 1.0:
             raise ValueError(f"Expected bn_momentum in [0, 1). Received: bn_momentum={bn_momentum!r}")
         self.gamma_0 = checks.number("gamma_0", gamma_0, unit="1")

@@ -82,8 +82,8 @@ def amount(name: str, value: Any, *, above: float | None = None) -> Any:
     """`value`, if it is a number or array of finite numbers >= 0, > `above` if that is given. NaN in a tensor stays."""
     if tf.is_tensor(value) and not hasattr(value, "numpy"):
         return value
-    own = np.asarray(value)
-    real = own.dtype.kind in "iuf" and own.size > 0
+    own = _array_of(value)
+    real = own.dtype.kind in "iuf" and own.size > 0 and not isinstance(value, (list, tuple))
     known = own[~np.isnan(own)] if real and tf.is_tensor(value) else own
     if not (real and np.isfinite(known).all() and (known > above if above is not None else known >= 0).all()):
         bound = f"> {above:g}" if above is not None else ">= 0"
@@ -165,7 +165,7 @@ def tensor(name: str, value: Any, dtype: Any = tf.float32) -> tf.Tensor:
 def floating_dtype(name: str, value: Any) -> tf.DType:
     """`value` as a TensorFlow dtype, if it is a floating-point one."""
     try:
-        own = tf.as_dtype(value)
+        own = tf.as_dtype(None if isinstance(value, int) else value)
     except TypeError:
         own = tf.string
     if not own.is_floating:
@@ -293,18 +293,19 @@ def temporal_kernel(
     return tau_0, t_d_0
 
 
-def batch_norm(layer: keras.layers.BatchNormalization) -> tuple[int, float, float]:
-    """`(axis, momentum, epsilon)` of a batch normalisation as Python numbers, if they are in their ranges."""
-    axis = integer("axis", layer.axis, least=-16)
-    return axis, share("momentum", layer.momentum), number("epsilon", layer.epsilon, least=0, unit="1")
+def batch_norm(**arguments: Any) -> None:
+    """Refuses an axis, momentum or epsilon of a batch normalisation out of its range, if it is given."""
+    integer("axis", arguments.get("axis", -1), least=-16)
+    share("momentum", arguments.get("momentum", 0.99))
+    number("epsilon", arguments.get("epsilon", 1e-3), least=0, unit="1")
 
 
 def smallest_level(z_min: Any, shape: tuple[int, ...]) -> tf.Tensor:
     """`z_min` as a floating-point tensor, if it is > 0 [1] and a scalar or of this shape."""
-    own = tensor("z_min", z_min)
+    own = tensor("z_min", amount("z_min", z_min, above=0))
     if own.shape.rank not in (0, None) and own.shape != shape:
         raise ValueError(f"Expected z_min to be a scalar or of shape {shape}. Received: shape {own.shape}")
-    return amount("z_min", own, above=0)
+    return own
 
 
 class CheckedLayer:

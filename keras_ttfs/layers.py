@@ -401,8 +401,8 @@ class TKBatchNorm(checks.CheckedLayer, keras_internals.ObservedBatchNormalizatio
     """
 
     def __init__(self, *args: Any, **kwargs: Any):
+        checks.batch_norm(**dict(zip(("axis", "momentum", "epsilon"), args)), **kwargs)
         super().__init__(*args, **kwargs)
-        self.axis, self.momentum, self.epsilon = checks.batch_norm(self)
 
     __init__.__signature__ = inspect.signature(keras.layers.BatchNormalization.__init__)  # type: ignore[attr-defined]
 
