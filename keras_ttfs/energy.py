@@ -116,9 +116,7 @@ def latency_share(
 
 
 def _coefficients(platform):
-    if platform not in COEFFICIENTS:
-        raise ValueError(f"Expected platform to be one of {tuple(COEFFICIENTS)}. Received: platform={platform!r}")
-    return COEFFICIENTS[platform]
+    return COEFFICIENTS[checks.one_of("platform", platform, COEFFICIENTS)]
 
 
 def _checked_reference(reference):

@@ -20,7 +20,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_ttfs import checks, input_range, keras_internals, metrics, regularizers, topology
+from keras_ttfs import checks, keras_internals, metrics, model_inputs, regularizers, topology
 from keras_ttfs.layers import TKBatchNorm, TTFSEncode, neurons_of
 
 SPIKE_METRICS = ("spikes", "input_spikes", "spikes_per_neuron")
@@ -146,12 +146,27 @@ class TTFSModel(keras.Model):
         return loss
 
     def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """As `keras.Model.fit`. Warns once where an encoder of the input receives more than intensities in [0, 1]."""
+        """As `keras.Model.fit`. Warns once where an encoder of the input receives more than intensities in [0, 1].
+
+        Raises:
+            ValueError: "Expected inputs of shape (samples, ...) of real numbers. Received: ...".
+        """
+        model_inputs.check_arrays(self, x)
         if not self._range_seen:
             self._range_seen = True
-            encoder = input_range.raw_encoder(self)
-            x = x if encoder is None or not encoder.built else input_range.watched(x, encoder)
+            encoder = model_inputs.raw_encoder(self)
+            x = x if encoder is None or not encoder.built else model_inputs.watched(x, encoder)
         return super().fit(x, *args, **kwargs)
+
+    def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """As `keras.Model.evaluate`, with the counts of spikes. Raises as `fit`."""
+        model_inputs.check_arrays(self, x)
+        return super().evaluate(x, *args, **kwargs)
+
+    def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        """As `keras.Model.predict`. Raises as `fit`."""
+        model_inputs.check_arrays(self, x)
+        return super().predict(x, *args, **kwargs)
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """One step of `fit` with the loss of Eq. 9; returns the logs, without counts of spikes."""
@@ -217,8 +232,10 @@ class TTFSModel(keras.Model):
         """N: neurons of a functional model, inputs and outputs included.
 
         Raises:
-            ValueError: "Expected fixed shapes ... Received: ...".
+            ValueError: "Expected fixed shapes ... Received: ...", or "Expected a functional model ...".
         """
+        if keras_internals.functional_of(self) is None:
+            raise ValueError(f"Expected a functional model. Received: {self.name!r}, whose layers have no known calls")
         calls = self._spiking_calls(shapes=True)
         hidden = self._counting_hidden(calls)
         neurons: list[Any] = [neurons_of(tensor.shape) for tensor in self.inputs + self.outputs]

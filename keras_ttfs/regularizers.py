@@ -4,7 +4,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_ttfs.temporal_kernel import as_dtype
+from keras_ttfs import checks
 
 
 def temporal_kernel_penalty(tau: Any, t_d: Any, tau_0: Any, t_d_0: Any) -> Any:
@@ -20,7 +20,23 @@ def temporal_kernel_penalty(tau: Any, t_d: Any, tau_0: Any, t_d_0: Any) -> Any:
 
     Reference: section 4 and Eq. 9.
     """
+    names = ("tau", "t_d", "tau_0", "t_d_0")
+    tau, t_d, tau_0, t_d_0 = _of_one_type(dict(zip(names, (tau, t_d, tau_0, t_d_0))))
     return (tau - tau_0) ** 2 + (t_d - t_d_0) ** 2
+
+
+def _of_one_type(values):
+    """Tensors of the first one's floating type, whose shapes fit each other."""
+    names = list(values)
+    first = checks.tensor(names[0], values[names[0]])
+    tensors = [first, *(checks.as_dtype(checks.tensor(name, values[name]), first.dtype) for name in names[1:])]
+    try:
+        for other in tensors[1:]:
+            tf.broadcast_static_shape(first.shape, other.shape)
+    except ValueError:
+        shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in zip(names, tensors))
+        raise ValueError(f"Expected {', '.join(names)} of shapes that fit each other. Received: {shapes}") from None
+    return tensors
 
 
 def series_range(gamma: Any, z_min: Any) -> tuple[tf.Tensor, tf.Tensor]:
@@ -32,8 +48,7 @@ def series_range(gamma: Any, z_min: Any) -> tuple[tf.Tensor, tf.Tensor]:
         gamma: float tensor `(channels,)` [1].
         z_min: float, scalar or `(channels,)` [1].
     """
-    gamma = tf.convert_to_tensor(gamma)
-    z_min = as_dtype(z_min, gamma.dtype)
+    gamma, z_min = _of_one_type({"gamma": gamma, "z_min": z_min})
     # Above 0 for every gamma.
     leading = gamma**2 + 3.0 * gamma + 3.0
     root = tf.sqrt(tf.maximum(z_min**2 + leading * (gamma * z_min**2 + 2.0), 0.0))
@@ -70,8 +85,7 @@ def pruning_probability(gamma: Any, beta: Any, z_min: Any) -> tf.Tensor:
 
     Reference: Eqs. 7, 8, 14 and 16.
     """
-    gamma, beta = tf.convert_to_tensor(gamma), tf.convert_to_tensor(beta)
-    z_min = as_dtype(z_min, gamma.dtype)
+    gamma, beta, z_min = _of_one_type({"gamma": gamma, "beta": beta, "z_min": checks.amount("z_min", checks.tensor("z_min", z_min))})
     lowest, highest = series_range(gamma, z_min)
     inside = (beta >= lowest) & (beta <= highest)
     # Selected before the polynomial, so that nothing overflows; NaN stays NaN.

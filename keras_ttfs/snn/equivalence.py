@@ -391,7 +391,14 @@ class _Surrogate(_Graph):
 
 
 def in_dtype(model: keras.Model, dtype: str) -> keras.Model:
-    """A copy of a model with the same weights in which every layer computes in `dtype`."""
+    """A copy of a model with the same weights in which every layer computes in `dtype`.
+
+    Raises:
+        ValueError: "Expected ... Received: ..." for what is no model, and for a dtype that a layer cannot have.
+    """
+    checks.one_of("dtype", dtype, ("float32", "float64", "float16", "bfloat16", "mixed_float16", "mixed_bfloat16"))
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"Expected a keras.Model. Received: {model!r}")
     copy = keras.saving.deserialize_keras_object(_with_dtype(keras.saving.serialize_keras_object(model), dtype))
     copy.set_weights(model.get_weights())
     return copy

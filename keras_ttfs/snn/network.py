@@ -234,6 +234,8 @@ class SpikingNetwork:
             raise ValueError(f"Expected mode='clock' for early firing. Received: mode={mode!r}")
         checks.batch(batch_size)
         x = inputs(x, self.nodes, dtype)
+        if record is not None and not isinstance(record, Mapping):
+            raise ValueError(f"Expected record to be {{layer: flat indices of neurons}}. Received: record={record!r}")
         if record and mode != "clock":
             raise ValueError(f"Expected mode='clock' to record membrane potentials. Received: mode={mode!r}")
         sizes = {node.name: node.size for node in [*self.populations, self.output]}

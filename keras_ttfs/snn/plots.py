@@ -92,7 +92,7 @@ def membrane_potentials(result: Any, layer: str, sample: int = 0) -> "matplotlib
     Raises:
         ValueError: "Expected a recorded layer among ... Received: ...".
     """
-    if layer not in getattr(result, "membranes", ()):
+    if not isinstance(layer, str) or layer not in getattr(result, "membranes", ()):
         _check_result(result, "membranes")
         raise ValueError(f"Expected a recorded layer among {tuple(result.membranes)}. Received: layer={layer!r}")
     _check_sample(result, sample)

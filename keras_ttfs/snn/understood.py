@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from keras_ttfs import keras_internals
 from keras_ttfs.layers import TemporalKernelDecode, TKBatchNorm, TTFSActivation, TTFSEncode
+from keras_ttfs.models import FunctionalTTFSModel
 
 _CONVOLUTION = ("kernel_size", "strides", "padding", "data_format", "dilation_rate")
 _POOLING = ("pool_size", "strides", "padding", "data_format")
@@ -284,7 +285,8 @@ def check_model(model: Any, activations: str) -> None:
 
 
 def _overridden(model):
-    base = keras.Sequential if isinstance(model, keras.Sequential) else keras_internals.Functional
+    bases = (keras.Sequential, FunctionalTTFSModel, keras_internals.Functional)
+    base = next(base for base in bases if isinstance(model, base))
     names = [*_PREDICTING, *filter(keras_internals.is_private_method, dir(base))]
     return [
         name

@@ -1,4 +1,4 @@
-"""Warns of training images in 0..255 where an encoder of the input expects intensities in [0, 1]."""
+"""What a TTFSModel's fit, evaluate and predict are given: refuses what has no numbers, warns of images in 0..255."""
 
 import itertools
 import types
@@ -27,6 +27,29 @@ ROUTES = (
     keras.layers.MaxPooling2D,
 )
 SAMPLES = 1000
+
+
+def check_arrays(model: keras.Model, x: Any) -> None:
+    """Refuses arrays and tensors that a model of one input cannot compute on. Data sets and generators pass.
+
+    Raises:
+        ValueError: "Expected inputs of shape (samples, ...) of real numbers. Received: ...".
+    """
+    functional = keras_internals.functional_of(model)
+    if functional is None or len(functional.inputs) != 1 or getattr(functional.inputs[0], "optional", False):
+        return
+    shape = tuple(functional.inputs[0].shape[1:])
+    expected = f"Expected inputs of shape (samples, {str(shape)[1:]} of real numbers"
+    if x is None:
+        raise ValueError(f"{expected}. Received: x=None")
+    if not isinstance(x, (np.ndarray, tf.Tensor)):
+        return
+    dtype = getattr(x.dtype, "name", str(x.dtype))
+    if not (dtype == "bool" or dtype.startswith(("int", "uint", "float", "bfloat"))):
+        raise ValueError(f"{expected}. Received: an array of {dtype}")
+    fits = len(x.shape) == len(shape) + 1 and all(size in (None, own) for size, own in zip(shape, x.shape[1:]))
+    if not fits or not x.shape[0]:
+        raise ValueError(f"{expected}. Received: shape {tuple(x.shape)}")
 
 
 def raw_encoder(model: keras.Model) -> TTFSEncode | None:
