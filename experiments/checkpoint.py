@@ -98,7 +98,10 @@ class Checkpoint(keras.callbacks.Callback):
             expected = f"states of {len(ours)} random generators"
             raise damaged(self.path, expected, f"{len(theirs)} states", self._remedy())
         for generator, state in zip(ours, theirs):
-            generator.state.assign(state)
+            try:
+                generator.state.assign(state)
+            except (OverflowError, TypeError, ValueError) as error:
+                raise damaged(self.path, "states of random generators", error, self._remedy()) from error
 
     def _remedy(self) -> str:
         return f"Remove {self.folder} and the run begins anew, or pass --overwrite where the command has it."
