@@ -413,9 +413,7 @@ def main(options: flags.FlagValues) -> None:
         results = [path for path in others if os.path.lexists(path)]
         for path in results:
             read_benchmark(path, "It would be drawn beside the new results: restore it, or move it away.")
-        if not results:
-            # Pictures of earlier versions bear no mark: they are known by the results beside them.
-            check_made(pictures)
+        check_made(pictures)
         remove_leftovers(options.output, pattern_of(map(os.path.basename, pictures)))
         run_jobs(asked, options.output)
         from experiments import plots

@@ -22,8 +22,8 @@ from typing import Any
 PARTIAL = ".partial-"
 LEFTOVER = re.compile(rf"{re.escape(PARTIAL)}(\d+)-(.+)")
 SEAL = "sha256"
-# What `experiments.plots.save` writes into a picture, so that it is known again.
-PICTURE_MARK = "keras_ttfs experiments"
+# What matplotlib writes into a picture: one of our names is replaced by a later one.
+PICTURE_MARK = "Software\0Matplotlib version"
 REMEDY = "Restore the file, or remove it to have it made again."
 # More than the tensors take: names and shapes of a file of weights.
 SPACE_FACTOR, SPACE_MARGIN = 1.1, 2**20

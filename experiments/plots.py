@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments.files import PICTURE_MARK, read_json, replaced
+from experiments.files import read_json, replaced
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,9 +26,9 @@ def panels(
 
 
 def save(figure: "Figure", path: str) -> None:
-    """Writes a figure as PNG, whole or not at all. It bears a mark, so that it may be replaced by a later one."""
+    """Writes a figure as PNG, whole or not at all."""
     with replaced(path) as temporary:
-        figure.savefig(temporary, dpi=120, metadata={"Software": PICTURE_MARK})
+        figure.savefig(temporary, dpi=120)
 
 
 def learning_curves(history: Rows, path: str) -> None:

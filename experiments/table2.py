@@ -256,9 +256,7 @@ def main(options: flags.FlagValues) -> None:
     picture, table = (os.path.join(options.workdir, name) for name in ("codings.png", "table2.md"))
     with locked(options.workdir):
         asked = jobs(options)
-        # Pictures of earlier versions bear no mark: they are known by the results beside them.
-        unknown = [table] if any(os.path.exists(job.file) for job in asked) else [table, picture]
-        check_made(unknown)
+        check_made([table, picture])
         remove_leftovers(options.workdir, pattern_of([os.path.basename(path) for path in (picture, table)]))
         found, _ = run_jobs(asked, options.workdir)
         results = list(found.values())

@@ -228,7 +228,7 @@ def claim_workdir(config: Config, workdir: str, overwrite: bool = False, data: s
 
 
 def made_here(path: str) -> bool:
-    """Whether a picture, or a table as Markdown, is one that a command of ours wrote."""
+    """Whether a table is one that a command of ours wrote, and a picture one that matplotlib drew under a name of ours."""
     if os.path.islink(path) or not os.path.isfile(path):
         return False
     if path.endswith(".md"):

@@ -24,7 +24,7 @@ LONGEST_WINDOW = 2**20
 TABULAR = (tf.RaggedTensor, tf.SparseTensor, tf.IndexedSlices)
 
 
-def real(value):
+def real(value: Any) -> float:
     """`value` as a float if it is a real number, NaN for anything else: no comparison with it is true."""
     own = _number_in(value)
     if not isinstance(own, numbers.Real) or isinstance(own, bool):

@@ -125,21 +125,21 @@ class TTFSEncode(checks.CheckedLayer, keras.layers.Layer):
     @property
     def z_min(self) -> tf.Tensor:
         """Smallest level [1] at the present tau and t_d, a scalar."""
-        tau, t_d = self._kernel()
+        tau, t_d = self._tau_and_t_d()
         return temporal_kernel.z_min(tau, t_d, self.time_window)
 
     @property
     def z_max(self) -> tf.Tensor:
         """Largest level [1] at the present tau and t_d, a scalar."""
-        return temporal_kernel.z_max(*self._kernel())
+        return temporal_kernel.z_max(*self._tau_and_t_d())
 
-    def _kernel(self):
+    def _tau_and_t_d(self):
         return checks.scalars(self.tau, self.t_d, owner=f" of layer {self.name!r}")
 
     def call(self, inputs: Any, training: bool = False, mask: Any = None) -> Any:
         inputs = self.floating(inputs)
         self._observe(inputs)
-        tau, t_d = self._kernel()
+        tau, t_d = self._tau_and_t_d()
         if self.kernel_gradient == "full":
             spike_time = temporal_kernel.encode(inputs, tau, t_d, self.time_window, rounding=self.rounding)
         else:
@@ -339,7 +339,7 @@ class TTFSActivation(TTFSEncode):
     def call(self, inputs: Any, training: bool = False, mask: Any = None) -> Any:
         inputs = self.floating(inputs)
         self._observe(inputs)
-        tau, t_d = self._kernel()
+        tau, t_d = self._tau_and_t_d()
         if not training:
             z_hat = self._quantize(inputs, tau, t_d)
             self.spikes.update_state(z_hat, mask=mask)

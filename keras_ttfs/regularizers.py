@@ -29,7 +29,7 @@ def _of_one_type(values):
     """Tensors of the first one's floating type, whose shapes fit each other."""
     names = list(values)
     first = checks.tensor(names[0], values[names[0]])
-    tensors = [first, *(checks.as_dtype(checks.tensor(name, values[name]), first.dtype) for name in names[1:])]
+    tensors = [first, *(checks.as_dtype(_number_or_tensor(name, values[name]), first.dtype) for name in names[1:])]
     try:
         for other in tensors[1:]:
             tf.broadcast_static_shape(first.shape, other.shape)
@@ -37,6 +37,11 @@ def _of_one_type(values):
         shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in zip(names, tensors))
         raise ValueError(f"Expected {', '.join(names)} of shapes that fit each other. Received: {shapes}") from None
     return tensors
+
+
+def _number_or_tensor(name, value):
+    # A Python number as it is: a tensor of it would be float32.
+    return value if isinstance(value, (int, float)) else checks.tensor(name, value)
 
 
 def series_range(gamma: Any, z_min: Any) -> tuple[tf.Tensor, tf.Tensor]:
@@ -85,7 +90,8 @@ def pruning_probability(gamma: Any, beta: Any, z_min: Any) -> tf.Tensor:
 
     Reference: Eqs. 7, 8, 14 and 16.
     """
-    gamma, beta, z_min = _of_one_type({"gamma": gamma, "beta": beta, "z_min": checks.amount("z_min", checks.tensor("z_min", z_min))})
+    z_min = checks.amount("z_min", _number_or_tensor("z_min", z_min))
+    gamma, beta, z_min = _of_one_type({"gamma": gamma, "beta": beta, "z_min": z_min})
     lowest, highest = series_range(gamma, z_min)
     inside = (beta >= lowest) & (beta <= highest)
     # Selected before the polynomial, so that nothing overflows; NaN stays NaN.

@@ -55,7 +55,10 @@ def test_pruning_probability_of_any_number_is_bounded_and_nan_stays_nan():
     assert np.isnan(pruning_probability([np.nan, 1.0, 1.0], [0.1, np.nan, 0.1], 0.045).numpy()).tolist() == [
         True, True, False,
     ]  # fmt: skip
-    assert np.isnan(pruning_probability([1.0], [0.1], np.nan).numpy()).all()
+    with pytest.raises(ValueError, match="Expected z_min to be finite and >= 0. Received: z_min=nan"):
+        pruning_probability([1.0], [0.1], np.nan)
+    traced = tf.function(lambda z_min: pruning_probability([1.0], [0.1], z_min))
+    assert np.isnan(traced(tf.constant(np.nan)).numpy()).all()
 
 
 def test_pruning_probability_gradients_and_the_misprint_of_eq_15():
