@@ -79,13 +79,15 @@ def share(name: str, value: Any) -> float:
 
 
 def amount(name: str, value: Any, *, above: float | None = None) -> Any:
-    """`value`, if it is a number or array of finite numbers >= 0, > `above` if that is given. NaN in a tensor stays."""
-    if tf.is_tensor(value) and not hasattr(value, "numpy"):
+    """`value`, if it is a number or array of finite numbers >= 0, > `above` if that is given. Tensors stay as they are.
+
+    The values of a tensor are often not known yet. What they have of NaN or infinity stays in the results.
+    """
+    if tf.is_tensor(value):
         return value
     own = _array_of(value)
     real = own.dtype.kind in "iuf" and own.size > 0 and not isinstance(value, (list, tuple))
-    known = own[~np.isnan(own)] if real and tf.is_tensor(value) else own
-    if not (real and np.isfinite(known).all() and (known > above if above is not None else known >= 0).all()):
+    if not (real and np.isfinite(own).all() and (own > above if above is not None else own >= 0).all()):
         bound = f"> {above:g}" if above is not None else ">= 0"
         raise ValueError(f"Expected {name} to be finite and {bound}. Received: {name}={value!r}")
     return value
@@ -302,7 +304,8 @@ def batch_norm(**arguments: Any) -> None:
 
 def smallest_level(z_min: Any, shape: tuple[int, ...]) -> tf.Tensor:
     """`z_min` as a floating-point tensor, if it is > 0 [1] and a scalar or of this shape."""
-    own = tensor("z_min", amount("z_min", z_min, above=0))
+    known = tf.is_tensor(z_min) and hasattr(z_min, "numpy")
+    own = tensor("z_min", amount("z_min", z_min.numpy() if known else z_min, above=0))
     if own.shape.rank not in (0, None) and own.shape != shape:
         raise ValueError(f"Expected z_min to be a scalar or of shape {shape}. Received: shape {own.shape}")
     return own

@@ -236,8 +236,8 @@ class TemporalKernelDecode(checks.CheckedLayer, keras.layers.Layer):
         window = getattr(inputs[0], "_keras_ttfs_time_window", self.time_window)
         if window != self.time_window:
             raise ValueError(
-                f"Expected spike times of a TTFSEncode(time_window={self.time_window}), as {self.name!r} has it. "
-                f"Received: those of a TTFSEncode(time_window={window})"
+                f"Expected the time_window of the encoder, {window} [steps], in the decoder {self.name!r}. "
+                f"Received: time_window={self.time_window}"
             )
 
     def call(self, inputs: tuple[Any, Any, Any]) -> Any:

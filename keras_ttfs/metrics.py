@@ -78,7 +78,7 @@ def spikes_per_neuron(spikes: Any, neurons: Any) -> Any:
         neurons: int >= 1: N.
 
     Raises:
-        ValueError: "Expected ... Received: ...", as `spike_rate`. NaN in a tensor stays NaN.
+        ValueError: "Expected ... Received: ...", as `spike_rate`.
     """
     return checks.amount("spikes", spikes) / checks.amount("neurons", neurons, above=0)
 
@@ -92,7 +92,7 @@ def spike_rate(spikes: Any, neurons: Any, time_steps: Any) -> Any:
         time_steps: int >= 1: H [steps].
 
     Raises:
-        ValueError: "Expected spikes to be finite and >= 0. Received: ...", and so for the others.
+        ValueError: "Expected spikes to be finite and >= 0. Received: ...", and so for the others. Tensors are not checked.
     """
     neurons, time_steps = checks.amount("neurons", neurons, above=0), checks.amount("time_steps", time_steps, above=0)
     return checks.amount("spikes", spikes) / (neurons * time_steps)

@@ -316,8 +316,7 @@ def quantize(
     Args and Raises: as `encode`; `kernel_gradient` is `"decoder"` or `"full"`; `relaxed` is a bool, scalar (Fig. 4).
 
     Returns:
-        Decoded activations [1] of z's shape and dtype: float32 for integers and bools. float16 and bfloat16 are
-        computed in float32.
+        Decoded activations [1] of z's shape and dtype, float32 for integers and bools.
     """
     check_time_window(time_window)
     check_rounding(rounding)
@@ -341,12 +340,10 @@ def quantize(
 
         def gradient(upstream):
             # What was kept is rounded to half precision, if z is.
-            z_hat_of_z = (
-                z_hat
-                if z.dtype == tau.dtype
-                else _quantize_decide(tf.cast(z, tau.dtype), step, *kernel_tables, relaxed, time_window)
-            )
-            dz, weighted, late = _quantize_backward(upstream, z, z_hat_of_z, tau, t_d, relaxed, time_window, epsilon)
+            exact = z_hat
+            if z.dtype != tau.dtype:
+                exact = _quantize_decide(tf.cast(z, tau.dtype), step, *kernel_tables, relaxed, time_window)
+            dz, weighted, late = _quantize_backward(upstream, z, exact, tau, t_d, relaxed, time_window, epsilon)
             spiking = tf.where(relaxed, 0.0, 1.0)
             return (
                 dz,

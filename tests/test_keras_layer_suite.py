@@ -136,12 +136,12 @@ def test_kernels_at_construction():
 
 def test_a_decoder_refuses_another_window_when_the_model_is_built():
     inputs = keras.Input((4,))
-    with pytest.raises(ValueError, match=r"Expected spike times of a TTFSEncode\(time_window=32\).* Received: .*=16"):
+    with pytest.raises(ValueError, match="Expected the time_window of the encoder, 16 .* Received: time_window=32"):
         TemporalKernelDecode()(TTFSEncode(time_window=16)(inputs))
-    with pytest.raises(ValueError, match="Expected spike times of a TTFSEncode"):
+    with pytest.raises(ValueError, match="Expected the time_window of the encoder"):
         TemporalKernelDecode()(TTFSEncode(time_window=16)(Z))
     encoder = keras.Model(inputs, TTFSEncode(time_window=16)(inputs))
-    with pytest.raises(ValueError, match="Expected spike times of a TTFSEncode"):
+    with pytest.raises(ValueError, match="Expected the time_window of the encoder"):
         TemporalKernelDecode()(encoder(Z))
     model = keras.Model(inputs, TemporalKernelDecode(16)(TTFSEncode(time_window=16)(inputs)))
     assert not model(np.zeros((1, 4), "float32")).numpy().any()
