@@ -175,7 +175,8 @@ def test_max_pooling_in_front_of_a_relu(pool):
     converted = nearly(model, X)
     assert [encoder.name for encoder in converted.encoders] == ["input_activation", "r"]
     coded = CodedNetwork.from_model(model, codings.RateCoding(), X)
-    np.testing.assert_allclose(coded.run(X, time_steps=3000).logits, model.predict(X, verbose=0), atol=0.03)
+    # A pooling hears a spike too many whenever another neuron of its window takes the lead.
+    np.testing.assert_allclose(coded.run(X, time_steps=3000).logits, model.predict(X, verbose=0), atol=0.1)
     norm = keras.Sequential(
         [keras.Input(X.shape[1:]), L.Conv2D(3, 3), pool(name="p"), L.BatchNormalization(), L.ReLU()]
     )
@@ -223,3 +224,37 @@ def test_initializers_and_regularizers_of_ones_own():
     x = X[:, 0, :3].reshape(12, -1)
     converted = nearly(model, x)
     assert float(sum(converted.losses)) > 0
+
+
+APPLICATIONS = [
+    "MobileNetV2",
+    "VGG16",
+    pytest.param("MobileNet", marks=pytest.mark.slow),
+    pytest.param("ResNet50", marks=pytest.mark.slow),
+    pytest.param("DenseNet121", marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize("name", APPLICATIONS)
+def test_networks_of_keras_applications(name):
+    keras.utils.set_random_seed(0)
+    rng = np.random.default_rng(0)
+    model = getattr(keras.applications, name)(weights=None, input_shape=(32, 32, 3), classes=10)
+    x = rng.uniform(size=(8, 32, 32, 3)).astype("float32")
+    for layer in model.layers:
+        if isinstance(layer, L.BatchNormalization):
+            layer.gamma.assign(rng.uniform(0.7, 1.3, layer.gamma.shape))
+            layer.beta.assign(rng.normal(0, 0.2, layer.beta.shape))
+            layer.momentum = 0.0
+    model(x, training=True)  # The statistics become those of x.
+    expected = keras.Model(model.inputs, model.layers[-1].input).predict(x, verbose=0)
+    softmax = model.predict(x, verbose=0)
+    errors = []
+    for time_window in (32_000, 256_000):
+        options = {"time_window": time_window, "tau_0": time_window / 12, "rounding": "nearest"}
+        converted = convert(model, data=x, **options)
+        found = keras.Model(converted.inputs, converted.layers[-1].input).predict(x, verbose=0)
+        errors.append(np.abs(found - expected).max() / np.abs(expected).max())
+    # Random networks this deep make much of a small difference. It falls as the levels come closer.
+    assert errors[1] < max(0.3 * errors[0], 1e-3) and errors[1] < 0.04, errors
+    np.testing.assert_allclose(converted.predict(x, verbose=0), softmax, atol=0.05)
