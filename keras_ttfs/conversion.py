@@ -372,7 +372,6 @@ class _Rebuilder:
             # The name that `model` has set aside.
             name = f"input_activation_{len(self.encoded)}" if self.encoded else "input_activation"
             encoder = TTFSActivation(**self.temporal_kernel_options, name=name)
-            # With the tensor, so that no other gets its identity.
             self.encoded[id(signal.tensor)] = signal.tensor, encoder(signal.tensor)
         return _Signal(self.encoded[id(signal.tensor)][1], spiking=True, data=True)
 

@@ -197,7 +197,7 @@ def check_equivalence(
     names = [population.name for population in network.populations]
     for _, samples, batch in batches_of(x, batch_size):
         logits, promised = surrogate(batch, samples)
-        _add_predictions(report, model.predict_on_batch(batch)[:samples], graph(batch)[:samples], logits)
+        _add_predictions(report, model.predict_on_batch(batch)[:samples], graph.output(batch)[:samples], logits)
         for mode in modes:
             result = network.run(batch, mode=mode, dtype=dtype, batch_size=len(batch), verbose=0)
             _add_to(report, mode, result, logits, dict(zip(names, promised)))
@@ -345,7 +345,8 @@ class _Graph:
         # Not a call, which would leave nodes in the model given.
         return layer.compute_output_spec(*args, **kwargs)
 
-    def __call__(self, batch):
+    def output(self, batch):
+        """What the graph of layers gives for a batch, an array."""
         return self._compute(tf.cast(batch, self.input_dtype)).numpy()
 
     def _compute(self, batch):
@@ -373,7 +374,7 @@ class _Surrogate(_Graph):
         return logits.numpy()[:samples], promised
 
     def _compute(self, batch):
-        self.promised = []
+        self.promised: list = []
         logits = super()._compute(batch)
         return logits, self.promised
 

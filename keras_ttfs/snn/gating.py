@@ -36,9 +36,9 @@ def gated(layer: Any, total: tf.Tensor, sent: tf.Tensor) -> tuple[tf.Tensor, tf.
 def _gated_maximum(total, sent):
     """One window for the whole map."""
     total = total + sent
-    totals, values = (tf.reshape(value, (len(value), -1, value.shape[-1])) for value in (total, sent))
-    most = tf.argmax(totals, axis=1)[:, None]
-    places = tf.range(totals.shape[1], dtype=most.dtype)[None, :, None]
+    totals, values = (tf.reshape(value, (tf.shape(value)[0], -1, value.shape[-1])) for value in (total, sent))
+    most = tf.argmax(totals, axis=1, output_type=tf.int32)[:, None]
+    places = tf.range(tf.shape(totals)[1], dtype=tf.int32)[None, :, None]
     return total, tf.reduce_sum(tf.where(places == most, values, tf.zeros_like(values)), axis=1)
 
 

@@ -220,9 +220,7 @@ class Affine(Node):
         shape = inputs[0].shape
         if type(layer) is keras.layers.Rescaling:
             return cls(name, inputs, shape, np.array(layer.scale), np.array(layer.offset))
-        # In float64, because the layer that it is compared with may compute in it.
-        deviation = np.sqrt(np.array(layer.variance, "float64"))
-        scale = np.maximum(deviation, keras.config.epsilon())
+        scale = np.maximum(np.sqrt(np.array(layer.variance, "float64")), keras.config.epsilon())
         return cls(name, inputs, shape, scale, np.array(layer.mean), divides=not layer.invert)
 
     def function(self, dtype: str) -> Callable:
