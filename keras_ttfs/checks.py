@@ -6,16 +6,18 @@ Numbers may be NumPy's, 0-dimensional arrays too. They are returned as Python nu
 """
 
 import difflib
+import functools
 import inspect
 import math
 import numbers
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+Function = TypeVar("Function", bound=Callable)
 DTYPES = ("float32", "float64")
 # Keras draws from seeds modulo about 2**31: two larger ones may be the same.
 SEEDS = 2**31
@@ -193,9 +195,26 @@ def keywords(owner: type, given: Iterable[str]) -> None:
             known += [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     for name in given:
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f" Did you mean {near[0]}?" if near else ""
-            raise ValueError(f"Expected a keyword of {owner.__name__}. Received: {name}.{hint}")
+            raise ValueError(f"Expected a keyword of {owner.__name__}. Received: {name}.{_nearest(name, known)}")
+
+
+def known_keywords(function: Function) -> Function:
+    """The same function, which refuses keywords that it does not have and names the nearest that it has."""
+    known = [name for name, parameter in inspect.signature(function).parameters.items() if parameter.kind.value != 2]
+
+    @functools.wraps(function)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        for name in kwargs:
+            if name not in known:
+                raise ValueError(f"Expected a keyword of {function.__name__}. Received: {name}.{_nearest(name, known)}")
+        return function(*args, **kwargs)
+
+    return checked  # type: ignore[return-value]
+
+
+def _nearest(name, known):
+    near = difflib.get_close_matches(name, known, 1, 0.5)
+    return f" Did you mean {near[0]}?" if near else ""
 
 
 def layer_inputs(value: Any, rank: int | None = None, axis: int = -1) -> None:

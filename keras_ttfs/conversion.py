@@ -16,7 +16,6 @@ import numpy as np
 import tensorflow as tf
 
 from keras_ttfs import calibration, checks, temporal_kernel, topology
-from keras_ttfs.keywords import known_keywords
 from keras_ttfs.layers import TKBatchNorm, TTFSActivation, TTFSEncode
 from keras_ttfs.models import TTFSModel
 from keras_ttfs.snn import copies, reader, understood
@@ -64,7 +63,7 @@ class QuantizationReport(list):
         return "\n".join(lines)
 
 
-@known_keywords
+@checks.known_keywords
 def convert(
     keras_model: keras.Model,
     *,
@@ -160,7 +159,7 @@ def check_intensities(nodes: list[Node], data: np.ndarray) -> None:
             )
 
 
-@known_keywords
+@checks.known_keywords
 def quantization_report(model: keras.Model, data: Any, *, batch_size: int = 100) -> QuantizationReport:
     """What each TTFS layer of a model loses: shares of silent, pruned, quantised and clipped z, and mean errors.
 
@@ -346,14 +345,14 @@ class _Rebuilder:
             return signals[0]
         function = understood.function_of(layer)
         if understood.is_activation(layer):
-            return self._apply(function, layer, self._encode(signals[0]), layer.name)
+            return self._apply(function, layer, self._as_spikes(signals[0]), layer.name)
         if function is None:
             raise reader.not_relu(layer)
         if type(layer) in understood.NOTHING_AT_INFERENCE or _stays_raw(layer, signals[0]):
             return self._arranged(layer, signals)
         if type(layer) not in understood.SETTINGS:
             raise understood.unsupported(layer, "relu")
-        signals = [self._encode(signal) for signal in signals]
+        signals = [self._as_spikes(signal) for signal in signals]
         if type(layer) in understood.ROUTES:
             return self._arranged(layer, signals)
         self._refuse_offsets(layer, signals[0])
@@ -364,7 +363,7 @@ class _Rebuilder:
         signal = _Signal(copy(tensors if type(layer) in understood.MERGES else tensors[0]), data=data)
         return signal if softmax else self._apply(function, layer, signal, f"{layer.name}_activation")
 
-    def _encode(self, signal):
+    def _as_spikes(self, signal):
         """The signal behind the input's encoder, if it is the input itself."""
         if not signal.raw:
             return signal

@@ -256,6 +256,10 @@ class FunctionalTTFSModel(TTFSModel, keras_internals.CloneableFunctional):
         return {"lambda_tr": self.lambda_tr, "lambda_tb": self.lambda_tb}
 
 
+# Keras' older format, a whole model as .h5, knows classes by their bare names.
+keras.saving.get_custom_objects()["FunctionalTTFSModel"] = FunctionalTTFSModel
+
+
 def _given(tensors):
     """The leaves of a structure of tensors, without those of optional inputs that are not given."""
     return [leaf for leaf in keras.tree.flatten(tensors) if leaf is not None]

@@ -12,7 +12,6 @@ import numpy as np
 import tensorflow as tf
 
 from keras_ttfs import calibration, checks, conversion, temporal_kernel
-from keras_ttfs.keywords import known_keywords
 from keras_ttfs.models import TTFSModel
 from keras_ttfs.snn import coded, reader, understood
 from keras_ttfs.snn.nodes import Population
@@ -24,7 +23,7 @@ LEARNING_RATE = 0.1
 SMALLEST_TAU = 1.0  # With a smaller tau, neighbouring levels differ by more than a factor of e.
 
 
-@known_keywords
+@checks.known_keywords
 def convert_t2fsnn(
     keras_model: keras.Model,
     data: Any,

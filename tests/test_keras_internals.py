@@ -207,6 +207,12 @@ def test_key_of_a_variable():
     assert optimizer._var_key(one) == optimizer._var_key(one) != optimizer._var_key(other)
 
 
+@pins("_keras_history", "keras.ops.relu and keras.activations.relu as functions are refused as unknown operations.")
+def test_operation_behind_a_function():
+    assert keras_internals.operation_type(keras.ops.relu).__name__ == "Relu"
+    assert keras_internals.operation_type(keras.ops.relu) is not keras_internals.operation_type(keras.ops.relu6)
+
+
 def test_clones_keep_their_options():
     inputs = keras.Input((3,))
     model = TTFSModel(inputs, L.Dense(2)(inputs), lambda_tr=0.25, lambda_tb=0.5)

@@ -11,7 +11,9 @@ from keras_ttfs import TemporalKernelDecode, TKBatchNorm, TTFSActivation, TTFSEn
 from tests import reference
 from tests.registry import LAYERS, sample
 
-EDGES = np.concatenate([[-np.inf, -1, 0, 1e-30, np.inf], np.exp(-np.arange(-3, 36) / 10), np.linspace(-0.5, 1.5, 300)])
+EDGES = np.concatenate([[-np.inf, -1, 0, 1e-30, np.inf], np.exp(-np.arange(-3, 36) / 10), np.linspace(-0.5, 1.5, 300)])[
+    None
+]
 
 
 def pair(time_window=32, **kwargs):
@@ -59,7 +61,7 @@ def test_activation_equals_the_pair_bit_for_bit(rounding, kernel_gradient, dtype
         options = {"tau_0": tau_0, "z_max_0": z_max_0, "rounding": rounding, "kernel_gradient": kernel_gradient}
         activation = TTFSActivation(**options, dtype=dtype)
         encoder, decoded = pair(**options, dtype=dtype)
-        z = EDGES[np.isfinite(EDGES)].astype(dtype)
+        z = EDGES[np.isfinite(EDGES)][None].astype(dtype)
         ours = value_and_gradients(activation, activation, z)
         theirs = value_and_gradients(decoded, encoder, z)
         for one, other in zip(ours, theirs, strict=True):
@@ -86,7 +88,7 @@ def test_gradients_by_region_in_float64(rounding, kernel_gradient, region, kind)
         "pruned": np.linspace(1e-6, lowest * 0.9, 40),
         "negative": np.linspace(-3, -1e-6, 40),
         "zero": np.zeros(3),
-    }[region]
+    }[region][None]
     options = {"tau_0": tau, "t_d_0": t_d, "rounding": rounding, "kernel_gradient": kernel_gradient, "dtype": "float64"}
     if kind == "activation":
         layer = call = TTFSActivation(time_window, **options)
@@ -106,7 +108,7 @@ def test_gradients_by_region_in_float64(rounding, kernel_gradient, region, kind)
 
 
 def test_float32_gradients_are_those_of_float64():
-    z = np.linspace(-0.2, 1.2, 1001)
+    z = np.linspace(-0.2, 1.2, 1001)[None]
     results = []
     for dtype in ("float32", "float64"):
         layer = TTFSActivation(dtype=dtype)
@@ -142,13 +144,13 @@ def test_relaxation_draws_once_per_layer_and_batch():
 
 def test_relaxed_batch_has_the_gradient_of_relu():
     layer = TTFSActivation(relaxation=1.0)
-    z = tf.constant([-1.0, 0.001, 0.3, 3.0])
+    z = tf.constant([[-1.0, 0.001, 0.3, 3.0]])
     layer(z)
     with tf.GradientTape() as tape:
         tape.watch(z)
         z_hat = layer(z, training=True)
     dz, dtau = tape.gradient(z_hat, [z, layer.tau.value])
-    np.testing.assert_array_equal(dz, [0, 1, 1, 1])
+    np.testing.assert_array_equal(dz, [[0, 1, 1, 1]])
     assert float(dtau) == 0
 
 

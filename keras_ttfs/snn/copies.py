@@ -88,7 +88,7 @@ class Quantizer:
     No layer, because a layer counts spikes and holds a generator of random numbers, of which TensorFlow keeps something.
     """
 
-    def __init__(self, layer, policy):
+    def __init__(self, layer: TTFSEncode, policy: Any):
         self.compute_dtype = policy.compute_dtype
         kernel_dtype = "float64" if policy.variable_dtype == "float64" else "float32"
         self.tau, self.t_d = (tf.cast(tf.convert_to_tensor(value), kernel_dtype) for value in (layer.tau, layer.t_d))

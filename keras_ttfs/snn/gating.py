@@ -11,7 +11,7 @@ from keras_ttfs.temporal_kernel import compiled
 
 
 @functools.partial(compiled, each_shape=True)
-def at_each_place(spikes, alive):
+def at_each_place(spikes: tf.Tensor, alive: tf.Tensor) -> tf.Tensor:
     """Spikes at each place, of the living samples together, shape `(1, ...)`."""
     alive = tf.reshape(alive, (-1, *[1] * (len(spikes.shape) - 1)))
     return tf.cast(tf.reduce_sum(tf.where(alive, tf.cast(spikes, tf.float32), 0.0), axis=0, keepdims=True), tf.float64)
