@@ -14,7 +14,7 @@ from keras_ttfs.metrics import MeanSpikes, spike_rate, spikes_per_neuron
 from keras_ttfs.models import TTFSModel
 from keras_ttfs.t2fsnn import convert_t2fsnn
 
-__version__ = "0.8.0"
+__version__ = "0.8.1"
 
 __all__ = [
     "MeanSpikes",

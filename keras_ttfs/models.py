@@ -223,6 +223,10 @@ class TTFSModel(keras.Model):
             logs.pop(metric.name, None)
         if layers and self._tested:
             samples, neurons, spikes, input_spikes = (tf.cast(m.result(), tf.float64) for m in self._seen.values())
+            # A MeanSpikes that has seen NaN counts its samples below 0.
+            has_nan = tf.reduce_any([tf.convert_to_tensor(layer.spikes.samples) < 0 for layer in layers])
+            samples = tf.where(has_nan, tf.constant(float("nan"), tf.float64), samples)
+            neurons = tf.where(has_nan, tf.constant(float("nan"), tf.float64), neurons)
             logs["spikes"], logs["input_spikes"] = spikes / samples, input_spikes / samples
             logs["spikes_per_neuron"] = metrics.spikes_per_neuron(spikes, neurons)
         return logs

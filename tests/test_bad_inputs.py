@@ -96,7 +96,15 @@ NOT_CALLED = {
     *("EnergyReport", "Cost", "Chip", "QuantizationReport", "LayerQuantization"),
     *("as_dtype", "scalars", "check_time_window", "check_rounding", "check_kernel_gradient", "threshold_shift"),
     *("proposed_step", "tables", "compiled", "level_or_relu", "integer_dtype", "neurons_of", "soft_reset"),
-    *("checked_data", "normalize", "sampled_activations", "fit_kernel", "FunctionalTTFSModel", "spike_time_histogram"),
+    *(
+        "checked_data",
+        "check_intensities",
+        "normalize",
+        "sampled_activations",
+        "fit_kernel",
+        "FunctionalTTFSModel",
+        "spike_time_histogram",
+    ),
 }
 
 
@@ -139,9 +147,9 @@ def test_the_table_is_large_and_has_no_idle_exceptions():
 def public_names():
     """Every class and function that a public module of the library defines."""
     modules = [importlib.import_module(f"keras_ttfs.{name}") for name in ("snn", "snn.codings", *PUBLIC_MODULES)]
-    assert {"snn", "fused", "checks", "topology", "keras_internals"} | set(PUBLIC_MODULES) == {
-        module.name for module in pkgutil.iter_modules(keras_ttfs.__path__)
-    }
+    assert {"snn", "fused", "checks", "topology", "keras_internals", "model_inputs", "calibration"} | set(
+        PUBLIC_MODULES
+    ) == {module.name for module in pkgutil.iter_modules(keras_ttfs.__path__)}
     names = {name for module in modules for name, value in vars(module).items() if is_public(name, value, module)}
     return names | {name for name in keras_ttfs.__all__ if callable(getattr(keras_ttfs, name))}
 

@@ -226,16 +226,8 @@ def test_initializers_and_regularizers_of_ones_own():
     assert float(sum(converted.losses)) > 0
 
 
-APPLICATIONS = [
-    "MobileNetV2",
-    "VGG16",
-    pytest.param("MobileNet", marks=pytest.mark.slow),
-    pytest.param("ResNet50", marks=pytest.mark.slow),
-    pytest.param("DenseNet121", marks=pytest.mark.slow),
-]
-
-
-@pytest.mark.parametrize("name", APPLICATIONS)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["MobileNetV2", "VGG16", "MobileNet", "ResNet50", "DenseNet121"])
 def test_networks_of_keras_applications(name):
     keras.utils.set_random_seed(0)
     rng = np.random.default_rng(0)

@@ -20,6 +20,9 @@ from experiments.files import read_csv, read_json, write_csv, write_json
 from experiments.lock import LOCK
 from experiments.workdir import check_workdir
 
+# Two real runs stand behind the table.
+pytestmark = pytest.mark.slow
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "experiments" / "results"
 ALLOWED = (ValueError, FileExistsError, FileNotFoundError)

@@ -287,6 +287,17 @@ def test_weight_decay_leaves_the_kernels_alone(kind):
     assert float(head.bias[0]) < 1.0
 
 
+def test_spikes_of_nan_are_nan():
+    model = dense_model()
+    model.compile("adam", "mse")
+    x = np.ones((4, 4))
+    x[1, 2] = np.nan
+    logs = model.evaluate(x, np.ones((4, 2)), verbose=0, return_dict=True)
+    assert np.isnan([logs["spikes"], logs["input_spikes"], logs["spikes_per_neuron"]]).all()
+    logs = model.evaluate(np.ones((4, 4)), np.ones((4, 2)), verbose=0, return_dict=True)
+    assert logs["input_spikes"] == 4.0
+
+
 def test_a_model_with_nothing_to_train_is_fitted_as_a_keras_model_is():
     for kind in (keras.Model, TTFSModel):
         model = dense_model(kind)

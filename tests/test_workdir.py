@@ -273,7 +273,7 @@ def test_pictures_and_tables_of_others_are_not_replaced(tmp_path):
     figure, _ = plots.panels()
     ours, theirs = tmp_path / "figure_2.png", tmp_path / "figure_3.png"
     plots.save(figure, str(ours))
-    figure.savefig(theirs)
+    figure.savefig(theirs, metadata={"Software": "another program"})
     check_made([str(ours), str(tmp_path / "figure_4.png")])
     write_text(tmp_path / "table1.md", "| row | accuracy [%] |\n| --- | --- |\n")
     check_made([str(tmp_path / "table1.md")])

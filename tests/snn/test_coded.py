@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_ttfs.snn import CodedNetwork, coded, codings, reader
+from keras_ttfs.snn import CodedNetwork, coded, codings, gating, reader
 from tests.networks import relu_model
 
 L = keras.layers
@@ -60,7 +60,7 @@ def test_of_a_pooling_window_the_neuron_that_sent_most_is_heard(size, strides, p
         rng.integers(0, 3, (2, 7, 6, 3)).astype("float64"),
         rng.integers(1, 9, (2, 7, 6, 3)).astype("float64"),
     )
-    total, heard = (value.numpy() for value in coded._gated_pooling(before, sent, size, strides, padding))
+    total, heard = (value.numpy() for value in gating._gated_pooling(before, sent, size, strides, padding))
     np.testing.assert_array_equal(total, before + sent)
     rows, columns = L.MaxPooling2D(size, strides, padding, dtype="float64")(sent).shape[1:3]
     missing = [max(0, (n - 1) * s + k - m) for n, s, k, m in zip((rows, columns), strides, size, (7, 6))]

@@ -38,7 +38,7 @@ def test_operations_without_spikes_are_those_of_each_layer():
     # Of a window of 3x3 at a corner of 2x2, four taps are inside.
     second = 2 * 2 * (4 * 4 + 4 * 8)
     assert network.analog_operations == analog
-    assert network.dense_operations == analog + second + 2 * 2 * 8 * 2 + 2 * 2 * 8 + 8 * 10
+    assert network.dense_operations == analog + second + 2 * 2 * 8 + 2 * 2 * 8 + 8 * 10
 
 
 def test_analog_operations_beside_spikes():
