@@ -1,5 +1,6 @@
 """What is no layer that we know is refused by name, or computed right: the one rule of `understood`."""
 
+import ctypes
 import gc
 
 import keras
@@ -225,17 +226,21 @@ def test_a_disagreement_of_predict_is_reported(monkeypatch):
 def test_checks_keep_no_memory():
     model = ttfs(L.Dense(5), TTFSActivation(), L.Dense(3))
 
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", lambda size: None)
+
     def resident():
+        """[MB], without what the allocator keeps for later."""
         gc.collect()
+        trim(0)
         with open("/proc/self/statm") as file:
             return int(file.read().split()[1]) * 4096 / 1e6
 
     for _ in range(30):
         check_equivalence(model, X)
     before = resident()
-    for _ in range(100):
+    for _ in range(200):
         check_equivalence(model, X)
-    assert resident() - before < 20
+    assert resident() - before < 10
 
 
 def test_results_belong_to_their_network():
