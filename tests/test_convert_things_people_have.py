@@ -8,6 +8,9 @@ import tensorflow as tf
 from keras_ttfs import convert, convert_t2fsnn, quantization_report
 from keras_ttfs.snn import CodedNetwork, SpikingNetwork, check_equivalence, codings
 
+# Every layer in every network takes seconds.
+pytestmark = pytest.mark.slow
+
 L = keras.layers
 X = np.random.default_rng(0).uniform(size=(12, 8, 8, 2)).astype("float32")
 

@@ -81,6 +81,7 @@ def count(model, x):
     return [np.count_nonzero(output) / len(x) for output in outputs]
 
 
+@pytest.mark.slow
 def test_evaluate_counts_every_spike():
     model = vgg6_to_train()
     model.compile("adam", LOSS, metrics=["accuracy"])

@@ -20,6 +20,9 @@ from experiments.files import check_space, read_json, replaced, write_json, writ
 from experiments.lock import LOCK, locked
 from experiments.workdir import SIMULATION_FILES, check_made, check_workdir, claim_workdir
 
+# Real directories, processes and kills.
+pytestmark = pytest.mark.slow
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "experiments" / "results"
 OLD, NEW = Config(seed=1), Config(seed=2)
