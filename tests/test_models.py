@@ -362,3 +362,11 @@ def test_p_tb_does_not_pull_where_its_series_has_ended(digits):
     x, y = digits
     logs = model.fit(x[:1400], y[:1400], batch_size=64, epochs=30, verbose=0).history
     assert np.isfinite(logs["loss"]).all() and logs["accuracy"][-1] > 0.99
+
+
+def test_whole_models_in_the_older_format(tmp_path):
+    model = dense_model(lambda_tr=0.25)
+    model.save(tmp_path / "model.h5")
+    loaded = keras.models.load_model(tmp_path / "model.h5")
+    assert type(loaded) is type(model) and loaded.lambda_tr == 0.25
+    np.testing.assert_array_equal(loaded.predict(np.ones((3, 4)), verbose=0), model.predict(np.ones((3, 4)), verbose=0))

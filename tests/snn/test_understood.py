@@ -315,3 +315,66 @@ def test_right_or_refused(seed, change, depth):
     else:
         with pytest.raises(ValueError, match="^Expected .*Received: "):
             convert(model, data=X)
+
+
+GRAPH_CHANGES = ("none", "none", "subclass", "patched", "named relu", "model", "nested model", "lora")
+
+
+def random_graph(rng, change):
+    """A random ReLU network on images, with one change that alters what it computes."""
+    inputs = x = keras.Input((6, 6, 2))
+    for place in range(int(rng.integers(1, 4))):
+        kind = rng.choice(["conv", "depthwise", "separable", "residual", "beside", "block"])
+        first = place == 0
+        kind = "block" if change == "nested model" and first else kind
+        # An Add of the input itself shares the input's scale, 1: larger sums are clipped, as the report says.
+        kind = "conv" if kind == "residual" and first else kind
+        activation = relu if change == "named relu" and first else None
+        if kind == "depthwise":
+            y = L.DepthwiseConv2D(3, padding="same", activation=activation)(x)
+        elif kind == "separable":
+            y = L.SeparableConv2D(3, 3, padding="same", activation=activation)(x)
+        else:
+            y = L.Conv2D(x.shape[-1], 3, padding="same", activation=activation)(x)
+        y = L.ReLU()(L.BatchNormalization()(y) if rng.integers(2) else y)
+        if kind == "residual":
+            y = L.ReLU()(L.Add()([L.Conv2D(x.shape[-1], 1)(y), x]))
+        elif kind == "beside":
+            y = L.Concatenate()([y, L.Conv2D(2, 1, activation="relu")(x)])
+        elif kind == "block":
+            ends = keras.Input(y.shape[1:])
+            nested = LargerModel if change == "nested model" and first else keras.Model
+            y = nested(ends, L.ReLU()(L.Conv2D(2, 1)(ends)))(y)
+        if rng.integers(2) and y.shape[1] >= 4:
+            y = rng.choice([L.MaxPooling2D, L.AveragePooling2D])(2)(y)
+        x = L.Dropout(0.5)(y) if rng.integers(2) else y
+    x = L.GlobalAveragePooling2D()(x) if rng.integers(2) else L.Flatten()(x)
+    hidden = LargerDense(4) if change == "subclass" else L.Dense(x.shape[-1] if change == "patched" else 4)
+    outputs = L.Dense(3)(L.ReLU()(hidden(x)))
+    model = (LargerModel if change == "model" else keras.Model)(inputs, outputs)
+    if change == "patched":
+        patched(hidden)
+    elif change == "lora":
+        hidden.enable_lora(1)
+        hidden.lora_kernel_b.assign(rng.normal(size=hidden.lora_kernel_b.shape))
+    return model
+
+
+@pytest.mark.slow
+@settings(max_examples=24, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 1000), change=st.sampled_from(GRAPH_CHANGES))
+def test_graphs_of_images_are_right_or_refused(seed, change):
+    rng = np.random.default_rng(seed)
+    keras.utils.set_random_seed(seed)
+    model = random_graph(rng, change)
+    x = rng.uniform(size=(8, 6, 6, 2)).astype("float32")
+    if change in ("none", "lora"):
+        expected = model.predict(x, verbose=0)
+        # Levels a thousandth apart, over several layers.
+        converted = convert(model, data=x, time_window=12000, tau_0=1000.0, rounding="nearest")
+        ours = converted.predict(x, verbose=0)
+        np.testing.assert_allclose(ours, expected, atol=0.03 * np.abs(expected).max() + 1e-6)
+        np.testing.assert_allclose(SpikingNetwork.from_model(converted).run(x).logits, ours, rtol=1e-3, atol=1e-4)
+    else:
+        with pytest.raises(ValueError, match="^Expected .*Received: "):
+            convert(model, data=x)
