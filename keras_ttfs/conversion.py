@@ -193,6 +193,8 @@ def quantization_report(model: keras.Model, data: Any, *, batch_size: int = 100)
     sums: dict = {}
 
     def add(layer, z):
+        if not bool(tf.reduce_all(tf.math.is_finite(z))):
+            raise ValueError(f"Expected finite pre-activations. Received: NaN or infinite ones in {layer.name!r}")
         sums[layer] = sums.get(layer, 0) + _regions(z, layer).numpy()
 
     _pass_through(model, data, batch_size, add)

@@ -98,10 +98,9 @@ class CloneableFunctional(Functional):
 
 def options_of_clone(arguments: Any) -> dict[str, Any]:
     """The `clone_options` of the model whose clone is being made with these arguments. Empty for any other."""
-    for value in keras.tree.flatten(arguments):
-        if options := getattr(value, "_keras_ttfs_clone_options", None):
-            return options
-    return {}
+    marked = [value for value in keras.tree.flatten(arguments) if hasattr(value, "_keras_ttfs_clone_options")]
+    options = [vars(value).pop("_keras_ttfs_clone_options") for value in marked]
+    return options[0] if options else {}
 
 
 class ObservedBatchNormalization(keras.layers.BatchNormalization):

@@ -18,6 +18,16 @@ ROUTES = (
     keras.layers.InputLayer,
     keras.layers.Identity,
     keras.layers.Dropout,
+    keras.layers.SpatialDropout1D,
+    keras.layers.SpatialDropout2D,
+    keras.layers.GaussianNoise,
+    keras.layers.GaussianDropout,
+    keras.layers.RandomFlip,
+    keras.layers.RandomRotation,
+    keras.layers.RandomTranslation,
+    keras.layers.RandomZoom,
+    keras.layers.Cropping1D,
+    keras.layers.Cropping2D,
     keras.layers.Flatten,
     keras.layers.Reshape,
     keras.layers.Permute,
@@ -47,9 +57,15 @@ def check_arrays(model: keras.Model, x: Any) -> None:
     dtype = getattr(x.dtype, "name", str(x.dtype))
     if not (dtype == "bool" or dtype.startswith(("int", "uint", "float", "bfloat"))):
         raise ValueError(f"{expected}. Received: an array of {dtype}")
-    fits = len(x.shape) == len(shape) + 1 and all(size in (None, own) for size, own in zip(shape, x.shape[1:]))
-    if not fits or not x.shape[0]:
+    # Keras adds and removes a last axis of 1.
+    given = tuple(x.shape[1:])
+    candidates = [given, (*given, 1), given[:-1] if given[-1:] == (1,) else given]
+    if not any(_fits(shape, candidate) for candidate in candidates) or not len(x.shape) or not x.shape[0]:
         raise ValueError(f"{expected}. Received: shape {tuple(x.shape)}")
+
+
+def _fits(shape, given):
+    return len(shape) == len(given) and all(size in (None, own) for size, own in zip(shape, given))
 
 
 def raw_encoder(model: keras.Model) -> TTFSEncode | None:

@@ -199,7 +199,7 @@ def test_calibration_helps_on_digits(rounding, digits, relu_vgg6):
             "Expected ReLU activations. Received: layer 'd' with activation 'gelu'",
         ),
         (L.Activation("tanh", name="t"), "layer 't' with activation 'tanh'"),
-        (L.ReLU(threshold=0.5, name="high"), "layer 'high' with activation 'ReLU with negative_slope or threshold"),
+        (L.ReLU(threshold=0.5, name="high"), "layer 'high' with activation 'ReLU with negative_slope, threshold or"),
         (L.ReLU(negative_slope=0.1, name="leaky"), "layer 'leaky'"),
         (L.LeakyReLU(name="l"), "Received: layer 'l' .LeakyReLU."),
         (L.LayerNormalization(name="n"), "Received: layer 'n'"),

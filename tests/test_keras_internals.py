@@ -218,6 +218,8 @@ def test_clones_keep_their_options():
     model = TTFSModel(inputs, L.Dense(2)(inputs), lambda_tr=0.25, lambda_tb=0.5)
     clone = keras.models.clone_model(model)
     assert (clone.lambda_tr, clone.lambda_tb) == (0.25, 0.5)
+    # What the user says of the clone's tensors counts.
+    assert TTFSModel(clone.inputs, clone.outputs, lambda_tb=0.125).lambda_tb == 0.125
     other = keras.Input((3,))
     # A model that is called, not cloned, keeps its options to itself.
     assert TTFSModel(other, model(other)).lambda_tr == 1e-5

@@ -94,3 +94,14 @@ def test_shuffled_datasets_keep_their_order():
 )
 def test_behind_other_layers_nothing_is_known(layers):
     assert warnings_of(model_of(*layers), x=255 * X, y=Y)[0] == []
+
+
+def test_a_last_axis_of_1_is_keras_own():
+    # A compiled function of Keras takes one rank or the other.
+    model, other = model_of(), model_of()
+    other.set_weights(model.get_weights())
+    np.testing.assert_array_equal(other.predict(X[..., 0], verbose=0), model.predict(X, verbose=0))
+    with pytest.raises(
+        ValueError, match=r"Expected inputs of shape \(samples, 4, 4, 1\) of real numbers. Received: shape"
+    ):
+        model.predict(X[:, :3], verbose=0)

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_ttfs import checks
-from keras_ttfs.snn.nodes import Input, Node, TTFSPopulation, encodes_input
+from keras_ttfs.snn.nodes import Affine, Input, Node, Route, TTFSPopulation, encodes_input
 
 # Of an iterator nobody knows how long it is.
 MOST_NUMBERS = 1 << 31
@@ -40,7 +40,10 @@ def samples(name: str, data: Any, shape: tuple[int, ...]) -> np.ndarray:
         return _checked(name, array, shape, expected)
     parts, numbers = [], 0
     for element in [data] if _is_pair(data, shape) else _elements(name, data, expected):
-        part = _as_array(element[0] if isinstance(element, (list, tuple)) and len(element) else element)
+        whole = _as_array(element)
+        is_batch = whole is not None and whole.shape[1:] == tuple(shape)
+        is_pair = isinstance(element, (list, tuple)) and len(element) and not (isinstance(element, list) and is_batch)
+        part = _as_array(element[0]) if is_pair else whole
         if part is None or part.shape[-len(shape) :] != tuple(shape) or part.ndim not in (len(shape), len(shape) + 1):
             found = type(element).__name__ if part is None else f"an element of shape {part.shape}"
             raise ValueError(f"{expected}. Received: {type(data).__name__} with {found}")
@@ -133,7 +136,9 @@ def before_weights(x: np.ndarray, node: Node) -> np.ndarray | None:
     """What becomes of inputs on their way to a node that takes them through Affine nodes and Routes; None for others."""
     if isinstance(node, Input):
         return x
-    if len(node.inputs) != 1:
+    if not isinstance(node, (Affine, Route)):
         return None
-    before = before_weights(x, node.inputs[0])
-    return None if before is None else np.asarray(node.function("float32")(tf.cast(before, "float32")))
+    before = [before_weights(x, source) for source in node.inputs]
+    if any(value is None for value in before):
+        return None
+    return np.asarray(node.function("float32")(*(tf.cast(value, "float32") for value in before)))

@@ -172,7 +172,7 @@ def _function_of_operation(operation):
 
 
 def _relu_with_options(layer):
-    if layer.negative_slope or layer.threshold:
+    if layer.negative_slope or layer.threshold or (layer.max_value is not None and not layer.max_value > 0):
         return None
     return Function("relu", None if layer.max_value is None else float(layer.max_value))
 
@@ -200,7 +200,7 @@ def is_activation(layer: Any) -> bool:
 def activation_name(layer: Any) -> str:
     """A layer's activation, for a message."""
     if hasattr(layer, "negative_slope"):
-        return "ReLU with negative_slope or threshold"
+        return "ReLU with negative_slope, threshold or max_value <= 0"
     activation = getattr(layer, "activation", None)
     name = getattr(activation, "__name__", None)
     if name is None:

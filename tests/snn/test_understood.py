@@ -145,7 +145,7 @@ def test_models_that_predict_something_else_are_refused():
         (L.Activation(relu, name="r"), "'r' with activation 'relu of module"),
         (Doubled(name="r"), "'r' .Doubled"),
         (Untouched(name="r"), "'r' .Untouched.*subclass of ReLU"),
-        (L.ReLU(threshold=0.1, name="r"), "'r' with activation 'ReLU with negative_slope or threshold"),
+        (L.ReLU(threshold=0.1, name="r"), "'r' with activation 'ReLU with negative_slope, threshold or"),
         (L.Dense(4, activation=L.ReLU(negative_slope=0.1), name="r"), "'r' with activation 'ReLU with options"),
     ],
 )
@@ -378,3 +378,25 @@ def test_graphs_of_images_are_right_or_refused(seed, change):
     else:
         with pytest.raises(ValueError, match="^Expected .*Received: "):
             convert(model, data=x)
+
+
+def test_pre_activations_that_are_nan_are_no_silence():
+    model = ttfs(L.Dense(5), TTFSActivation(name="h"), L.Dense(3))
+    model.layers[1].set_weights([np.full((6, 5), np.nan), np.zeros(5)])
+    with pytest.raises(ValueError, match="Expected finite pre-activations. Received: NaN or infinite ones in 'h'"):
+        quantization_report(model, X)
+
+
+def test_lists_of_samples_are_samples():
+    model = ttfs(L.Dense(3))
+    network = SpikingNetwork.from_model(model)
+    expected = network.run(X[:4]).logits
+    for data in ([list(X[:2]), list(X[2:4])], [X[:2], X[2:4]], [(X[:2], [0, 1]), (X[2:4], [2, 3])]):
+        np.testing.assert_allclose(network.run(data).logits, expected, rtol=1e-6)
+
+
+def test_images_of_0_to_255_are_refused_behind_a_merge():
+    inputs = keras.Input((6,))
+    model = keras.Model(inputs, L.Dense(3)(TTFSActivation()(L.Concatenate()([inputs, inputs]))))
+    with pytest.raises(ValueError, match="images in 0..255 need dividing by 255. Received: values up to"):
+        SpikingNetwork.from_model(model).run(255 * X)
