@@ -14,6 +14,8 @@ from keras_ttfs import MeanSpikes, TemporalKernelDecode, TKBatchNorm, TTFSActiva
 from keras_ttfs import spike_time_layers as st
 from keras_ttfs import temporal_kernel as tk
 
+pytestmark = pytest.mark.slow
+
 Z = np.array([[1.0, 0.5, 0.2, -1.0], [0.3, 0.0, 2.0, 0.05]], "float32")
 TIMES = np.exp(np.random.default_rng(0).uniform(0, 2, (2, 4, 4, 3))).astype("float32")
 TRIPLE = (np.array([[0.0, 7.0, 32.0]], "float32"), np.float32(10), np.float32(0))
