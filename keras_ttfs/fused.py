@@ -12,10 +12,14 @@ The record is lost, without a warning and without any change of values, wherever
 one: behind any layer in between (pooling, dropout), under another dtype policy (Keras casts), in a functional model's
 symbolic tensors, and at the border of a tf.function. Its `normalization` is None at inference, with a mask, with `axis`
 other than the last, with `renorm` or `synchronized`, and in float16 and float64.
+
+Max pooling between the two layers is the exception. In a tf.function `source_of` looks through it, because a
+pooled potential is z of the largest x of its window (of the smallest, where gamma < 0). So x is pooled instead of z, and
+all but the statistics and the gradient of x is computed for one number of each window.
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -71,10 +75,43 @@ def origin_of(z: Any) -> Origin | None:
     return getattr(z, "_keras_ttfs_origin", None)
 
 
-def _columns(x):
+class Source(NamedTuple):
+    """What `normalize_and_quantize` needs to compute an activation from what lies before it.
+
+    Attributes:
+        normalization: how the potentials were computed.
+        window: `(height, width)` of max pooling of the potentials [pixels], or None.
+    """
+
+    normalization: Normalization
+    window: tuple[int, int] | None
+
+
+def source_of(z: Any) -> Source | None:
+    """The Source of this very tensor of potentials, or None where it is not known."""
+    z, window = _unpooled(z)
+    origin = origin_of(z)
+    return None if origin is None or origin.normalization is None else Source(origin.normalization, window)
+
+
+def _unpooled(z):
+    """`(tensor, window)`: what max pooling gave z in a tf.function; `(z, None)` if nothing did.
+
+    Windows that overlap, leave pixels out or lie on unknown sizes count as nothing.
+    """
+    operation = z.op if tf.is_symbolic_tensor(z) else None
+    if operation is None or operation.type != "MaxPool" or operation.get_attr("data_format") != b"NHWC":
+        return z, None
+    below, (_, height, width, depth) = operation.inputs[0], operation.get_attr("ksize")
+    apart = operation.get_attr("strides") == [1, height, width, 1] and depth == 1
+    whole = None not in below.shape[1:] and below.shape[1] % height == below.shape[2] % width == 0
+    return (below, (height, width)) if apart and whole else (z, None)
+
+
+def _columns(shape):
     """How many pixels make a row: as many of the last axis as ROW_LENGTH allows."""
-    pixels = x.shape[-2] if x.shape.rank > 2 else None
-    most = min(pixels or 1, max(1, ROW_LENGTH // x.shape[-1]))
+    pixels = shape[-2] if shape.rank > 2 else None
+    most = min(pixels or 1, max(1, ROW_LENGTH // shape[-1]))
     return max(columns for columns in range(1, most + 1) if (pixels or 1) % columns == 0)
 
 
@@ -87,10 +124,12 @@ def normalize_and_quantize(
     dtype: Any,
     rounding: str = "ceil",
     relaxed: Any = False,
+    window: tuple[int, int] | None = None,
 ) -> tf.Tensor:
     """`temporal_kernel.quantize` of a batch normalisation's output z, from its input x.
 
-    Forward: the value of batch normalisation followed by quantisation, bit for bit.
+    Forward: the value of batch normalisation followed by quantisation, bit for bit. With a `window`, of max pooling
+    between the two.
 
     Backward: the gradients of the two, up to rounding errors. With `dz = upstream * z_hat / z` inside the window
     and 0 outside, and `x_hat = (x - mean) / sqrt(variance + epsilon)`:
@@ -100,7 +139,8 @@ def normalize_and_quantize(
         dx     = gamma / sqrt(variance + epsilon) * (dz - dbeta / n - x_hat * dgamma / n)
 
     The sums for gamma and beta run over the n rows of a channel. The sums for tau and t_d run over all elements. If
-    relaxed, dz is the gradient of ReLU, and tau and t_d receive 0.
+    relaxed, dz is the gradient of ReLU, and tau and t_d receive 0. With a `window`, dz is 0 at all x but the one that
+    decides its window, the first of equals.
 
     Args:
         normalization: a Normalization by the batch's own statistics; x is float32 or bfloat16 `(..., channels)`.
@@ -110,16 +150,21 @@ def normalize_and_quantize(
         dtype: of z and of the result: float32 or bfloat16.
         rounding: `"ceil"` or `"nearest"`.
         relaxed: bool, scalar (Fig. 4).
+        window: `(height, width)` of max pooling [pixels], or None. x is then `(batch, rows, columns, channels)`, of
+            rows and columns that the window divides.
 
     Returns:
-        Decoded activations [1] of x's shape.
+        Decoded activations [1] of x's shape, pooled if there is a `window`.
 
     Reference: Eqs. 2-7.
     """
     mean, variance = tf.stop_gradient(normalization.mean), tf.stop_gradient(normalization.variance)
     gamma = tf.ones_like(mean) if normalization.gamma is None else normalization.gamma
     beta = tf.zeros_like(mean) if normalization.beta is None else normalization.beta
-    columns, channels = _columns(normalization.x), tf.size(mean)
+    size = tuple(normalization.x.shape[1:])
+    shape = size if window is None else (size[0] // window[0], size[1] // window[1], size[2])
+    shape = tf.TensorShape([normalization.x.shape[0], *shape])
+    columns, channels = _columns(shape), tf.size(mean)
     rows = tf.stack([-1, columns * channels])
 
     def per_row(*vectors):
@@ -131,32 +176,54 @@ def normalize_and_quantize(
         inverse = tf.math.rsqrt(variance + normalization.epsilon)
         scale = inverse * gamma
         affine = *per_row(scale, beta - mean * scale), tf.constant(float("inf"), tf.float32)
-        shape, x = tf.shape(x), tf.reshape(x, rows)
-        step = _propose(x, *affine, tau, t_d, time_window, rounding, dtype)
+        # What decides the spikes: every x, or one of each window.
+        heard, place = (x, None) if window is None else _extremes(x, scale, size, window)
+        pooled_shape, heard = tf.shape(heard), tf.reshape(heard, rows)
+        step = _propose(heard, *affine, tau, t_d, time_window, rounding, dtype)
         tables = temporal_kernel.tables(tau, t_d, time_window, rounding)
-        z_hat = _decide(x, *affine, step, *tables, relaxed, time_window, dtype)
+        z_hat = _decide(heard, *affine, step, *tables, relaxed, time_window, dtype)
 
         def gradient(upstream):
             upstream = tf.reshape(upstream, rows)
             # Infinity, because the slope z_hat / z of a relaxed z is 1 however large z is.
             z_max = tf.where(relaxed, float("inf"), temporal_kernel.z_max(tau, t_d))
-            norm_sums, kernel_sums = _partial_sums(upstream, x, z_hat, *affine, *per_row(mean), z_max, dtype)
+            norm_sums, kernel_sums = _partial_sums(upstream, heard, z_hat, *affine, *per_row(mean), z_max, dtype)
             norm_sums = tf.reduce_sum(tf.reshape(norm_sums, tf.stack([-1, channels])), axis=0)
             dbeta, dgamma = tf.math.real(norm_sums), tf.math.imag(norm_sums) * inverse
             n = tf.cast(tf.size(x) // channels, tf.float32)
             slope = -scale * inverse * dgamma / n
             offset = -scale * dbeta / n - slope * mean
-            dx = _input_gradient(upstream, x, z_hat, *affine, z_max, *per_row(slope, offset), dtype)
+            if window is None:
+                dx = _input_gradient(upstream, heard, z_hat, *affine, z_max, *per_row(slope, offset), dtype)
+            else:
+                scaled = _scaled_gradient(upstream, heard, z_hat, *affine, z_max, dtype)
+                dx = _window_gradient(x, tf.reshape(scaled, pooled_shape), place, slope, offset, size, window)
             kernel_sum = tf.reduce_sum(kernel_sums)
             dtau = tf.where(relaxed, 0.0, -tf.math.imag(kernel_sum) / tau)
             dt_d = tf.where(relaxed, 0.0, tf.math.real(kernel_sum) / tau)
-            return tf.reshape(dx, shape), dgamma, dbeta, dtau, dt_d
+            return tf.reshape(dx, tf.shape(x)), dgamma, dbeta, dtau, dt_d
 
-        return tf.reshape(z_hat, shape), gradient
+        return tf.reshape(z_hat, pooled_shape), gradient
 
     z_hat = fused(normalization.x, gamma, beta, tau, t_d)
-    z_hat.set_shape(normalization.x.shape)
+    z_hat.set_shape(shape)
     return z_hat
+
+
+@compiled
+def _extremes(x, scale, size, window):
+    """`(extreme, place)` of each window: the x of the largest potential, and its place in the window, the first of equals."""
+    # The sizes as arguments, because TensorFlow may merge traces of several shapes into one of unknown shape.
+    (rows, columns, channels), (height, width) = size, window
+    tiles = tf.reshape(x, (-1, height, columns // width, width * channels))
+    extreme, place = tiles[:, 0, :, :channels], tf.zeros((), tf.uint8)
+    for i in range(1, height * width):
+        at = i % width * channels
+        other = tiles[:, i // width, :, at : at + channels]
+        ahead = tf.where(scale < 0, other < extreme, other > extreme)
+        extreme, place = tf.where(ahead, other, extreme), tf.where(ahead, tf.constant(i, tf.uint8), place)
+    shape = -1, rows // height, columns // width, channels
+    return tf.reshape(extreme, shape), tf.reshape(place, shape)
 
 
 def _potential(x, scale, shift, infinity, dtype):
@@ -205,3 +272,19 @@ def _pairs(one, other):
 def _input_gradient(upstream, x, z_hat, scale, shift, infinity, z_max, slope, offset, dtype):
     dz = _potential_gradient(upstream, x, z_hat, scale, shift, infinity, z_max, dtype)
     return tf.cast(scale * dz + slope * tf.cast(x, tf.float32) + offset, x.dtype)
+
+
+@compiled
+def _scaled_gradient(upstream, x, z_hat, scale, shift, infinity, z_max, dtype):
+    return scale * _potential_gradient(upstream, x, z_hat, scale, shift, infinity, z_max, dtype)
+
+
+@compiled
+def _window_gradient(x, scaled, place, slope, offset, size, window):
+    """The gradient of x. `scaled` goes to the place of each window that decided it."""
+    (_, columns, channels), (height, width) = size, window
+    tiles = tf.reshape(x, (-1, height, columns // width, width, channels))
+    scaled, place = (tf.reshape(value, (-1, 1, columns // width, 1, channels)) for value in (scaled, place))
+    places = tf.cast(tf.reshape(tf.range(height * width), (1, height, 1, width, 1)), tf.uint8)
+    own = tf.where(place == places, scaled, 0.0)
+    return tf.cast(own + slope * tf.cast(tiles, tf.float32) + offset, x.dtype)

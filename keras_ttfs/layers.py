@@ -348,10 +348,10 @@ class TTFSActivation(TTFSEncode):
         return self._quantize(inputs, tau, t_d, relaxed=draw < tf.convert_to_tensor(self.relaxation))
 
     def _quantize(self, inputs, tau, t_d, relaxed=False):
-        origin = fused.origin_of(inputs)
-        if origin is not None and origin.normalization is not None and self.kernel_gradient == "decoder":
-            options = {"rounding": self.rounding, "relaxed": relaxed, "dtype": inputs.dtype}
-            return fused.normalize_and_quantize(origin.normalization, tau, t_d, self.time_window, **options)
+        source = fused.source_of(inputs) if self.kernel_gradient == "decoder" else None
+        if source is not None:
+            options = {"rounding": self.rounding, "relaxed": relaxed, "dtype": inputs.dtype, "window": source.window}
+            return fused.normalize_and_quantize(source.normalization, tau, t_d, self.time_window, **options)
         options = {"rounding": self.rounding, "kernel_gradient": self.kernel_gradient, "relaxed": relaxed}
         return temporal_kernel.quantize(inputs, tau, t_d, self.time_window, **options)
 

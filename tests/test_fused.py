@@ -184,3 +184,83 @@ def test_the_whole_step_compiled_by_xla_learns_the_same():
     for plain, compiled in zip(*learnt, strict=True):
         assert np.any(plain != 0)
         np.testing.assert_allclose(compiled, plain, rtol=1e-3, atol=1e-6)
+
+
+def pooled_twice(norm, activation, x, upstream, pool):
+    """`[(z_hat, gradients), ...]` of max pooling between the layers: computed at once, and with a tensor between them."""
+    pooling = keras.layers.MaxPooling2D(pool)
+
+    def trained_step(separate):
+        @tf.function
+        def train(x, upstream):
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                z = norm(x, training=True)
+                z_hat = activation(pooling(tf.identity(z) if separate else z), training=True)
+            weights = [weight.value for weight in norm.trainable_variables + activation.trainable_variables]
+            return z_hat, tape.gradient(z_hat, [x, *weights], upstream)
+
+        return train(x, upstream)
+
+    return trained_step(False), trained_step(True)
+
+
+@pytest.mark.parametrize("relaxation", [0.0, 1.0])
+@pytest.mark.parametrize("pool", [2, (2, 3), (1, 4)])
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"], indirect=True)
+def test_pooling_between_the_layers(pool, relaxation, policy, monkeypatch):
+    windows = []
+    one_pass = fused.normalize_and_quantize
+    monkeypatch.setattr(
+        fused, "normalize_and_quantize", lambda *a, **k: windows.append(k["window"]) or one_pass(*a, **k)
+    )
+    shape = (5, 4, 12, 3)
+    pool = (pool, pool) if isinstance(pool, int) else pool
+    x, _ = sample(shape, "bfloat16" if policy == "mixed_bfloat16" else "float32")
+    upstream = tf.cast(np.random.default_rng(2).normal(size=(5, 4 // pool[0], 12 // pool[1], 3)), x.dtype)
+    norm, activation = layers(shape, rounding="nearest", relaxation=relaxation)
+    norm.gamma.assign([0.9, -0.7, 0.4])
+    (one, gradients), (other, wanted) = pooled_twice(norm, activation, x, upstream, pool)
+    assert windows == [pool]
+    np.testing.assert_array_equal(np.float64(one), np.float64(other))
+    for ours, theirs in list(zip(gradients, wanted, strict=True)) if policy == "float32" else ():
+        ours, theirs = np.float64(ours), np.float64(theirs)
+        np.testing.assert_allclose(ours, theirs, atol=2e-5 * max(1.0, np.abs(theirs).max()))
+
+
+@pytest.mark.parametrize("gamma, places", [(1.0, [(0, 0), (0, 3)]), (-1.0, [(0, 0), (0, 2)])])
+def test_equal_potentials_share_no_gradient(gamma, places):
+    """Half precision makes ties frequent: one x of a window, the first of equals, receives its gradient."""
+    x = np.float32([[1, 1, 0.5, 2], [1, 1, 2, 2]])
+    norm = [tf.constant([value]) for value in (0.0, 1.0, gamma, 3.0)]
+    with tf.GradientTape() as tape:
+        potentials = tf.constant(x[None, :, :, None])
+        tape.watch(potentials)
+        normalization = fused.Normalization(potentials, *norm, 0.0)
+        options = {"dtype": tf.float32, "relaxed": True, "window": (2, 2)}
+        z_hat = fused.normalize_and_quantize(normalization, tf.constant(10.0), tf.constant(0.0), 32, **options)
+    dz = np.zeros_like(x)
+    for place in places:
+        dz[place] = 1.0
+    closed_form = gamma * (dz - dz.mean() - x * (dz * x).mean())
+    np.testing.assert_allclose(tape.gradient(z_hat, potentials)[0, ..., 0], closed_form, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "options", [{"pool_size": 3}, {"pool_size": 2, "strides": 1}, {"pool_size": 3, "strides": 2, "padding": "same"}]
+)
+def test_other_poolings_are_computed_separately(options):
+    shape = (3, 8, 8, 2)
+    x, _ = sample(shape)
+    norm, activation = layers(shape)
+    pooling = keras.layers.MaxPooling2D(**options)
+    found = []
+
+    @tf.function
+    def train(x):
+        pooled = pooling(norm(x, training=True))
+        found.append(fused.source_of(pooled))
+        return activation(pooled, training=True)
+
+    train(x)
+    assert found == [None]
