@@ -6,6 +6,7 @@ environment. It does not import TensorFlow, so that `--help` and errors in flags
 
 import contextlib
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -26,6 +27,8 @@ DEFINE_BY_TYPE = {
     float: flags.DEFINE_float,
     bool: flags.DEFINE_boolean,
 }
+# What Linux calls a processor's units for bfloat16.
+BFLOAT16_UNITS = ("avx512_bf16", "amx_bf16")
 # What goes wrong with data, files and settings. Anything else is a mistake in the code and shows its traceback.
 EXPECTED_ERRORS = (OSError, ImportError, ValueError, FloatingPointError)
 
@@ -88,18 +91,49 @@ def define_config_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     for name, field in config.FIELDS.items():
         text = field.metadata["help"]
         if choices := field.metadata["choices"]:
+            choices = (*choices, *field.metadata["flag_choices"])
             flags.DEFINE_enum(name, field.default, choices, text, flag_values=values)
         else:
             DEFINE_BY_TYPE[type(field.default)](name, field.default, text, flag_values=values)
 
 
 def config_from_flags(values: flags.FlagValues = flags.FLAGS) -> config.Config:
-    return config.Config(**{name: values[name].value for name in config.FIELDS})
+    return config.Config(**{name: _resolved(name, values[name].value) for name in config.FIELDS})
 
 
 def changed_fields(values: flags.FlagValues = flags.FLAGS) -> dict[str, Any]:
     """The fields of Config that the command line or its flagfiles set, with their values."""
-    return {name: values[name].value for name in config.FIELDS if values[name].present}
+    return {name: _resolved(name, values[name].value) for name in config.FIELDS if values[name].present}
+
+
+def _resolved(name: str, value: Any) -> Any:
+    """The value of a field for the value of its flag."""
+    return automatic_dtype_policy() if (name, value) == ("dtype_policy", "auto") else value
+
+
+@functools.cache
+def automatic_dtype_policy() -> str:
+    """The dtype policy that suits this processor. Says once what was chosen and why.
+
+    Where bfloat16 is emulated, it is several times slower than float32.
+    """
+    if units := bfloat16_units():
+        policy, reason = "mixed_bfloat16", f"the processor has {' and '.join(units)}"
+    else:
+        policy, reason = "float32", f"the processor has none of {', '.join(BFLOAT16_UNITS)}"
+    print(f"dtype_policy: {policy}, because {reason}", flush=True)
+    return policy
+
+
+def bfloat16_units(path: str = "/proc/cpuinfo") -> list[str]:
+    """Which of BFLOAT16_UNITS the processor has, by Linux' description of it; none where there is no description."""
+    try:
+        with open(path) as file:
+            lines = file.read().splitlines()
+    except OSError:
+        return []
+    found = {flag for line in lines if line.startswith("flags") for flag in line.partition(":")[2].split()}
+    return [unit for unit in BFLOAT16_UNITS if unit in found]
 
 
 @contextlib.contextmanager

@@ -23,11 +23,19 @@ POSITIVE = Range("> 0", lambda value: value > 0)
 NOT_NEGATIVE = Range(">= 0", lambda value: value >= 0)
 SHARE = Range("in [0, 1]", lambda value: 0 <= value <= 1)
 BELOW_ONE = Range("< 1", lambda value: value < 1)
+NOT_BELOW_MINUS_ONE = Range(">= -1", lambda value: value >= -1)
 
 
-def _field(default: Any, help: str, *ranges: Range, choices: tuple[str, ...] = (), network: bool = False) -> Any:
-    """A field of `Config` with all that is known of it."""
-    metadata = {"help": help, "ranges": ranges, "choices": choices, "network": network}
+def _field(
+    default: Any,
+    help: str,
+    *ranges: Range,
+    choices: tuple[str, ...] = (),
+    flag_choices: tuple[str, ...] = (),
+    network: bool = False,
+) -> Any:
+    """A field of `Config` with all that is known of it. `flag_choices` are values of its flag that stand for a choice."""
+    metadata = {"help": help, "ranges": ranges, "choices": choices, "flag_choices": flag_choices, "network": network}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -44,12 +52,24 @@ class Config:
     model: str = _field(
         "vgg6",
         "Network; spike_time_vgg6 is trained in the spike-time domain, without kernels (Zhou et al.).",
-        choices=("vgg16", "vgg6", "spike_time_vgg6"),
+        choices=("vgg16", "vgg6", "fast_vgg", "spike_time_vgg6"),
     )
     width: float = _field(1.0, "Factor on every hidden channel count [1].", POSITIVE, network=True)
     activation: str = _field("ttfs", "ttfs; relu for the ReLU twin.", choices=("ttfs", "relu"), network=True)
     input_coding: str = _field(
         "ttfs", "ttfs encodes intensities as spikes, analog injects them.", choices=("ttfs", "analog"), network=True
+    )
+    pooling: str = _field(
+        "spikes",
+        "spikes pools behind the activation (the paper), potential in front of it.",
+        choices=("spikes", "potential"),
+        network=True,
+    )
+    kernel_initializer: str = _field(
+        "glorot",
+        "Initial weights; dirac lets every convolution but the first begin by passing its input through.",
+        choices=("glorot", "he", "dirac"),
+        network=True,
     )
     time_window: int = _field(32, "T, steps of one phase [steps].", POSITIVE, network=True)
     tau_0: float = _field(10.0, "Initial time constant of every temporal kernel [steps].", POSITIVE, network=True)
@@ -78,6 +98,10 @@ class Config:
     label_smoothing: float = _field(0.0, "Label smoothing [1].", SHARE)
     optimizer: str = _field("adam", "sgd has Nesterov momentum.", choices=("adam", "sgd"))
     momentum: float = _field(0.9, "Momentum of sgd [1].", SHARE)
+    bias_rate: float = _field(1.0, "Factor on the learning rate of biases and of beta [1].", POSITIVE)
+    ema: float = _field(
+        0.0, "Momentum, per step, of averaged weights, which are tested and saved [1]; 0: none.", SHARE, BELOW_ONE
+    )
     learning_rate: float = _field(1e-3, "Learning rate, the peak of a schedule [1].", POSITIVE)
     schedule: str = _field(
         "constant",
@@ -92,11 +116,26 @@ class Config:
         "Which epoch's weights are tested and saved: best validation accuracy, or the last.",
         choices=("best", "last"),
     )
-    augment: bool = _field(True, "Zero-pad and crop at random; flip too on CIFAR.")
+    augment: bool = _field(True, "Shift images at random; flip too on CIFAR.")
+    flip: str = _field(
+        "random",
+        "Which images are flipped: half of them at random, or each image in every second epoch (alternating).",
+        choices=("random", "alternating"),
+    )
+    translation: int = _field(
+        -1, "Largest shift of an image [pixels]; -1: 4 on CIFAR, 1 on digits.", NOT_BELOW_MINUS_ONE
+    )
+    border: str = _field("zeros", "What shifts in at the border of an image.", choices=("zeros", "reflect"))
+    cutout: int = _field(
+        0, "Size of a square at a random place that gets the mean colour [pixels]; 0: none.", NOT_NEGATIVE
+    )
     train_images: int = _field(0, "Use only the first so many training images [images]; 0: all.", NOT_NEGATIVE)
     seed: int = _field(0, "Seed of weights, order, augmentation, dropout and relaxation.", NOT_NEGATIVE, network=True)
     dtype_policy: str = _field(
-        "float32", "Keras dtype policy.", choices=("float32", "mixed_bfloat16", "mixed_float16", "float64")
+        "float32",
+        "Keras dtype policy; auto: mixed_bfloat16 where the processor has units for it, else float32.",
+        choices=("float32", "mixed_bfloat16", "mixed_float16", "float64"),
+        flag_choices=("auto",),
     )
     jit_compile: bool = _field(False, "Compile the whole training step with XLA (slow convolutions on CPUs).")
 
@@ -108,11 +147,17 @@ class Config:
             for allowed in field.metadata["ranges"]:
                 if not allowed.holds(value):
                     raise ValueError(f"Expected {field.name} {allowed.text}. Received: {field.name}={value!r}")
+        for name in AUGMENTATION:
+            value = getattr(self, name)
+            if not self.augment and value != FIELDS[name].default:
+                raise ValueError(f"Expected augment=True where {name} is given. Received: {name}={value!r}")
 
     def as_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
 
+# Fields that say how images are augmented.
+AUGMENTATION = ("flip", "translation", "border", "cutout")
 # Of each field, by its name: default and metadata.
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 
@@ -122,8 +167,8 @@ def choices(name: str) -> tuple[str, ...]:
     return FIELDS[name].metadata["choices"]
 
 
-# Fields that configs of earlier versions lack, and values that they had.
-ADDED_FIELDS = frozenset({"relaxation"})
+# Fields that configs of earlier versions lack, where runs were as the default says; and values that others had.
+ADDED_FIELDS = frozenset({"relaxation", "pooling", "kernel_initializer", "bias_rate", "ema", *AUGMENTATION})
 EARLIER_CHOICES = {"activation": ("spike_time",)}
 
 
@@ -149,6 +194,11 @@ def check_values(values: Any) -> None:
 
 
 def differences(there: dict[str, Any], wanted: dict[str, Any]) -> str:
-    """Where two dicts of settings differ, in words; an empty text where they do not."""
+    """Where two dicts of settings differ, in words; an empty text where they do not.
+
+    A field of Config that an earlier version lacked counts as its default.
+    """
+    defaults = {name: FIELDS[name].default for name in ADDED_FIELDS}
+    there, wanted = defaults | there, defaults | wanted
     names = sorted(name for name in there.keys() | wanted.keys() if there.get(name) != wanted.get(name))
     return ", ".join(f"{name}: {there.get(name)!r} there, {wanted.get(name)!r} asked" for name in names)

@@ -146,17 +146,58 @@ def batches_per_epoch(data: Data, batch_size: int) -> int:
     return len(data.train) // batch_size
 
 
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """How training images are changed, anew in each epoch.
+
+    Attributes:
+        flip: `"random"` flips half of the images; `"alternating"` flips each image in every second epoch, half of them in
+            the first. Of data whose `flip` is False, none is flipped.
+        translation: largest shift of an image [pixels]; -1: the data's `padding`.
+        border: what shifts in, `"zeros"` or the `"reflect"`ed image.
+        cutout: size of a square around a random pixel that gets the mean colour [pixels]; 0: none. What would be beyond
+            the image is cut off.
+    """
+
+    flip: str = "random"
+    translation: int = -1
+    border: str = "zeros"
+    cutout: int = 0
+
+    def of(self, data: Data) -> "Augmentation":
+        """The same with the shift in pixels. Raises ValueError where the data's images are too small for it."""
+        shift = data.padding if self.translation == -1 else self.translation
+        smallest = min(data.train.images.shape[1:3])
+        for name, value, most in (("translation", shift, smallest - 1), ("cutout", self.cutout, smallest)):
+            if value > most:
+                raise ValueError(
+                    f"Expected {name} <= {most} pixels, for images of {smallest}. Received: {name}={value}"
+                )
+        return dataclasses.replace(self, translation=shift)
+
+
 def training_batches(
-    data: Data, batch_size: int, epochs: int, seed: int, *, augment: bool = True, initial_epoch: int = 0
+    data: Data,
+    batch_size: int,
+    epochs: int,
+    seed: int,
+    *,
+    augmentation: Augmentation | None = Augmentation(),
+    initial_epoch: int = 0,
 ) -> tf.data.Dataset:
     """Batches `(images, labels)` of the epochs `initial_epoch..epochs-1`, one after the other.
 
-    The order of an epoch depends on the seed and the epoch alone. The crop and flip of a batch depend on the seed and the
-    batch's number alone. A run that resumes at epoch e therefore sees the batches of an uninterrupted one. The last,
-    incomplete batch of an epoch is dropped.
+    The order of an epoch depends on the seed and the epoch alone. The augmentation of a batch depends on the seed and the
+    batch's number alone; alternating flips depend on seed, epoch and image. A run that resumes at epoch e therefore sees
+    the batches of an uninterrupted one. The last, incomplete batch of an epoch is dropped.
     """
     size, count = len(data.train), batches_per_epoch(data, batch_size)
     images, labels = tf.constant(data.train.images), tf.constant(data.train.labels)
+    augmentation = augmentation and augmentation.of(data)
+    alternates = data.flip and augmentation is not None and augmentation.flip == "alternating"
+    # No epoch has this number.
+    begins_flipped = tf.random.stateless_uniform((size,), seed=(seed, -1)) < 0.5 if alternates else None
+    colour = _mean_colour(data.train.images) if augmentation and augmentation.cutout else None
 
     def epoch_batches(epoch):
         epoch_seed = tf.stack([seed, tf.cast(epoch, tf.int32)])
@@ -167,28 +208,64 @@ def training_batches(
 
     def batch(number, index):
         x = tf.gather(images, index)
-        if augment:
-            x = _pad_crop_flip(x, tf.stack([seed, number]), data.padding, data.flip)
+        if augmentation:
+            batch_seed = tf.stack([seed, number])
+            if alternates:
+                flipped = tf.gather(begins_flipped, index) ^ (number // count % 2 == 1)
+            else:
+                flipped = _half(batch_size, batch_seed) if data.flip else None
+            x = _shift_and_flip(x, batch_seed, augmentation.translation, augmentation.border, flipped)
+            if augmentation.cutout:
+                x = _cut_out(x, batch_seed, augmentation.cutout, colour)
         return scale(x), tf.gather(labels, index)
 
     dataset = tf.data.Dataset.range(initial_epoch, epochs).flat_map(epoch_batches)
     return dataset.map(batch, num_parallel_calls=2, deterministic=True).prefetch(4)
 
 
-def _pad_crop_flip(images: tf.Tensor, seed: tf.Tensor, padding: int, flip: bool) -> tf.Tensor:
-    """Zero-pads, crops each image at a random place, flips half of them. Vectorised and stateless."""
+def _half(count: int, seed: tf.Tensor) -> tf.Tensor:
+    """Which of so many images are flipped: half of them, at random."""
+    return tf.random.stateless_uniform((count, 1), seed=seed + tf.constant([0, 1 << 30]))[:, 0] < 0.5
+
+
+def _shift_and_flip(
+    images: tf.Tensor, seed: tf.Tensor, most: int, border: str, flipped: tf.Tensor | None = None
+) -> tf.Tensor:
+    """Shifts each image at random, by at most `most` pixels in each direction, and flips those that are `flipped`.
+
+    Vectorised and stateless.
+    """
     shape = tf.shape(images)
     batch, height, width = shape[0], shape[1], shape[2]
-    padded = tf.pad(images, [[0, 0], [padding, padding], [padding, padding], [0, 0]])
-    offsets = tf.random.stateless_uniform((2, batch), seed=seed, maxval=2 * padding + 1, dtype=tf.int32)
+    mode = "REFLECT" if border == "reflect" else "CONSTANT"
+    padded = tf.pad(images, [[0, 0], [most, most], [most, most], [0, 0]], mode=mode)
+    offsets = tf.random.stateless_uniform((2, batch), seed=seed, maxval=2 * most + 1, dtype=tf.int32)
     rows = offsets[0][:, None] + tf.range(height)
     columns = offsets[1][:, None] + tf.range(width)
-    if flip:
-        flipped = tf.random.stateless_uniform((batch, 1), seed=seed + tf.constant([0, 1 << 30])) < 0.5
-        columns = tf.where(flipped, tf.reverse(columns, [1]), columns)
+    if flipped is not None:
+        columns = tf.where(flipped[:, None], tf.reverse(columns, [1]), columns)
     index = tf.stack(tf.broadcast_dynamic_shape(tf.shape(rows[:, :, None]), tf.shape(columns[:, None, :])))
     place = tf.stack([tf.broadcast_to(rows[:, :, None], index), tf.broadcast_to(columns[:, None, :], index)], axis=-1)
     return tf.gather_nd(padded, place, batch_dims=1)
+
+
+def _mean_colour(images: np.ndarray) -> np.ndarray:
+    """The mean of uint8 images in each channel, rounded."""
+    return np.round(images.mean(axis=(0, 1, 2))).astype("uint8")
+
+
+def _cut_out(images: tf.Tensor, seed: tf.Tensor, size: int, colour: np.ndarray) -> tf.Tensor:
+    """Gives a square of `size` pixels around a random pixel of each image one colour. Vectorised and stateless."""
+    batch, height, width, _ = images.shape
+    inside = []
+    # Apart from the seeds of shifts and flips.
+    for length, offset in ((height, 1 << 28), (width, 1 << 29)):
+        seeds = seed + tf.constant([0, offset])
+        first = tf.random.stateless_uniform((batch,), seed=seeds, maxval=length, dtype=tf.int32) - size // 2
+        place = tf.range(length)[None] - first[:, None]
+        inside.append((place >= 0) & (place < size))
+    rows, columns = inside
+    return tf.where((rows[:, :, None] & columns[:, None, :])[..., None], tf.constant(colour), images)
 
 
 def evaluation_batches(split: Split, batch_size: int) -> tf.data.Dataset:

@@ -21,10 +21,11 @@ import keras_ttfs
 from experiments import data as data_module
 from experiments import plots
 from experiments.checkpoint import Checkpoint, check_data, check_room, saved_bytes
-from experiments.config import FIELDS, Config
-from experiments.data import Data
+from experiments.config import AUGMENTATION, FIELDS, Config
+from experiments.data import Augmentation, Data
 from experiments.files import check_space, replaced, sha256, write_csv, write_json
 from experiments.lock import locked
+from experiments.optimizers import AveragedWeights, KernelHistory, compile_to_save, make_optimizer, use_averages
 from experiments.stored import SMALL_READERS, weights_file
 from experiments.workdir import check_workdir, claim_workdir
 from keras_ttfs.topology import observed
@@ -87,6 +88,8 @@ def train(
         if expected_data is not None:
             check_data(expected_data, data, "the runs beside this one")
         data_module.batches_per_epoch(data, config.batch_size)
+        if config.augment:
+            augmentation_of(config).of(data)
         model = build(config, data)
         check_room(workdir, model)
         claim_workdir(config, workdir, overwrite, data.description)
@@ -95,6 +98,7 @@ def train(
         more = [keras.callbacks.TensorBoard(os.path.join(workdir, "tensorboard"))] if tensorboard else []
         _fit(config, model, data, checkpoint, more, verbose)
         checkpoint.load_kept(model)
+        use_averages(model)
         result = evaluate(config, model, data, checkpoint.state)
         images = data_module.scale(data.test().images[:KERNEL_SAMPLES])
         _write(workdir, model, result, checkpoint.state, distributions(model, images))
@@ -112,17 +116,22 @@ def _fit(
 ) -> None:
     """Trains from the checkpoint's epoch on."""
     first, batches = checkpoint.state["epochs"], data_module.batches_per_epoch(data, config.batch_size)
-    checkpoint.kernels = keras_ttfs.TemporalKernelHistory(
+    checkpoint.kernels = KernelHistory(
         data_module.scale(data.validation.images[:KERNEL_SAMPLES]).numpy(), rows=checkpoint.state["kernels"]
     )
     if first == config.epochs:
         return
-    callbacks = [LearningRate(config, batches), StopOnNonFinite()]
+    callbacks = [LearningRate(config, batches), StopOnNonFinite(), AveragedWeights()]
     if config.relaxation and config.target_epoch:
         callbacks.append(keras_ttfs.RelaxationSchedule(config.target_epoch))
     model.fit(
         data_module.training_batches(
-            data, config.batch_size, config.epochs, config.seed, augment=config.augment, initial_epoch=first
+            data,
+            config.batch_size,
+            config.epochs,
+            config.seed,
+            augmentation=augmentation_of(config),
+            initial_epoch=first,
         ),
         steps_per_epoch=batches,
         initial_epoch=first,
@@ -134,19 +143,20 @@ def _fit(
     )
 
 
+def augmentation_of(config: Config) -> Augmentation | None:
+    """How a config has images changed; None where it has not."""
+    return Augmentation(**{name: getattr(config, name) for name in AUGMENTATION}) if config.augment else None
+
+
 def build(config: Config, data: Data) -> keras.Model:
     """The compiled model of a config."""
     network = getattr(keras_ttfs.applications, config.model)
     model = network(data.train.images.shape[1:], data.classes, **network_arguments(config, network))
-    if config.optimizer == "adam":
-        optimizer = keras.optimizers.Adam(config.learning_rate)
-    else:
-        optimizer = keras.optimizers.SGD(config.learning_rate, momentum=config.momentum, nesterov=True)
     if config.label_smoothing:
         loss = SmoothedCrossentropy(data.classes, config.label_smoothing)
     else:
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(optimizer, loss, metrics=["accuracy"], jit_compile=config.jit_compile)
+    model.compile(make_optimizer(config, model), loss, metrics=["accuracy"], jit_compile=config.jit_compile)
     model.optimizer.build(model.trainable_variables)
     return model
 
@@ -307,9 +317,8 @@ def distributions(model: keras.Model, images: tf.Tensor) -> dict[str, Any]:
 def _write(
     workdir: str, model: keras.Model, result: dict[str, Any], state: dict[str, Any], distribution: dict[str, Any]
 ) -> None:
-    # The optimizer's state is in the model; the loss is recompiled by name so that loading needs keras_ttfs alone.
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(model.optimizer, loss, metrics=["accuracy"])
+    # With Keras' own loss and optimizer, so that loading needs keras_ttfs alone.
+    compile_to_save(model, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     check_space(workdir, saved_bytes(model))
     with replaced(os.path.join(workdir, "model.keras")) as temporary:
         model.save(temporary)

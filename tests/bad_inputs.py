@@ -12,6 +12,7 @@ import tensorflow as tf
 
 import keras_ttfs
 from keras_ttfs import applications, energy, metrics, regularizers, spike_time_layers, temporal_kernel
+from keras_ttfs.initializers import Dirac
 from keras_ttfs.snn import CodedNetwork, SpikingNetwork, check_equivalence, codings, in_dtype, plots
 
 KINDS = {
@@ -34,10 +35,12 @@ KINDS = {
     "shape": ["np.ones(6, 'float32')", "np.float32(1)", "1.0", "np.zeros((2, 0), 'float32')", "[z]"],
     "other rank": ["np.ones((2, 3, 4), 'float32')"],
     "any": ["1"],
+    "kernel": ["(3, 3)", "(2, 3, 4, 4)", "(3, 4, 4, 4)", "5", "None", "'a'"],
 }
 KERNEL = "time_window: steps, tau_0: positive, t_d_0: finite, z_max_0: positive or None, rounding: choice"
 NETWORK = "classes: count, width: positive, seed: seed, name: any, seeed: any"
 VGG = KERNEL + ", kernel_gradient: choice, input_coding: choice, activation: choice, dropout: share, l2: not negative,"
+VGG += " pooling: choice, kernel_initializer: choice, "
 VGG += "gamma_0: finite, bn_momentum: share, lambda_tr: not negative, lambda_tb: not negative, gama_0: any, " + NETWORK
 INPUTS = ": tensor, : shape"
 TABLE = [
@@ -113,6 +116,7 @@ TABLE = [
     ("codings.Coding({})", "period: any"),
     ("ap.vgg6({})", VGG),
     ("ap.vgg16({})", "time_window: steps, tau_0: positive, l2: not negative, tua_0: any, " + NETWORK),
+    ("ap.fast_vgg({})", "time_window: steps, pooling: choice, kernel_initializer: choice, tua_0: any, " + NETWORK),
     ("ap.spike_time_vgg6({})", NETWORK + ", tau_0: any"),
     ("ap.vgg6({})", ": tensor"),
     ("ap.spike_time_vgg6({})", ": tensor"),
@@ -134,6 +138,8 @@ TABLE = [
     ("plots.membrane_potentials(RES, {})", ": count"),
     ("plots.spikes_per_neuron({})", ": count"),
     ("in_dtype(TTFS, {})", ": dtype"),
+    ("Dirac({})", "seeed: any"),
+    ("Dirac()({})", ": kernel"),
 ]
 
 
@@ -179,6 +185,7 @@ def namespace():
     own = {name: getattr(keras_ttfs, name) for name in keras_ttfs.__all__}
     modules = {"tk": temporal_kernel, "st": spike_time_layers, "rg": regularizers, "mt": metrics, "ap": applications}
     others = {"energy": energy, "codings": codings, "plots": plots, "CodedNetwork": CodedNetwork, "in_dtype": in_dtype}
+    others["Dirac"] = Dirac
     simulators = {"SpikingNetwork": SpikingNetwork, "check_equivalence": check_equivalence}
     return {
         **(own | modules | others | simulators),

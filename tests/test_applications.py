@@ -3,9 +3,11 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_ttfs import applications, spike_time_layers
-from keras_ttfs.applications import spike_time_vgg6, vgg6, vgg16
+from keras_ttfs.applications import fast_vgg, spike_time_vgg6, vgg6, vgg16
+from keras_ttfs.initializers import Dirac
 
 
 def dropout_after(model):
@@ -121,6 +123,14 @@ def test_vgg16_is_the_papers():
         ({"classes": 1}, "Expected classes to be an integer >= 2. Received: classes=1"),
         ({"width": 0}, "Expected width .* Received: width=0"),
         ({"input_coding": "rate"}, "Expected input_coding to be one of .* Received: input_coding='rate'"),
+        (
+            {"pooling": "average"},
+            r"Expected pooling to be one of \('spikes', 'potential'\). Received: pooling='average'",
+        ),
+        (
+            {"kernel_initializer": "zeros"},
+            "Expected kernel_initializer to be one of .* Received: kernel_initializer='zeros'",
+        ),
         ({"activation": "gelu"}, "Expected activation to be one of .* Received: activation='gelu'"),
         ({"dropout": 2}, r"Expected dropout in \[0, 1\]. Received: dropout=2"),
         ({"l2": -1}, "Expected l2 >= 0. Received: l2=-1"),
@@ -140,3 +150,107 @@ def test_vgg_of_spike_times():
     for wrong in ("l2", "dropout", "input_coding", "tau_0"):
         with pytest.raises(TypeError, match=wrong):
             spike_time_vgg6(**{wrong: 0.5})
+
+
+def multiply_adds(model):
+    layers = [layer for layer in model.layers if hasattr(layer, "kernel")]
+    return sum(int(np.prod(layer.kernel.shape)) * int(np.prod(layer.output.shape[1:-1])) for layer in layers)
+
+
+def kinds(model):
+    return [type(layer).__name__ for layer in model.layers]
+
+
+def test_fast_vgg_is_what_its_docstring_says():
+    model = fast_vgg()
+    assert model.neurons == 72_714 <= 90_000
+    assert multiply_adds(model) == 119_295_744 <= 120e6
+    assert len(model.encoders) == 8 and len(model.batch_norm_pairs()) == 7
+    potentials = [layer.output.shape[1:] for layer in model.layers if layer.name.endswith("_norm")]
+    assert sum(int(np.prod(shape)) for shape in potentials) + 32 * 32 * 3 + 10 == 146_442
+    convolutions = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
+    assert [layer.filters for layer in convolutions] == [channels for channels, _ in applications.FAST_VGG]
+    pools = kinds(model)[: kinds(model).index("GlobalMaxPooling2D")].count("MaxPooling2D")
+    assert pools == sum(pools for _, pools in applications.FAST_VGG)
+    assert fast_vgg((8, 8, 1), classes=3, width=0.1).output_shape == (None, 3)
+    with pytest.raises(ValueError, match=r"Expected input_shape \(height, width, channels\) of at least 8x8"):
+        fast_vgg((7, 8, 1))
+
+
+def test_the_relu_twin_of_fast_vgg_has_its_weights():
+    model, twin = fast_vgg((8, 8, 1), width=0.1), fast_vgg((8, 8, 1), width=0.1, activation="relu")
+    shapes = [(w.path.split("/", 1)[-1], w.shape) for w in model.weights if "activation" not in w.path]
+    assert shapes == [(w.path.split("/", 1)[-1], w.shape) for w in twin.weights]
+    assert twin.encoders == [] and len(fast_vgg((8, 8, 1), width=0.1, input_coding="analog").encoders) == 7
+
+
+def test_max_pooling_of_potentials_gives_the_outputs_of_max_pooling_of_spikes():
+    x = np.random.default_rng(0).uniform(size=(5, 8, 8, 1)).astype("float32")
+    for network, behind_norm in ((fast_vgg, 3), (vgg6, 2)):
+        before, behind = (network((8, 8, 1), width=0.25, seed=1, pooling=place) for place in ("potential", "spikes"))
+        for model, follower, count in ((before, "TKBatchNorm", behind_norm), (behind, "TTFSActivation", behind_norm)):
+            names = kinds(model)
+            places = [place for place, name in enumerate(names) if name == "MaxPooling2D"]
+            assert len(places) == count and {names[place - 1] for place in places} == {follower}
+        assert len(before.weights) == len(behind.weights) and before.neurons < behind.neurons
+        for ours, theirs in zip(before.trainable_weights, behind.trainable_weights):
+            np.testing.assert_array_equal(ours, theirs)
+        np.testing.assert_array_equal(before(x), behind(x))
+
+
+def test_dropout_of_fast_vgg():
+    found = dropout_after(fast_vgg((8, 8, 1), width=0.1, dropout=0.5))
+    unpooled = [f"conv{number}" for number, (_, pools) in enumerate(applications.FAST_VGG[:-1], 1) if not pools]
+    # The last one stands behind global max pooling.
+    assert found == pytest.approx(dict.fromkeys(unpooled, 0.2) | {"conv7": 0.25})
+    names = kinds(fast_vgg((8, 8, 1), width=0.1, dropout=0.5))
+    assert names.count("Dropout") == len(found) and names[-3:] == ["GlobalMaxPooling2D", "Dropout", "Dense"]
+
+
+def test_weights_of_a_seed_stay_what_they_were():
+    """Part k with random numbers has the seed 1000 * seed + k: encoders of relaxation, weights, dropout."""
+    model = vgg6(seed=7)
+    expected = {"conv1_1": 7001, "conv1_2": 7003, "conv2_1": 7005, "conv2_2": 7007, "dense1": 7009, "logits": 7011}
+    for name, seed in expected.items():
+        kernel = model.get_layer(name).kernel
+        np.testing.assert_array_equal(kernel, keras.initializers.GlorotUniform(seed=seed)(kernel.shape))
+
+
+def test_dirac_passes_channels_through():
+    for channels, filters in ((4, 6), (6, 4)):
+        kernel = np.array(Dirac(seed=3)((3, 3, channels, filters)))
+        passing = np.zeros((3, 3, channels, 4))
+        for i in range(4):
+            passing[1, 1, i, i] = 1
+        np.testing.assert_array_equal(kernel[..., :4], passing)
+        he = np.array(keras.initializers.HeNormal(seed=3)((3, 3, channels, filters)))
+        np.testing.assert_array_equal(kernel[..., 4:], he[..., 4:])
+    x = np.random.default_rng(0).normal(size=(1, 5, 5, 6)).astype("float32")
+    convolved = tf.nn.conv2d(x, Dirac(seed=3)((3, 3, 6, 4)), 1, "SAME")
+    np.testing.assert_array_equal(convolved, x[..., :4])
+    assert Dirac(seed=3)((1, 4, 6), dtype="float64").dtype == "float64"
+
+
+def test_initial_weights(tmp_path):
+    def standard_deviation(model, name):
+        return float(np.std(model.get_layer(name).kernel))
+
+    for name in ("glorot", "he", "dirac"):
+        model = fast_vgg((8, 8, 1), seed=1, kernel_initializer=name)
+        kernel = model.get_layer("conv4").kernel
+        fan_in, fan_out = 9 * kernel.shape[2], 9 * kernel.shape[3]
+        first, head = (9, 9 * model.get_layer("conv1").filters), (model.get_layer("conv7").filters, 10)
+        if name == "glorot":
+            wanted = [(2 / sum(fans)) ** 0.5 for fans in (first, (fan_in, fan_out), head)]
+        else:
+            wanted = [(2 / fans[0]) ** 0.5 for fans in (first, (fan_in, fan_out), head)]
+        found = [standard_deviation(model, layer) for layer in ("conv1", "conv4", "logits")]
+        if name == "dirac":
+            np.testing.assert_array_equal(kernel[1, 1, :, : kernel.shape[2]], np.eye(kernel.shape[2]))
+            assert float(model.get_layer("conv7").kernel[0, 0, 0, 0]) == 0.0
+            found[1] = wanted[1]
+        assert found == pytest.approx(wanted, rel=0.1)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras").get_layer("conv4")
+    assert isinstance(loaded.kernel_initializer, Dirac)
+    np.testing.assert_array_equal(loaded.kernel, kernel)

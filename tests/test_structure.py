@@ -19,7 +19,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 FLOORS = (
     ("checks", "keras_internals"),
     ("temporal_kernel", "energy", "snn.plots"),
-    ("fused", "metrics", "regularizers", "snn.codings.coding"),
+    ("fused", "initializers", "metrics", "regularizers", "snn.codings.coding"),
     ("layers", "snn.codings.rate", "snn.codings.phase", "snn.codings.burst", "snn.codings.temporal_switch"),
     ("topology", "spike_time_layers", "snn.codings"),
     ("model_inputs", "callbacks"),

@@ -38,7 +38,7 @@ def small():
     values = flags.FlagValues()
     commands.define_config_flags(values)
     values(["test", f"--flagfile={table1.FLAGFILES / 'small.flags'}"])
-    return {name: values[name].value for name in Config().as_dict() if values[name].present}
+    return commands.changed_fields(values)
 
 
 def test_every_row_has_its_flagfile():
