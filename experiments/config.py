@@ -51,6 +51,12 @@ class Config:
     input_coding: str = _field(
         "ttfs", "ttfs encodes intensities as spikes, analog injects them.", choices=("ttfs", "analog"), network=True
     )
+    pooling: str = _field(
+        "spikes",
+        "spikes pools behind the activation (the paper), potential in front of it.",
+        choices=("spikes", "potential"),
+        network=True,
+    )
     time_window: int = _field(32, "T, steps of one phase [steps].", POSITIVE, network=True)
     tau_0: float = _field(10.0, "Initial time constant of every temporal kernel [steps].", POSITIVE, network=True)
     z_max_0: float = _field(1.0, "Initial largest level [1]; t_d_0 = tau_0 * ln(z_max_0).", POSITIVE, network=True)
@@ -123,7 +129,7 @@ def choices(name: str) -> tuple[str, ...]:
 
 
 # Fields that configs of earlier versions lack, and values that they had.
-ADDED_FIELDS = frozenset({"relaxation"})
+ADDED_FIELDS = frozenset({"relaxation", "pooling"})
 EARLIER_CHOICES = {"activation": ("spike_time",)}
 
 

@@ -45,6 +45,7 @@ def vgg16(
     kernel_gradient: str = "decoder",
     input_coding: str = "ttfs",
     activation: str = "ttfs",
+    pooling: str = "spikes",
     dropout: float = 0.0,
     l2: float = 0.0,
     gamma_0: float = 1.0,
@@ -71,6 +72,8 @@ def vgg16(
         input_coding: `"ttfs"` encodes the input as spikes (the paper); `"analog"` injects it as it is.
         activation: `"ttfs"`, or `"relu"` for the ReLU twin: the same layers and the same layout of weights, but no
             temporal kernels.
+        pooling: `"spikes"` pools behind the activation (the paper). `"potential"` pools between normalisation and
+            activation: the same logits and the same layout of weights, with fewer neurons and spikes.
         dropout: float in [0, 1]: factor on the authors' rates [1], 0 for no dropout. The rates are 0.3 after the first
             convolution, 0.4 after each other one that no pooling follows, 0.5 after flattening and each hidden dense
             layer.
@@ -109,6 +112,7 @@ def vgg6(
     kernel_gradient: str = "decoder",
     input_coding: str = "ttfs",
     activation: str = "ttfs",
+    pooling: str = "spikes",
     dropout: float = 0.0,
     l2: float = 0.0,
     gamma_0: float = 1.0,
@@ -175,21 +179,26 @@ def spike_time_vgg6(
     return TTFSModel(inputs, logits, lambda_tr=0.0, lambda_tb=0.0, name=name)
 
 
-def _vgg(blocks, dense, *, input_shape, classes, lambda_tr, lambda_tb, name, input_coding, activation, **options):
+def _vgg(
+    blocks, dense, *, input_shape, classes, lambda_tr, lambda_tb, name, input_coding, activation, pooling, **options
+):
     """A VGG of these blocks. The other arguments are those of `vgg16`."""
     checked = _check_network(input_shape, 2 ** len(blocks), classes, options["width"], name)
     input_shape, classes, options["width"] = checked
     checks.one_of("input_coding", input_coding, ("ttfs", "analog"))
     checks.one_of("activation", activation, ("ttfs", "relu"))
+    checks.one_of("pooling", pooling, ("spikes", "potential"))
     part = _VGGParts(activation, **options)
     inputs = keras.Input(input_shape)
     x = part.spikes(inputs, "input") if input_coding == "ttfs" and activation == "ttfs" else inputs
     for i, block in enumerate(blocks, 1):
+        pool = keras.layers.MaxPooling2D(2, name=f"pool{i}")
         for j, filters in enumerate(block, 1):
-            x = part.hidden(x, _convolution, filters, f"conv{i}_{j}")
+            windows = pool if pooling == "potential" and j == len(block) else None
+            x = part.hidden(x, _convolution, filters, f"conv{i}_{j}", windows)
             if j < len(block):
                 x = part.dropped(x, 0.3 if (i, j) == (1, 1) else 0.4)
-        x = keras.layers.MaxPooling2D(2, name=f"pool{i}")(x)
+        x = pool(x) if pooling == "spikes" else x
     x = part.dropped(keras.layers.Flatten(name="flatten")(x), 0.5)
     for i, units in enumerate(dense, 1):
         x = part.dropped(part.hidden(x, keras.layers.Dense, units, f"dense{i}"), 0.5)
@@ -228,10 +237,12 @@ class _VGGParts:
             "kernel_initializer": keras.initializers.GlorotUniform(seed=next(self.seeds)),
         }
 
-    def hidden(self, x, layer, units, label):
+    def hidden(self, x, layer, units, label, pool=None):
+        """A layer with weights, normalisation and activation. `pool` stands between the two."""
         x = layer(_units(self.width, units), **self.weights(), use_bias=False, name=label)(x)
         initial = keras.initializers.Constant(self.gamma_0)
         x = TKBatchNorm(momentum=self.bn_momentum, gamma_initializer=initial, name=f"{label}_norm")(x)
+        x = pool(x) if pool else x
         if self.activation == "relu":
             return keras.layers.ReLU(name=f"{label}_activation")(x)
         return self.spikes(x, label)

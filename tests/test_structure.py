@@ -34,6 +34,7 @@ FLOORS = (
     ("snn.equivalence", "snn.coded"),
     ("snn",),
     ("calibration",),
+    ("rebuilding",),
     ("conversion",),
     ("t2fsnn",),
     ("keras_ttfs",),

@@ -188,6 +188,25 @@ class SpikingNetwork:
         """Operations on an analog input per sample, each counted once."""
         return self.analog_counts.total
 
+    def membranes_of(self, layer: str, neuron: int) -> list[int]:
+        """Flat indices of the membranes that a neuron hears, for `run(record=...)`: its own, or those of its window.
+
+        Args:
+            layer: str: name of a population.
+            neuron: int: flat index of one of its neurons.
+
+        Raises:
+            ValueError: "Expected a layer among ... Received: ...", or "Expected a neuron of ... Received: ...".
+        """
+        population = next((population for population in self.populations if population.name == layer), None)
+        if population is None:
+            names = tuple(population.name for population in self.populations)
+            raise ValueError(f"Expected a layer among {names}. Received: layer={layer!r}")
+        neuron = checks.integer("neuron", neuron, least=0)
+        if neuron >= population.size:
+            raise ValueError(f"Expected a neuron of {layer!r} in 0..{population.size - 1}. Received: neuron={neuron}")
+        return population.hears(neuron).tolist() if isinstance(population, WindowPopulation) else [neuron]
+
     def run(
         self,
         x: Any,

@@ -6,7 +6,7 @@ one spike in the place of those that the pooling would not have passed on.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -43,10 +43,11 @@ class WindowPopulation(TTFSPopulation):
         """`(spike times [steps], levels [1])` of the windows of complete membrane potentials [1]."""
         return super().fire(self.largest(potential.dtype.name)(potential))
 
-    def heard_by(self, places: Iterable[int]) -> list[np.ndarray]:
-        """For each of some membranes the flat indices of the windows that hear it."""
-        membranes = np.zeros((len(list(places)), self.membranes), "float32")
-        membranes[np.arange(len(membranes)), list(places)] = 1
+    def heard_by(self, places: Sequence[int]) -> list[np.ndarray]:
+        """For each of some membranes, by their flat indices, the flat indices of the windows that hear it."""
+        places = np.asarray(places, int)
+        membranes = np.zeros((len(places), self.membranes), "float32")
+        membranes[np.arange(len(places)), places] = 1
         heard = self._averages()(tf.reshape(tf.constant(membranes), (-1, *self.inputs[0].shape)))
         return [np.flatnonzero(row) for row in heard.numpy()]
 
@@ -56,6 +57,20 @@ class WindowPopulation(TTFSPopulation):
         `fires` and `waits` are Boolean tensors of windows. A membrane is silenced that a firing window hears, and no
         waiting one.
         """
+        heard = self._heard()
+
+        def silence(potential, fires, waits):
+            return tf.where(heard(fires) & ~heard(waits), tf.zeros_like(potential), potential)
+
+        return silence
+
+    def hears(self, window: int) -> np.ndarray:
+        """Flat indices of the membranes that a window hears, which has a flat index itself."""
+        windows = tf.reshape(tf.range(self.size) == int(window), (1, *self.shape))
+        return np.flatnonzero(self._heard()(windows).numpy())
+
+    def _heard(self):
+        """The function of a Boolean tensor of windows that tells which membranes one of them hears."""
         averages = self._averages()
 
         def heard(windows):
@@ -65,10 +80,7 @@ class WindowPopulation(TTFSPopulation):
                 means = averages(membranes)
             return tape.gradient(means, membranes, tf.cast(windows, means.dtype)) > 0
 
-        def silence(potential, fires, waits):
-            return tf.where(heard(fires) & ~heard(waits), tf.zeros_like(potential), potential)
-
-        return silence
+        return heard
 
     def _averages(self):
         """The same layers with averages for maxima: above 0 where a window hears a membrane above 0."""
