@@ -88,6 +88,7 @@ def summary(network: "SpikingNetwork", total: "SimulationResult") -> dict[str, A
 
     return {
         "neurons": network.neurons,
+        "membranes": network.membranes,
         "spikes": total.hidden_spikes,
         "input_spikes": sum(total.spikes[name] for name in total.input_encoders),
         "spikes_per_neuron": total.hidden_spikes / network.neurons,
@@ -99,6 +100,7 @@ def summary(network: "SpikingNetwork", total: "SimulationResult") -> dict[str, A
             {
                 "layer": name,
                 "neurons": total.neurons[name],
+                "membranes": total.membrane_counts[name],
                 "spikes": spikes,
                 "start": total.phases[name][0],
                 "time_window": total.phases[name][1],
@@ -135,7 +137,8 @@ def draw(
     order = times.argsort(kind="stable")
     fired = order[times[order] < window]
     chosen = [int(place) for place in (*fired[: len(fired) : max(1, len(fired) // 2)][:2], order[-1])]
-    traced = network.run(images[:1], mode="clock", record={layer: list(dict.fromkeys(chosen))}, verbose=0)
+    membranes = [place for neuron in chosen for place in network.membranes_of(layer, neuron)]
+    traced = network.run(images[:1], mode="clock", record={layer: list(dict.fromkeys(membranes))}, verbose=0)
     save(plots.membrane_potentials(traced, layer), os.path.join(folder, "membrane_potentials.png"))
 
 

@@ -48,6 +48,8 @@ RESULT = {
 }
 # What a result holds where there are spikes, and where there are time steps too.
 SPIKES = {"spikes": NUMBER, "spikes_per_neuron": NUMBER, "neurons": COUNT}
+# What earlier versions did not write there.
+ADDED_SPIKES = {"membranes": COUNT}
 TIME_STEPS = {"time_steps": COUNT, "decision_step": COUNT, "truenorth_energy": NUMBER, "spinnaker_energy": NUMBER}
 HISTORY = {"epoch": NUMBER, "loss": NUMBER, "accuracy": SHARE, "val_accuracy": SHARE}
 KERNELS = {"epoch": NUMBER, "layer": TEXT}
@@ -112,7 +114,8 @@ def read_result(path: PathLike, remedy: str = RUN_AGAIN) -> dict[str, Any]:
         found = f"kept_epoch={result['kept_epoch']}, epochs={result['epochs']}"
         raise damaged(path, f"kept_epoch <= epochs <= {result['config']['epochs']}", found, remedy)
     if "spikes" in result:
-        check_fields(path, result, SPIKES, remedy)
+        added = {name: kind for name, kind in ADDED_SPIKES.items() if name in result}
+        check_fields(path, result, SPIKES | added, remedy)
     if "time_steps" in result:
         check_fields(path, result, TIME_STEPS, remedy)
     return result

@@ -261,6 +261,7 @@ def evaluate(config: Config, model: keras.Model, data: Data, state: dict[str, An
         "accuracy": logs["accuracy"],
         "loss": logs["loss"],
         "neurons": model.neurons if "spikes" in logs else None,
+        "membranes": model.membranes if "spikes" in logs else None,
         "wall_time": round(state["seconds"], 1),
         **state["provenance"],
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

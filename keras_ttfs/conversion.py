@@ -15,10 +15,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_ttfs import calibration, checks, temporal_kernel, topology
-from keras_ttfs.layers import TKBatchNorm, TTFSActivation, TTFSEncode
+from keras_ttfs import calibration, checks, rebuilding, temporal_kernel, topology
+from keras_ttfs.layers import TTFSEncode
 from keras_ttfs.models import TTFSModel
-from keras_ttfs.snn import copies, reader, understood
+from keras_ttfs.snn import reader, understood
 from keras_ttfs.snn.nodes import Node, TTFSPopulation, encodes_input, populations_of
 from keras_ttfs.snn.samples import before_weights, samples
 
@@ -72,6 +72,7 @@ def convert(
     z_max_0: float = 1.0,
     rounding: str = "ceil",
     input_coding: str = "ttfs",
+    pooling: str | None = None,
     data: Any = None,
     calibrate: bool = True,
     batch_size: int = 100,
@@ -94,8 +95,7 @@ def convert(
     Args:
         keras_model: Functional or built Sequential model of the layers that `SpikingNetwork.from_model` takes, with
             ReLU (a layer, `Activation("relu")`, a function or a layer's `activation`) in the place of TTFSActivation. A
-            ReLU may be cut off (ReLU6): the largest level is then exactly there. A ReLU behind max pooling is moved in
-            front of it, which gives the same values.
+            ReLU may be cut off (ReLU6): the largest level is then exactly there.
         time_window: int >= 1: T of every layer [steps].
         tau_0: float > 0: time constant [steps]. None: `time_window / 3.2`, which is the paper's 10 for T = 32.
         z_max_0: float > 0: largest level [1].
@@ -103,6 +103,11 @@ def convert(
         input_coding: `"ttfs"` encodes the input, which must be intensities in [0, 1]; `"analog"` injects it as it is.
             The encoder stands in front of all layers but random augmentation and a Rescaling without offset by at most 1:
             so images in 0..255 in front of `Rescaling(1 / 255)` are encoded behind it.
+        pooling: `"spikes"` puts every max pooling behind the activation, `"potential"` in front of it, where it makes
+            winner-take-all windows: fewer neurons and spikes. None: the order of the ReLU model. Both orders give the same
+            values without calibration. Calibration looks at what enters the activation. `"potential"` moves a max pooling
+            that directly follows a ReLU, if nothing else takes what the ReLU takes or gives. Max pooling of what other
+            layers take as well, or of the input, is always behind the activation.
         data: array `(samples, ...)` of inputs for calibration [1]; some hundreds do; or a data set, generator or list of
             batches, see `snn.samples`. None: nothing is calibrated.
         calibrate: bool: whether to calibrate if there is `data`.
@@ -120,6 +125,7 @@ def convert(
     Reference: Fig. 7; Eqs. 10-12.
     """
     checks.one_of("input_coding", input_coding, INPUT_CODINGS)
+    checks.one_of("pooling", pooling, rebuilding.POOLING)
     checks.one_of("calibrate", calibrate, (True, False))
     checks.batch(batch_size)
     temporal_kernel.check_time_window(time_window)
@@ -133,7 +139,7 @@ def convert(
         "rounding": rounding,
     }
     calibrates = data is not None and bool(calibrate)
-    rebuilder = _Rebuilder(keras_model, options, input_coding, calibrates)
+    rebuilder = rebuilding.Rebuilder(keras_model, options, input_coding, calibrates, pooling)
     model = rebuilder.model({"name": name or keras_model.name, "lambda_tr": lambda_tr, "lambda_tb": lambda_tb})
     nodes, _ = reader.read(model)
     if data is not None:
@@ -281,171 +287,3 @@ def sampled_activations(
 
     _pass_through(model, data, batch_size, sample, relu)
     return {name: np.concatenate(parts) for name, parts in found.items()}
-
-
-@dataclasses.dataclass(frozen=True)
-class _Signal:
-    """What stands for a tensor of the source model.
-
-    Attributes:
-        tensor: symbolic tensor of the TTFS model.
-        spiking: whether spikes carry it.
-        pooled: copies of layers that still have to be applied, because max pooling waits for the ReLU behind it.
-        pooling: the max pooling among them, and what it pools.
-        data: whether the numbers have the unit of the data: no weights or neurons but the input's encoder came before.
-        raw: whether they may still be encoded.
-    """
-
-    tensor: Any
-    spiking: bool = False
-    pooled: tuple = ()
-    pooling: Any = None
-    data: bool = False
-    raw: bool = False
-
-    @property
-    def shape(self):
-        return tuple(self.tensor.shape)
-
-
-class _Rebuilder:
-    """Builds the TTFS model of a ReLU model, layer by layer. `limits[encoder]` is where its ReLU cuts off."""
-
-    def __init__(self, source, temporal_kernel_options, input_coding, calibrates):
-        self.source = source
-        self.temporal_kernel_options = temporal_kernel_options
-        self.input_coding = input_coding
-        self.calibrates = calibrates
-        self.limits = {}
-        self.copies = {}
-        self.names = set()
-        self.encoded = {}
-        self.relus = 0
-
-    def model(self, options):
-        for encoder in topology.layers_of(self.source, TTFSEncode):
-            raise ValueError(
-                f"Expected a model with ReLU activations. Received: {self.source.name!r}, which is a TTFS model already: "
-                f"layer {encoder.name!r} ({type(encoder).__name__})"
-            )
-        inputs = keras.Input(self.source.inputs[0].shape[1:], dtype=self.source.inputs[0].dtype)
-        if self.input_coding == "ttfs":
-            self.names.add("input_activation")
-        signal = _Signal(inputs, data=True, raw=self.input_coding == "ttfs")
-        output = keras.tree.flatten(topology.walk(self.source, [signal], self._visit))[0]
-        if not self.relus:
-            raise ValueError(f"Expected a model with ReLU activations. Received: {self.source.name!r} without any")
-        model = TTFSModel(inputs, self._complete(output).tensor, **options)
-        for layer, copy in self.copies.values():
-            _copy_weights(layer, copy)
-        return model
-
-    def _visit(self, layer, *args, **kwargs):
-        signals = understood.check_call(layer, args, kwargs, "relu")
-        understood.check_axes(layer, len(signals[0].shape))
-        if type(layer) is keras.layers.InputLayer:
-            return signals[0]
-        function = understood.function_of(layer)
-        if understood.is_activation(layer):
-            return self._apply(function, layer, self._as_spikes(signals[0]), layer.name)
-        if function is None:
-            raise reader.not_relu(layer)
-        if type(layer) in understood.NOTHING_AT_INFERENCE or _stays_raw(layer, signals[0]):
-            return self._arranged(layer, signals)
-        if type(layer) not in understood.SETTINGS:
-            raise understood.unsupported(layer, "relu")
-        signals = [self._as_spikes(signal) for signal in signals]
-        if type(layer) in understood.ROUTES:
-            return self._arranged(layer, signals)
-        self._refuse_offsets(layer, signals[0])
-        tensors = [self._complete(signal).tensor for signal in signals]
-        data = type(layer) in understood.AFFINE and signals[0].data
-        softmax = {"activation": "softmax"} if function.kind == "softmax" else {}
-        copy = self._copy_of(layer, **softmax)
-        signal = _Signal(copy(tensors if type(layer) in understood.MERGES else tensors[0]), data=data)
-        return signal if softmax else self._apply(function, layer, signal, f"{layer.name}_activation")
-
-    def _as_spikes(self, signal):
-        """The signal behind the input's encoder, if it is the input itself."""
-        if not signal.raw:
-            return signal
-        if id(signal.tensor) not in self.encoded:
-            # The name that `model` has set aside.
-            name = f"input_activation_{len(self.encoded)}" if self.encoded else "input_activation"
-            encoder = TTFSActivation(**self.temporal_kernel_options, name=name)
-            self.encoded[id(signal.tensor)] = signal.tensor, encoder(signal.tensor)
-        return _Signal(self.encoded[id(signal.tensor)][1], spiking=True, data=True)
-
-    def _apply(self, function, layer, signal, name):
-        """What follows from an activation that a layer applies to a signal."""
-        if function.kind == "linear":
-            return signal
-        policy = getattr(layer, "dtype_policy", None)
-        if function.kind == "softmax":
-            name = topology.unused_name(name, self.names)
-            softmax = keras.layers.Activation("softmax", name=name, dtype=policy)
-            return _Signal(softmax(self._complete(signal).tensor))
-        self.relus += 1
-        name, options = topology.unused_name(name, self.names), dict(self.temporal_kernel_options)
-        if function.max_value is not None:
-            self.limits[name] = function.max_value
-            options |= {} if self.calibrates else {"z_max_0": function.max_value}
-        tensor = TTFSActivation(**options, name=name, dtype=policy)(signal.tensor)
-        for copy in signal.pooled:
-            tensor = copy(tensor)
-        return _Signal(tensor, spiking=True)
-
-    def _arranged(self, layer, signals):
-        """What a layer that does not compute on numbers makes of signals."""
-        copy, signal = self._copy_of(layer), signals[0]
-        if type(layer) is keras.layers.Concatenate:
-            signals = [self._complete(signal) for signal in signals]
-            spiking, data = (all(getattr(signal, name) for signal in signals) for name in ("spiking", "data"))
-            return _Signal(copy([signal.tensor for signal in signals]), spiking, data=data)
-        waits = signal.pooled or (type(layer) in understood.MAXIMA and not signal.spiking)
-        if not waits:
-            return dataclasses.replace(signal, tensor=copy(signal.tensor))
-        return dataclasses.replace(signal, pooled=(*signal.pooled, copy), pooling=signal.pooling or layer)
-
-    def _complete(self, signal):
-        if signal.pooled:
-            raise understood.refusal("max pooling behind or in front of a ReLU", signal.pooling, "elsewhere")
-        return signal
-
-    def _refuse_offsets(self, layer, signal):
-        if type(layer) in understood.AFFINE and not (signal.data or calibration.scales_only(layer)):
-            raise understood.refusal(
-                f"{type(layer).__name__} in front of the first weights", layer, "behind weights or neurons"
-            )
-
-    def _copy_of(self, layer, **options):
-        if id(layer) not in self.copies:
-            name = topology.unused_name(layer.name, self.names)
-            copy = _training_copy(layer, name=name, **options)
-            self.copies[id(layer)] = layer, copy
-        return self.copies[id(layer)][1]
-
-
-def _stays_raw(layer, signal):
-    """Whether a Rescaling stands in front of the input's encoder."""
-    if not (signal.raw and type(layer) is keras.layers.Rescaling and calibration.scales_only(layer)):
-        return False
-    scale = np.asarray(layer.scale)
-    return bool((scale > 0).all() and (scale <= 1).all())
-
-
-def _training_copy(layer, **options):
-    if type(layer) in understood.NORMS:
-        # Always with scale and shift, because calibration needs both.
-        return copies.trainable_copy(layer, kind=TKBatchNorm, scale=True, center=True, **options)
-    return copies.trainable_copy(layer, **options)
-
-
-def _copy_weights(layer, copy):
-    if isinstance(copy, TKBatchNorm):
-        for name, without in (("gamma", 1.0), ("beta", 0.0), ("moving_mean", 0.0), ("moving_variance", 1.0)):
-            weight, source = getattr(copy, name), getattr(layer, name, None)
-            weight.assign(np.full(weight.shape, without) if source is None else source)
-    elif type(layer) in understood.WEIGHTED:
-        kernels, bias = copies.weights_of(layer)
-        copy.set_weights([*kernels, *([] if bias is None else [bias])])

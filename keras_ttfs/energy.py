@@ -152,6 +152,8 @@ class EnergyReport:
     Attributes:
         spikes: S, mean spikes of the hidden layers.
         time_steps: H [steps].
+        neurons: N, the units that may fire: inputs, hidden neurons and outputs.
+        membranes: potentials that integrate, as many as neurons where no max pooling stands in front of an activation.
         synaptic_operations: mean synaptic operations.
         analog_operations: operations on an analog input.
         normalized: `{platform: (energy relative to the reference [1], latency share [1])}`.
@@ -163,6 +165,8 @@ class EnergyReport:
 
     spikes: float
     time_steps: int
+    neurons: int
+    membranes: int
     synaptic_operations: float
     analog_operations: int
     normalized: dict[str, tuple[float, float]]
@@ -174,6 +178,7 @@ class EnergyReport:
         lines = [
             f"{self.spikes:,.0f} spikes, {self.time_steps} time steps, {self.synaptic_operations:,.0f} synaptic operations "
             f"and {self.analog_operations:,} of an analog input, per sample",
+            f"{self.neurons:,} neurons that may fire, {self.membranes:,} membranes that integrate",
             f"normalised to {self.reference[0]:,.0f} spikes in {self.reference[1]} steps (E = S E_d + H E_s):",
         ]
         for platform, (energy, share) in self.normalized.items():
@@ -209,14 +214,18 @@ def report(network: Any, result: Any, reference: tuple[float, float] = TSC_CIFAR
       `operations.dense_counts`).
     - spiking, float32 and 8-bit weights: an add for each synaptic operation. It reads the weight, and reads and writes
       a potential of 4 bytes. Each operation of an analog input takes one multiply more. The decay of the temporal
-      kernel takes one multiply for each hidden neuron and step of its integration.
+      kernel takes one multiply for each hidden membrane and step of its integration.
     - other codings: a synaptic operation for each spike and synapse, however many spikes a neuron fires. What a spike
       carries is a shift of the weight. In place of the decay each hidden neuron takes one addition in each step that it
       may fire in, for its constant current or its reset.
 
-    Neuron updates on chips: each neuron that can spike, in its integration and its fire phase, 2 T steps. In a coding
-    without windows, in every step. Idle layers cost nothing there, which favours the chip. Only TrueNorth's 26 pJ
+    Neuron updates on chips: each membrane of a neuron that can spike, in its integration and its fire phase, 2 T steps.
+    In a coding without windows, in every step. Idle layers cost nothing there, which favours the chip. Only TrueNorth's 26 pJ
     contain traffic between cores and static power.
+
+    Max pooling in front of an activation changes no synaptic operation (see `operations.fan_out`). It saves spikes and
+    neurons. As many membranes integrate, so state, decay and updates of the spiking network stay the same. The ReLU twin
+    and the quantised network keep one activation for each neuron.
 
     Args:
         network: SpikingNetwork or CodedNetwork.
@@ -244,6 +253,8 @@ def report(network: Any, result: Any, reference: tuple[float, float] = TSC_CIFAR
     return EnergyReport(
         spikes=spikes,
         time_steps=steps,
+        neurons=network.neurons,
+        membranes=network.membranes,
         synaptic_operations=result.synaptic_operations,
         analog_operations=analog,
         normalized={
@@ -271,13 +282,15 @@ class _Activity:
 
     Attributes:
         neurons: hidden neurons.
-        updates: updates of neurons that can spike, on a chip that skips idle layers.
+        membranes: their membranes.
+        updates: updates of membranes of neurons that can spike, on a chip that skips idle layers.
         decays: multiplications by which the temporal kernel decays.
         additions: of a constant current, or of a reset.
         bits: of a quantised activation with the same levels, or None.
     """
 
     neurons: int
+    membranes: int
     updates: int
     decays: int
     additions: int
@@ -291,13 +304,15 @@ def _activity(network, result):
         if phases is None
         else {name: window for name, (_, window) in phases.items()}
     )
-    hidden = {name: count for name, count in result.neurons.items() if name not in result.input_encoders}
+    membranes = {population.name: population.membranes for population in network.populations}
+    hidden = {name: count for name, count in membranes.items() if name not in result.input_encoders}
     in_window = sum(count * windows[name] for name, count in hidden.items())
     # A layer with a window of its own integrates in the window before it.
     phases_of_a_layer = 1 if phases is None and network.coding.time_window is None else 2
     return _Activity(
-        neurons=sum(hidden.values()),
-        updates=sum(count * phases_of_a_layer * windows[name] for name, count in result.neurons.items()),
+        neurons=sum(result.neurons[name] for name in hidden),
+        membranes=sum(hidden.values()),
+        updates=sum(count * phases_of_a_layer * windows[name] for name, count in membranes.items()),
         decays=0 if phases is None else in_window,
         additions=in_window if phases is None else 0,
         bits=None if phases is None else max(math.ceil(math.log2(window + 1)) for window in windows.values()),
@@ -306,13 +321,13 @@ def _activity(network, result):
 
 def _costs(network, result, activity):
     dense, analog = network.dense_counts, network.analog_counts
-    neurons, synaptic = activity.neurons, result.synaptic_operations
+    synaptic, state = result.synaptic_operations, 4 * activity.membranes
     twin = Cost(
         "ReLU twin, float32",
         dense.total,
         _arithmetic(dense, FLOAT32_MULTIPLY, FLOAT32_ADD),
         _reads(dense, 4),
-        4 * neurons,
+        4 * activity.neurons,
     )
     costs = [twin] if activity.bits is None else [twin, *_quantised(network, result, activity)]
     for name, multiply, add, decay, weight in (
@@ -325,7 +340,7 @@ def _costs(network, result, activity):
         # Each reads and writes a potential. A constant current is read as well.
         touched = (synaptic + analog.total + activity.additions) * 8
         read = (synaptic + analog.multiply_adds) * weight + activity.additions * 4
-        costs.append(Cost(name, synaptic + analog.total, compute, (touched + read) * SRAM_BYTE, 4 * neurons))
+        costs.append(Cost(name, synaptic + analog.total, compute, (touched + read) * SRAM_BYTE, state))
     return costs
 
 

@@ -233,20 +233,32 @@ class TTFSModel(keras.Model):
 
     @property
     def neurons(self) -> int:
-        """N: neurons of a functional model, inputs and outputs included.
+        """N: neurons of a functional model, the units that may fire, inputs and outputs included.
 
         Raises:
             ValueError: "Expected fixed shapes ... Received: ...", or "Expected a functional model ...".
         """
+        return self._units("neurons")
+
+    @property
+    def membranes(self) -> int:
+        """Potentials that integrate: as `neurons`, with all those that a max pooling in front of an activation pools.
+
+        Raises: as `neurons`.
+        """
+        return self._units("membranes")
+
+    def _units(self, kind):
+        """Inputs, outputs, and the sum of an attribute of the hidden calls."""
         if keras_internals.functional_of(self) is None:
             raise ValueError(f"Expected a functional model. Received: {self.name!r}, whose layers have no known calls")
         calls = self._spiking_calls(shapes=True)
         hidden = self._counting_hidden(calls)
-        neurons: list[Any] = [neurons_of(tensor.shape) for tensor in self.inputs + self.outputs]
-        neurons += [call.neurons for call in calls if call.layer in hidden]
-        if None in neurons:
+        units: list[Any] = [neurons_of(tensor.shape) for tensor in self.inputs + self.outputs]
+        units += [getattr(call, kind) for call in calls if call.layer in hidden]
+        if None in units:
             raise ValueError(f"Expected fixed shapes. Received: {self.name!r} with inputs of shape {self.input_shape}")
-        return sum(neurons)
+        return sum(units)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "lambda_tr": self.lambda_tr, "lambda_tb": self.lambda_tb}

@@ -80,7 +80,7 @@ def convert_t2fsnn(
     for node in reader.read(keras_model, "relu")[0]:
         if isinstance(node, Population) and node.max_value is not None:
             raise ValueError(f"Expected ReLU without max_value. Received: {node.name!r} with {node.max_value}")
-    model = conversion.convert(keras_model, **options)
+    model = conversion.convert(keras_model, pooling="spikes", **options)
     nodes, _ = reader.read(model)
     conversion.check_intensities(nodes, data)
     data = data.astype("float32")

@@ -1,7 +1,7 @@
 """What follows what in a Keras model: the calls of its layers in order, and what is known of the layers that spike.
 
 `walk` is the only walker over Keras models in this library. `layers_of` lists layers; `observed` shows pre-activations;
-`spiking_calls` says for each call of a spiking layer what lies before it and how many neurons it has.
+`spiking_calls` says for each call of a spiking layer what lies before it, and how many neurons and membranes it has.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ from typing import Any
 import keras
 
 from keras_ttfs import keras_internals
-from keras_ttfs.layers import TKBatchNorm, TTFSEncode, neurons_of
+from keras_ttfs.layers import TemporalKernelDecode, TKBatchNorm, TTFSEncode, neurons_of
 from keras_ttfs.metrics import MeanSpikes
 
 AVERAGES = (
@@ -22,6 +22,14 @@ AVERAGES = (
     keras.layers.GlobalAveragePooling1D,
     keras.layers.GlobalAveragePooling2D,
     keras.layers.GlobalAveragePooling3D,
+)
+MAXIMA = (
+    keras.layers.MaxPooling1D,
+    keras.layers.MaxPooling2D,
+    keras.layers.MaxPooling3D,
+    keras.layers.GlobalMaxPooling1D,
+    keras.layers.GlobalMaxPooling2D,
+    keras.layers.GlobalMaxPooling3D,
 )
 
 
@@ -115,21 +123,29 @@ class SpikingCall:
         norms: the TKBatchNorm layers whose output the call takes, through layers without weights.
         encodes_input: whether the layer encodes the model's input: nothing before it has weights, averages or adds up.
         neurons: int, or None if a dimension is unknown.
+        membranes: int: potentials that integrate, more than the neurons behind max pooling of potentials. None if a
+            dimension is unknown. Without `shapes` it is the number of neurons.
     """
 
     layer: keras.layers.Layer
     norms: tuple
     encodes_input: bool
     neurons: int | None
+    membranes: int | None
 
 
 @dataclasses.dataclass(frozen=True)
 class _Signal:
-    """What stands for a tensor: its symbolic tensor if shapes are wanted, and what lies before it."""
+    """What stands for a tensor: its symbolic tensor if shapes are wanted, and what lies before it.
+
+    Spikes carry it if `spiking`. `pooled` stands for the potentials of which it is a max pooling, if it is one.
+    """
 
     tensor: keras.KerasTensor | None = None
     norms: tuple = ()
     is_input: bool = False
+    spiking: bool = False
+    pooled: "_Signal | None" = None
 
 
 def spiking_calls(model: keras.layers.Layer, input_encoders: Iterable = (), shapes: bool = False) -> list[SpikingCall]:
@@ -151,20 +167,25 @@ def spiking_calls(model: keras.layers.Layer, input_encoders: Iterable = (), shap
         signals = [value for value in keras.tree.flatten((args, kwargs)) if isinstance(value, _Signal)]
         norms = tuple(dict.fromkeys(norm for signal in signals for norm in signal.norms))
         is_input = bool(signals) and all(signal.is_input for signal in signals)
+        spiking = bool(signals) and all(signal.spiking for signal in signals)
+        pooled = signals[0].pooled if len(signals) == 1 else None
         tensors = _outputs(layer, args, kwargs, shapes)
         if _fires(layer):
             encodes_input = is_input and (isinstance(layer, TTFSEncode) or not layer.weights)
             neurons = neurons_of(tensors[0].shape) if shapes else layer.neurons
-            calls.append(SpikingCall(layer, norms, encodes_input, neurons))
-            norms, is_input = (), False
+            membranes = neurons_of(pooled.tensor.shape) if shapes and pooled else neurons
+            calls.append(SpikingCall(layer, norms, encodes_input, neurons, membranes))
+            norms, is_input, spiking, pooled = (), False, True, None
         elif isinstance(layer, TKBatchNorm):
-            norms, is_input = (layer,), False
+            norms, is_input, spiking, pooled = (layer,), False, False, None
         elif getattr(layer, "weights", ()) and not isinstance(layer, keras.layers.Normalization):
             calls.extend(_times(call, _repetitions(layer, signals)) for call in _calls_inside(layer, input_encoders))
-            norms, is_input = (), False
+            norms, is_input, spiking, pooled = (), False, False, None
         elif isinstance(layer, AVERAGES) or (len(signals) > 1 and not isinstance(layer, keras.layers.Concatenate)):
-            is_input = False
-        outputs = [_Signal(tensor, norms, is_input) for tensor in tensors]
+            is_input, spiking = False, isinstance(layer, TemporalKernelDecode)
+        elif isinstance(layer, MAXIMA) and not (is_input or spiking):
+            pooled = pooled or signals[0]
+        outputs = [_Signal(tensor, norms, is_input, spiking, pooled) for tensor in tensors]
         return outputs if len(outputs) > 1 else outputs[0]
 
     functional = keras_internals.functional_of(model)
@@ -183,7 +204,8 @@ def _repetitions(layer, signals):
 
 def _times(call, repetitions):
     known = call.neurons is not None and repetitions is not None
-    return dataclasses.replace(call, neurons=call.neurons * repetitions if known else None)
+    counts = {name: getattr(call, name) * repetitions if known else None for name in ("neurons", "membranes")}
+    return dataclasses.replace(call, **counts)
 
 
 def _outputs(layer: Any, args: tuple, kwargs: dict, shapes: bool) -> list:
@@ -202,7 +224,7 @@ def _calls_inside(container, input_encoders):
     """What is known of the layers in a container whose calls are unknown."""
     for layer in keras_internals.layers_below(container, recursive=False):
         if _fires(layer):
-            calls = [SpikingCall(layer, (), False, getattr(layer, "neurons", None))]
+            calls = [SpikingCall(layer, (), False, *[getattr(layer, "neurons", None)] * 2)]
         elif _is_graph(layer):
             calls = spiking_calls(layer)
         else:
@@ -210,7 +232,8 @@ def _calls_inside(container, input_encoders):
             continue
         for call in calls:
             named = any(call.layer is other for other in input_encoders)
-            yield SpikingCall(call.layer, call.norms or _followed_batch_norm(call.layer), named, call.neurons)
+            norms = call.norms or _followed_batch_norm(call.layer)
+            yield dataclasses.replace(call, norms=norms, encodes_input=named)
 
 
 def _followed_batch_norm(layer):

@@ -10,8 +10,10 @@ import numpy as np
 
 
 class Population:
-    def __init__(self, tau, t_d, window, rounding):
-        self.tau, self.t_d, self.window = tau, t_d, window
+    """Neurons of one kernel. `membranes[neuron]` are the potentials of which the first to reach the threshold fires it."""
+
+    def __init__(self, tau, t_d, window, rounding, membranes):
+        self.tau, self.t_d, self.window, self.membranes = tau, t_d, window, membranes
         self.half = 0.5 if rounding == "nearest" else 0.0
         self.listeners = []  # wires that carry its spikes
 
@@ -129,6 +131,21 @@ class Current:
             ]
         return rows, columns, places
 
+    def pooled(self, size, stride, padding):
+        """The membranes of each window of a max pooling: an array (rows, columns, channels) of lists of indices."""
+        rows, columns, places = self.windows(size, stride, padding)
+        pooled = np.empty((rows, columns, self.shape[2]), object)
+        for r, c, k in np.ndindex(pooled.shape):
+            pooled[r, c, k] = [self.index(y, x, k) for y, x, _, _ in places[r, c]]
+        return pooled
+
+    def pooled_globally(self):
+        """As `pooled`, with one window for each channel."""
+        pooled = np.empty(self.shape[2], object)
+        for k in range(self.shape[2]):
+            pooled[k] = list(range(k, len(self.weights), self.shape[2]))
+        return pooled
+
     def index(self, *place):
         return int(np.ravel_multi_index(place, self.shape))
 
@@ -182,12 +199,16 @@ class Simulator:
         self.populations = []
         self.analog_window = analog_window
 
-    def populate(self, current, tau, t_d, window, rounding):
-        """A population that integrates `current`; returns its spikes."""
-        population = Population(tau, t_d, window, rounding)
+    def populate(self, current, tau, t_d, window, rounding, membranes=None):
+        """A population that integrates `current`; returns its spikes. `membranes` is an array of lists of indices."""
+        if membranes is None:
+            membranes = np.empty(current.shape, object)
+            for number, place in enumerate(np.ndindex(current.shape)):
+                membranes[place] = [number]
+        population = Population(tau, t_d, window, rounding, list(membranes.ravel()))
         population.current = current
-        wires = np.empty(current.shape, object)
-        for number, place in enumerate(np.ndindex(current.shape)):
+        wires = np.empty(membranes.shape, object)
+        for number, place in enumerate(np.ndindex(membranes.shape)):
             wires[place] = Wire([(population, number)])
         population.start = self.ready(current)
         self.populations.append(population)
@@ -211,7 +232,7 @@ class Simulator:
                     wire.targets.append((current.potential, target, weight))
                     wire.ways += int(ways)
         for population in self.populations:
-            population.times = np.full(len(population.current.weights), population.window)
+            population.times = np.full(len(population.membranes), population.window)
         wires = list(dict.fromkeys(wire for current in receivers for weights in current.weights for wire in weights))
         wires_of = {}
         for wire in wires:
@@ -225,8 +246,11 @@ class Simulator:
                 t = now - population.start
                 if not 0 <= t < population.window:
                     continue
-                for neuron, u in enumerate(population.current.potential):
-                    if population.times[neuron] < population.window or u <= 0 or u < population.threshold(t):
+                for neuron, membranes in enumerate(population.membranes):
+                    if population.times[neuron] < population.window:
+                        continue
+                    reached = [population.current.potential[membrane] for membrane in membranes]
+                    if not any(u > 0 and u >= population.threshold(t) for u in reached):
                         continue
                     population.times[neuron] = t
                     for wire in wires_of.get((population, neuron), []):

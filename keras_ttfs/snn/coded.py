@@ -27,7 +27,6 @@ from keras_ttfs.snn.nodes import (
     Synapse,
     encodes_input,
     functions_of,
-    neurons_of,
     populations_of,
     propagate,
 )
@@ -166,7 +165,12 @@ class CodedNetwork:
     @functools.cached_property
     def neurons(self) -> int:
         """N: inputs, hidden neurons and outputs."""
-        return neurons_of(self.nodes, self.output)
+        return operations.neurons_of(self.nodes, self.output)
+
+    @property
+    def membranes(self) -> int:
+        """Potentials that integrate, as many as `neurons`: max pooling of a CodedNetwork hears spikes."""
+        return self.neurons
 
     @functools.cached_property
     def fan_out(self) -> dict[Node, list]:

@@ -251,6 +251,8 @@ def _architecture(nodes: list[Node]) -> list[dict]:
         }
         if layer is not None:
             description |= copies.settings_of(layer)
+        for place, window in enumerate(getattr(node, "windows", ())):
+            description[f"window {place}"] = type(window).__name__, copies.settings_of(window)
         for name in ("time_window", "rounding", "dtype"):
             description[name] = getattr(node, name, None)
         descriptions.append(description)

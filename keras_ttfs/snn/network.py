@@ -27,13 +27,13 @@ from keras_ttfs.snn.nodes import (
     TTFSPopulation,
     encodes_input,
     functions_of,
-    neurons_of,
     populations_of,
 )
 from keras_ttfs.snn.reader import read, schedule
 from keras_ttfs.snn.results import SimulationResult, new_identity
 from keras_ttfs.snn.samples import inputs
 from keras_ttfs.snn.simulation import ClockSimulation, EventSimulation
+from keras_ttfs.snn.windows import WindowPopulation
 
 MODES = ("event", "clock")
 
@@ -67,8 +67,9 @@ class SpikingNetwork:
     arrived by t (Eq. 1). `kappa(t) = exp(-(t - t_d) / tau)` is the sender's kernel, in the sender's window (Eq. 3).
     The neuron's own window begins when all its inputs have had their windows. The neuron fires at the first local step
     t with `u >= kappa(t)` (Eq. 2, theta_0 = 1) and is refractory from then on. With `rounding="nearest"` the threshold
-    is `kappa(t + 1/2)`. Max pooling passes on the earliest spike of its window. The output layer only integrates: its
-    potentials are the logits.
+    is `kappa(t + 1/2)`. Max pooling passes on the earliest spike of its window. Max pooling in front of an activation
+    makes winner-take-all windows: all potentials of a window integrate, the first to reach the threshold fires for the
+    window and silences the others (see `snn.windows`). The output layer only integrates: its potentials are the logits.
 
     >>> model = keras.Sequential([keras.Input((4,)), TTFSActivation(name="in"), keras.layers.Dense(2)])
     >>> network = SpikingNetwork.from_model(model)
@@ -149,8 +150,13 @@ class SpikingNetwork:
 
     @functools.cached_property
     def neurons(self) -> int:
-        """N: inputs, hidden neurons and outputs."""
-        return neurons_of(self.nodes, self.output)
+        """N, the units that may fire: inputs, hidden neurons and outputs."""
+        return operations.neurons_of(self.nodes, self.output)
+
+    @functools.cached_property
+    def membranes(self) -> int:
+        """Potentials that integrate: as `neurons`, with all potentials of each winner-take-all window."""
+        return operations.membranes_of(self.nodes, self.output)
 
     @functools.cached_property
     def input_encoders(self) -> tuple[str, ...]:
@@ -182,6 +188,25 @@ class SpikingNetwork:
         """Operations on an analog input per sample, each counted once."""
         return self.analog_counts.total
 
+    def membranes_of(self, layer: str, neuron: int) -> list[int]:
+        """Flat indices of the membranes that a neuron hears, for `run(record=...)`: its own, or those of its window.
+
+        Args:
+            layer: str: name of a population.
+            neuron: int: flat index of one of its neurons.
+
+        Raises:
+            ValueError: "Expected a layer among ... Received: ...", or "Expected a neuron of ... Received: ...".
+        """
+        population = next((population for population in self.populations if population.name == layer), None)
+        if population is None:
+            names = tuple(population.name for population in self.populations)
+            raise ValueError(f"Expected a layer among {names}. Received: layer={layer!r}")
+        neuron = checks.integer("neuron", neuron, least=0)
+        if neuron >= population.size:
+            raise ValueError(f"Expected a neuron of {layer!r} in 0..{population.size - 1}. Received: neuron={neuron}")
+        return population.hears(neuron).tolist() if isinstance(population, WindowPopulation) else [neuron]
+
     def run(
         self,
         x: Any,
@@ -194,8 +219,8 @@ class SpikingNetwork:
     ) -> SimulationResult:
         """Simulates the network on a batch of inputs.
 
-        `"clock"` is literal: one global time step after the other for all layers, with a membrane potential for every
-        neuron at every step. `"event"` does each layer once, because integration ends before firing starts. Both fire
+        `"clock"` is literal: one global time step after the other for all layers, with every membrane potential at
+        every step. `"event"` does each layer once, because integration ends before firing starts. Both fire
         the same spikes.
 
         Args:
@@ -205,7 +230,8 @@ class SpikingNetwork:
             dtype: `"float32"` or `"float64"`, of weights, potentials and thresholds.
             batch_size: int >= 1: samples simulated at a time. Memory grows with it, not with the time steps.
             spike_times: bool: whether the result holds every spike time (2 bytes per neuron and sample).
-            record: `{layer: flat indices of neurons}` whose membrane potentials to keep at every step; `"clock"` only.
+            record: `{layer: flat indices of membranes}` whose potentials to keep at every step; `"clock"` only. A layer
+                without winner-take-all windows has one membrane for each neuron.
             verbose: `"auto"` (a progress bar on terminals), 0 or 1.
 
         Returns:
@@ -235,15 +261,16 @@ class SpikingNetwork:
         checks.batch(batch_size)
         x = inputs(x, self.nodes, dtype)
         if record is not None and not isinstance(record, Mapping):
-            raise ValueError(f"Expected record to be {{layer: flat indices of neurons}}. Received: record={record!r}")
+            raise ValueError(f"Expected record to be {{layer: flat indices of membranes}}. Received: record={record!r}")
         if record and mode != "clock":
             raise ValueError(f"Expected mode='clock' to record membrane potentials. Received: mode={mode!r}")
-        sizes = {node.name: node.size for node in [*self.populations, self.output]}
+        sizes = {population.name: population.membranes for population in self.populations}
+        sizes[self.output.name] = self.output.size
         for name, places in (record or {}).items():
             if name not in sizes:
                 raise ValueError(f"Expected the layers to record among {tuple(sizes)}. Received: {name!r}")
             if not all(0 <= place < sizes[name] for place in places):
-                raise ValueError(f"Expected neurons of {name!r} in 0..{sizes[name] - 1}. Received: {list(places)}")
+                raise ValueError(f"Expected membranes of {name!r} in 0..{sizes[name] - 1}. Received: {list(places)}")
         return x
 
     def _counted(self, outcome, samples, kept, first):
@@ -282,11 +309,17 @@ class SpikingNetwork:
             synaptic_operations=sum(part["synaptic_operations"] for part in parts) / len(logits),
             phases={population.name: phase for population, phase in self.phases.items()},
             neurons={population.name: population.size for population in self.populations},
+            membrane_counts={population.name: population.membranes for population in self.populations},
             input_encoders=self.input_encoders,
             decision_step=self.decision_step,
             time_steps=self.time_steps,
             membranes=joined("membranes"),
             recorded={name: np.asarray(places) for name, places in record.items()},
+            heard_by={
+                population.name: _heard_by(population, record[population.name])
+                for population in self.populations
+                if population.name in record
+            },
             thresholds={population.name: population.thresholds(dtype).numpy() for population in self.populations},
             network=self.identity,
         )
@@ -303,3 +336,10 @@ class SpikingNetwork:
                 else ClockSimulation(*arguments, dtype, self.phases, self._traced)
             )
         return self._simulations[mode, dtype]
+
+
+def _heard_by(population, places):
+    """For each of some membranes the flat indices of the neurons that hear it."""
+    if isinstance(population, WindowPopulation):
+        return population.heard_by(places)
+    return [np.array([place]) for place in places]

@@ -110,7 +110,7 @@ class Input(Node):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Population(Node):
-    """A population of integrate-and-fire neurons, one for each element of its input.
+    """A population of integrate-and-fire neurons. But for `windows` it has one for each element of its input.
 
     Attributes:
         max_value: float or None: where the activation that it stands for is cut off [1].
@@ -121,6 +121,11 @@ class Population(Node):
     @property
     def spiking(self) -> bool:
         return True
+
+    @property
+    def membranes(self) -> int:
+        """Potentials that integrate, per sample. `size` is the number of neurons, which may fire."""
+        return self.inputs[0].size
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -442,9 +447,3 @@ def sources_of(node: Node) -> set[Population]:
     for source in node.inputs:
         found |= {source} if isinstance(source, Population) else sources_of(source)
     return found
-
-
-def neurons_of(nodes: list[Node], output: Node) -> int:
-    """N of a network: inputs, hidden neurons and outputs."""
-    hidden = sum(population.size for population in populations_of(nodes) if not encodes_input(population))
-    return nodes[0].size + hidden + output.size

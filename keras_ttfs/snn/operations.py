@@ -1,4 +1,4 @@
-"""Counts of operations: how many synapses a spike reaches, and what the same network costs without spikes.
+"""Counts of neurons and of operations: how many synapses a spike reaches, and what the network costs without spikes.
 
 Where each spike is counted: a population's spikes in `network.SpikingNetwork._counted`, their synaptic operations there
 too, from `fan_out` here; the spikes of a coding in `coded._Simulation._advance`.
@@ -6,7 +6,25 @@ too, from `fan_out` here; the spikes of a coding in `coded._Simulation._advance`
 
 import tensorflow as tf
 
-from keras_ttfs.snn.nodes import Input, Node, Operations, Population, Route, encodes_input, sources_of
+from keras_ttfs.snn.nodes import Input, Node, Operations, Population, Route, encodes_input, populations_of, sources_of
+
+
+def neurons_of(nodes: list[Node], output: Node) -> int:
+    """N of a network, the units that may fire: inputs, hidden neurons and outputs."""
+    return _units(nodes, output, [population.size for population in _hidden(nodes)])
+
+
+def membranes_of(nodes: list[Node], output: Node) -> int:
+    """Potentials that integrate: as `neurons_of`, with all potentials of each winner-take-all window."""
+    return _units(nodes, output, [population.membranes for population in _hidden(nodes)])
+
+
+def _units(nodes, output, hidden):
+    return nodes[0].size + sum(hidden) + output.size
+
+
+def _hidden(nodes):
+    return [population for population in populations_of(nodes) if not encodes_input(population)]
 
 
 def spike_entries(nodes: list[Node]) -> list[tuple[Node, int]]:
@@ -18,8 +36,9 @@ def spike_entries(nodes: list[Node]) -> list[tuple[Node, int]]:
 def fan_out(nodes: list[Node], output: Node) -> dict[Node, list]:
     """`{node that spikes enter: [array (...) for each of its inputs]}`: synapses behind each place that sends there.
 
-    The array is None for an input that is no spikes. Synapses are counted along every way from the spike to a neuron.
-    A folded batch normalisation costs none.
+    The array is None for an input that is no spikes. Synapses are counted along every way from the spike to a membrane.
+    A folded batch normalisation costs none. Where max pooling stands, before an activation or behind it, changes no
+    count: the same potentials integrate, and of a window only the first spike is ever passed on.
     """
     entries = spike_entries(nodes)
     values: dict = {}
@@ -34,7 +53,7 @@ def fan_out(nodes: list[Node], output: Node) -> dict[Node, list]:
             arguments = [arriving.get((node, i), values[source]) for i, source in enumerate(node.inputs)]
             if isinstance(node, Population):
                 reached += [] if encodes_input(node) else [tf.reduce_sum(arguments[0])]
-                values[node] = tf.zeros_like(arguments[0])
+                values[node] = tf.zeros((1, *node.shape), "float64")
             else:
                 values[node] = node.paths()(*arguments)
         total = tf.add_n([*reached, tf.reduce_sum(values[output])])

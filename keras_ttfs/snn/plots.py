@@ -79,10 +79,12 @@ def spike_raster(result: Any, sample: int = 0, neurons_per_layer: int = 60) -> "
 
 
 def membrane_potentials(result: Any, layer: str, sample: int = 0) -> "matplotlib.figure.Figure":
-    """Membrane potentials of the recorded neurons of a layer over global time, until they fire, and their threshold.
+    """Recorded membrane potentials of a layer over global time, until they are reset, and their threshold.
+
+    A dot marks a spike. A cross marks where a winner-take-all window silences a membrane by another's spike.
 
     Args:
-        result: SimulationResult of `run(mode="clock", record={layer: neurons})`.
+        result: SimulationResult of `run(mode="clock", record={layer: membranes})`.
         layer: str: name of a recorded layer.
         sample: int >= 0: index of the sample.
 
@@ -104,18 +106,38 @@ def membrane_potentials(result: Any, layer: str, sample: int = 0) -> "matplotlib
         last = start + window
         axis.step(start + np.arange(window), result.thresholds[layer], "k--", where="mid", label="threshold")
         axis.axvspan(start - 0.5, last - 0.5, color="0.93", label="fire phase")
-        times = result.spike_times[layer][sample].ravel()[result.recorded[layer]] if result.spike_times else None
-    for index, (neuron, potential) in enumerate(zip(result.recorded[layer], potentials)):
-        end = last
-        if layer in result.phases and times is not None and times[index] < window:
-            end = start + int(times[index]) + 1
-            axis.plot(end - 1, potential[end - 1], "o", color=f"C{index % 10}")
-        axis.step(np.arange(end), potential[:end], where="mid", color=f"C{index % 10}", label=f"neuron {neuron}")
+    unit = "membrane" if _has_windows(result, layer) else "neuron"
+    for index, (place, potential) in enumerate(zip(result.recorded[layer], potentials)):
+        color, end = f"C{index % 10}", last
+        fired, silenced = _ends(result, layer, sample, index, potential)
+        for step in fired:
+            axis.plot(step, potential[step], "o", color=color)
+        if silenced is not None:
+            end = silenced + 1
+            if silenced not in fired:
+                axis.plot(silenced, potential[silenced], "x", color=color)
+        axis.step(np.arange(end), potential[:end], where="mid", color=color, label=f"{unit} {place}")
     changes = np.flatnonzero((potentials != potentials[:, :1]).any(0))
     first = max(0, (changes[0] if len(changes) else 0) - 5)
     axis.set(xlabel="global time [steps]", ylabel="membrane potential", title=_label(layer), xlim=(first, last))
     axis.legend(fontsize=8)
     return figure
+
+
+def _has_windows(result, layer):
+    return layer in result.phases and result.neurons[layer] != result.membrane_counts[layer]
+
+
+def _ends(result, layer, sample, index, potential):
+    """`(global steps at which a recorded membrane fired, the one at which it was reset or None)`."""
+    if layer not in result.phases or not result.spike_times:
+        return [], None
+    start, window = result.phases[layer]
+    times = result.spike_times[layer][sample].ravel()[result.heard_by[layer][index]]
+    heard = sorted({int(time) for time in times if time < window})
+    fired = [start + time for time in heard if potential[start + time] >= result.thresholds[layer][time]]
+    silenced = start + heard[-1] if len(times) and (times < window).all() else None
+    return fired, silenced
 
 
 def spikes_per_neuron(result: Any) -> "matplotlib.figure.Figure":

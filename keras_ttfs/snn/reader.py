@@ -27,6 +27,7 @@ from keras_ttfs.snn.nodes import (
     sources_of,
 )
 from keras_ttfs.snn.understood import AFFINE, MAXIMA, NORMS, NOTHING_AT_INFERENCE, ROUTES, WEIGHTED, refusal
+from keras_ttfs.snn.windows import WindowPopulation
 
 
 def read(model: keras.Model, activations: str = "ttfs") -> tuple[list[Node], Node]:
@@ -36,9 +37,10 @@ def read(model: keras.Model, activations: str = "ttfs") -> tuple[list[Node], Nod
 
     Args:
         model: Functional or built Sequential model with one input and one output.
-        activations: `"ttfs"` reads TTFSActivation and TTFSEncode as TTFSPopulation. `"relu"` reads ReLU (a layer,
-            `Activation("relu")`, a function or a layer's `activation`) as Population. A ReLU behind max pooling becomes
-            a Population in front of it, because that gives the same values, and pools spikes.
+        activations: `"ttfs"` reads TTFSActivation and TTFSEncode as TTFSPopulation. One behind max pooling of
+            potentials is read as WindowPopulation. `"relu"` reads ReLU (a layer, `Activation("relu")`, a function or a
+            layer's `activation`) as Population. A ReLU behind max pooling becomes a Population in front of it, because
+            that gives the same values, and pools spikes.
 
     Raises:
         ValueError: "Expected ... Received: ..." naming the layer and what is supported.
@@ -76,15 +78,21 @@ class _Reader:
         self._leave_out_what_leads_nowhere()
 
     def _leave_out_what_leads_nowhere(self):
-        """Keeps the nodes that the output needs. Refuses max pooling of currents, now that every ReLU is placed."""
+        """Keeps the nodes that the output needs. Refuses max pooling of currents that go elsewhere than into neurons."""
         needed = {self.nodes[0], self.output}
         for node in reversed(self.nodes):
             if node in needed:
                 needed.update(node.inputs)
         self.nodes = [node for node in self.nodes if node in needed]
+        windowed = {node.inputs[0]: node.windows[0] for node in self.nodes if isinstance(node, WindowPopulation)}
         for node in self.nodes:
             if isinstance(node, Route) and type(node.layer) in MAXIMA and not node.spiking:
                 raise _pooling_of_currents(node.layer, node.inputs[0])
+            pooled = [source for source in node.inputs if source in windowed]
+            if pooled and not isinstance(node, WindowPopulation):
+                raise _pooling_of_currents(windowed[pooled[0]], pooled[0], f", and {node.name!r} takes it as well")
+        if self.output in windowed:
+            raise _pooling_of_currents(windowed[self.output], self.output, ", which is the output as well")
 
     def _add(self, kind, name, *fields, **more):
         node = kind(topology.unused_name(name, self.names), *fields, **more)
@@ -129,15 +137,9 @@ class _Reader:
             return node
         if self.activations != "relu":
             raise self._not_understood(layer, function)
-        above = []  # Single routes, max pooling among them, that commute with a ReLU.
-        below = node
-        while isinstance(below, Route) and len(below.inputs) == 1:
-            above.append(below)
-            below = below.inputs[0]
-        if node.spiking or not any(type(route.layer) in MAXIMA for route in above):
-            above, below = [], node
+        below, above = _commuting(node)
         moved = self._add(Population, name, (below,), below.shape, max_value=function.max_value)
-        for route in reversed(above):
+        for route in above:
             moved = self._add(Route, route.name, (moved,), route.shape, route.layer)
         return moved
 
@@ -155,8 +157,6 @@ class _Reader:
 
     def _add_layer(self, layer, inputs):
         kind = type(layer)
-        if self.activations == "ttfs" and kind in MAXIMA and not inputs[0].spiking:
-            raise _pooling_of_currents(layer, inputs[0])
         shapes = [(None, *node.shape) for node in inputs]
         shape = tuple(layer.compute_output_shape(shapes if len(shapes) > 1 else shapes[0])[1:])
         if kind in NORMS:
@@ -175,11 +175,18 @@ class _Reader:
         return node
 
     def _add_population(self, encoder, inputs):
+        (node,) = inputs
+        below, above = _commuting(node)
+        windows = [route.layer for route in above]
+        while windows and type(windows[0]) not in MAXIMA:
+            below, windows = above[len(above) - len(windows)], windows[1:]
+        pools = bool(windows) and not _is_current_of_input(below)
         return self._add(
-            TTFSPopulation,
+            WindowPopulation if pools else TTFSPopulation,
             encoder.name,
-            inputs,
-            inputs[0].shape,
+            (below,) if pools else inputs,
+            node.shape,
+            **({"windows": tuple(windows)} if pools else {}),
             time_window=encoder.time_window,
             tau=float(keras.ops.convert_to_numpy(encoder.tau)),
             t_d=float(keras.ops.convert_to_numpy(encoder.t_d)),
@@ -194,10 +201,24 @@ def not_relu(layer: Any) -> ValueError:
     return ValueError(f"Expected ReLU activations. Received: layer {layer.name!r} with activation {name!r}")
 
 
-def _pooling_of_currents(layer, source):
+def _commuting(node):
+    """`(node below, routes above it)` of a current: routes with one input from the last to an activation's input.
+
+    The routes commute with the activation. There are none without max pooling among them, and none of spikes.
+    """
+    above, below = [], node
+    while isinstance(below, Route) and len(below.inputs) == 1:
+        above.insert(0, below)
+        below = below.inputs[0]
+    if node.spiking or not any(type(route.layer) in MAXIMA for route in above):
+        return node, []
+    return below, above
+
+
+def _pooling_of_currents(layer, source, found=""):
     return ValueError(
-        "Expected max pooling of spikes (behind the activation; before it, it gives the same values). "
-        f"Received: layer {layer.name!r}, which pools {source.name or 'the input'!r}"
+        "Expected max pooling of spikes, or of membrane potentials that go into activations alone, through pooling. "
+        f"Received: layer {layer.name!r}, which pools {source.name or 'the input'!r}{found}"
     )
 
 

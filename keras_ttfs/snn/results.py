@@ -39,13 +39,17 @@ class SimulationResult:
         spike_counts: `{layer: integer array (samples,)}` [spikes].
         synaptic_operations: mean over samples of spikes times fan-out, borders included [operations per sample].
         phases: `{layer: Phase(start, time_window)}`: global first step and length of each fire phase [steps].
-        neurons: `{layer: neurons}`.
+        neurons: `{layer: neurons}`, the units that may fire.
+        membrane_counts: `{layer: membranes}`, the potentials that integrate: more than the neurons where max pooling of
+            potentials makes winner-take-all windows.
         input_encoders: names of the layers that encode the input. Their spikes are input spikes, not hidden ones.
         decision_step: after how many global steps the last spike can have arrived at the output [steps].
         time_steps: H, with the idle window of the output [steps].
-        membranes: `{layer: array (samples, chosen neurons, decision_step)}`: potentials at each global step as compared
-            with the threshold [1]. Only of the layers in `run(record=...)`.
-        recorded: `{layer: flat indices of the chosen neurons}`.
+        membranes: `{layer: array (samples, chosen membranes, decision_step)}`: potentials at each global step as
+            compared with the threshold [1]. Only of the layers in `run(record=...)`.
+        recorded: `{layer: flat indices of the chosen membranes}`.
+        heard_by: `{layer: [flat indices of the neurons that hear it, for each chosen membrane]}`. A membrane of a layer
+            without windows is heard by its own neuron.
         thresholds: `{layer: array (time_window,)}`: threshold at each local step [1].
         network: `identity` of the network.
     """
@@ -57,11 +61,13 @@ class SimulationResult:
     synaptic_operations: float
     phases: dict[str, Phase]
     neurons: dict[str, int]
+    membrane_counts: dict[str, int]
     input_encoders: tuple[str, ...]
     decision_step: int
     time_steps: int
     membranes: dict[str, np.ndarray]
     recorded: dict[str, np.ndarray]
+    heard_by: dict[str, list[np.ndarray]]
     thresholds: dict[str, np.ndarray]
     network: str = ""
 

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from keras_ttfs.snn.nodes import Node, Phase, Population, TTFSPopulation, propagate, sources_of
 from keras_ttfs.snn.operations import spike_entries
+from keras_ttfs.snn.windows import WindowPopulation
 from keras_ttfs.temporal_kernel import compiled
 
 
@@ -25,7 +26,7 @@ class Outcome:
         spike_times: a tensor `(batch, ...)` for each population [steps].
         arrived: for each of `operations.spike_entries`, how many of the samples sent a spike from each place.
         predictions: int array `(batch, decision_step)`; None if the output has no classes or no step was seen.
-        membranes: `{layer: array (batch, chosen neurons, decision_step)}` [1].
+        membranes: `{layer: array (batch, chosen membranes, decision_step)}` [1].
     """
 
     logits: tf.Tensor
@@ -75,7 +76,7 @@ class ClockSimulation:
     `sent[population]` is what a population has sent so far: the level of each neuron that has fired, and 0 for the
     others. The potentials are computed anew from all of `sent` at every step. So they are the integral of Eq. 1 up to
     that step, and their rounding does not grow with the steps. Layers that nothing reaches at a step keep their
-    potentials.
+    potentials. In a population of winner-take-all windows every membrane integrates, and its windows fire.
 
     Args:
         nodes, output: as `reader.read` gives.
@@ -106,6 +107,7 @@ class ClockSimulation:
         self.levels = {population: tf.unstack(population.levels(dtype)) for population in phases}
         # For each population and the output: the populations whose spikes reach it.
         self.senders = {target: sources_of(target) for target in [*self.populations, output]}
+        self.fire = {population: self._firing_of(population) for population in phases}
         self.integrations: dict = {}  # Compiled functions, by the nodes whose potentials they compute.
 
     def __call__(self, batch: np.ndarray, samples: int, record: Mapping, advanced: Callable) -> Outcome:
@@ -126,7 +128,7 @@ class ClockSimulation:
             firing = [population for population, (start, window) in self.phases.items() if 0 <= now - start < window]
             for population in firing:
                 local = now - self.phases[population].start
-                potential[population], times[population], sent[population] = fire_one_step(
+                potential[population], times[population], sent[population] = self.fire[population](
                     potential[population],
                     times[population],
                     sent[population],
@@ -147,6 +149,18 @@ class ClockSimulation:
             predictions,
             {name: np.stack(values, axis=-1) for name, values in membranes.items()},
         )
+
+    def _firing_of(self, population):
+        """`fire_one_step` of a population."""
+        if not isinstance(population, WindowPopulation):
+            return fire_one_step
+        largest, silence = population.largest(self.dtype), population.silencing()
+
+        def fire_windows(potential, times, *others):
+            _, after, sent = fire_one_step(largest(potential), times, *others)
+            return silence(potential, after != times, after == population.silent), after, sent
+
+        return tf.function(fire_windows, autograph=False) if self.traced else fire_windows
 
     def _integrated(self, batch, sent, targets):
         """`{target: membrane potential}` after the spikes sent so far."""

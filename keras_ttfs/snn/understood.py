@@ -65,6 +65,13 @@ GLOBAL_MAXIMA: dict[type, tuple[str, ...]] = {
     keras.layers.GlobalMaxPooling2D: ("data_format", "keepdims"),
 }
 MAXIMA = {**WINDOWED_MAXIMA, **GLOBAL_MAXIMA}
+# The averages over the same windows.
+AVERAGE_OF: dict[type, type] = {
+    keras.layers.MaxPooling1D: keras.layers.AveragePooling1D,
+    keras.layers.MaxPooling2D: keras.layers.AveragePooling2D,
+    keras.layers.GlobalMaxPooling1D: keras.layers.GlobalAveragePooling1D,
+    keras.layers.GlobalMaxPooling2D: keras.layers.GlobalAveragePooling2D,
+}
 # A spike stays a spike on its way through these.
 ROUTES: dict[type, tuple[str, ...]] = {
     **MAXIMA,

@@ -58,7 +58,7 @@ def test_network_keeps_the_weights_it_was_made_with():
         (
             IMAGES,
             {"mode": "clock", "record": {"logits": [10]}},
-            r"Expected neurons of 'logits' in 0..9. Received: \[10\]",
+            r"Expected membranes of 'logits' in 0..9. Received: \[10\]",
         ),
     ],
 )
