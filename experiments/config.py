@@ -71,6 +71,9 @@ class Config:
         choices=("glorot", "he", "dirac"),
         network=True,
     )
+    whiten: bool = _field(
+        False, "Begin with filters that whiten the training images, in the first convolution, instead of random ones."
+    )
     time_window: int = _field(32, "T, steps of one phase [steps].", POSITIVE, network=True)
     tau_0: float = _field(10.0, "Initial time constant of every temporal kernel [steps].", POSITIVE, network=True)
     z_max_0: float = _field(1.0, "Initial largest level [1]; t_d_0 = tau_0 * ln(z_max_0).", POSITIVE, network=True)
@@ -168,7 +171,7 @@ def choices(name: str) -> tuple[str, ...]:
 
 
 # Fields that configs of earlier versions lack, where runs were as the default says; and values that others had.
-ADDED_FIELDS = frozenset({"relaxation", "pooling", "kernel_initializer", "bias_rate", "ema", *AUGMENTATION})
+ADDED_FIELDS = frozenset({"relaxation", "pooling", "kernel_initializer", "whiten", "bias_rate", "ema", *AUGMENTATION})
 EARLIER_CHOICES = {"activation": ("spike_time",)}
 
 

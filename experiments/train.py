@@ -28,10 +28,12 @@ from experiments.lock import locked
 from experiments.optimizers import AveragedWeights, KernelHistory, compile_to_save, make_optimizer, use_averages
 from experiments.stored import SMALL_READERS, weights_file
 from experiments.workdir import check_workdir, claim_workdir
-from keras_ttfs.topology import observed
+from keras_ttfs.topology import layers_of, observed
 
 KERNEL_SAMPLES = 256
 EVALUATION_BATCH = 500
+# Images whose patches whiten the input [images].
+WHITENED = 2000
 
 
 def make_deterministic() -> None:
@@ -152,6 +154,8 @@ def build(config: Config, data: Data) -> keras.Model:
     """The compiled model of a config."""
     network = getattr(keras_ttfs.applications, config.model)
     model = network(data.train.images.shape[1:], data.classes, **network_arguments(config, network))
+    if config.whiten:
+        whiten(model, data)
     if config.label_smoothing:
         loss = SmoothedCrossentropy(data.classes, config.label_smoothing)
     else:
@@ -159,6 +163,21 @@ def build(config: Config, data: Data) -> keras.Model:
     model.compile(make_optimizer(config, model), loss, metrics=["accuracy"], jit_compile=config.jit_compile)
     model.optimizer.build(model.trainable_variables)
     return model
+
+
+def whiten(model: keras.Model, data: Data) -> None:
+    """Puts `initializers.whitening_filters` into the model's first convolution. Filters beyond them stay as they are.
+
+    Raises ValueError where the model has no convolution.
+    """
+    convolution = next(iter(layers_of(model, keras.layers.Conv2D)), None)
+    if convolution is None:
+        raise ValueError(f"Expected a network with a convolution for whiten=True. Received: {model.name}")
+    images = data_module.scale(data.train.images[:WHITENED]).numpy()
+    kernel = keras.ops.convert_to_numpy(convolution.kernel).copy()
+    filters = keras_ttfs.initializers.whitening_filters(images, kernel.shape)
+    kernel[..., : filters.shape[-1]] = filters
+    convolution.kernel.assign(kernel)
 
 
 def network_arguments(config: Config, network: Callable[..., keras.Model]) -> dict[str, Any]:

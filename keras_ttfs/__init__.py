@@ -6,7 +6,16 @@ Simulate: `snn.SpikingNetwork.from_model(model).run(x)`. Check the spikes: `snn.
 Convert a trained ReLU model: `convert(model, data=x)`. Say what its spikes lose: `quantization_report(model, x)`.
 """
 
-from keras_ttfs import applications, energy, regularizers, snn, spike_time_layers, temporal_kernel
+from keras_ttfs import (
+    applications,
+    energy,
+    initializers,
+    pretrained,
+    regularizers,
+    snn,
+    spike_time_layers,
+    temporal_kernel,
+)
 from keras_ttfs.callbacks import RelaxationSchedule, TemporalKernelHistory
 from keras_ttfs.conversion import convert, quantization_report
 from keras_ttfs.layers import TemporalKernelDecode, TKBatchNorm, TTFSActivation, TTFSEncode
@@ -29,6 +38,8 @@ __all__ = [
     "convert",
     "convert_t2fsnn",
     "energy",
+    "initializers",
+    "pretrained",
     "quantization_report",
     "regularizers",
     "snn",

@@ -6,6 +6,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_ttfs import checks
+
 
 @keras.saving.register_keras_serializable("keras_ttfs")
 class Dirac(keras.initializers.HeNormal):
@@ -42,3 +44,47 @@ class Dirac(keras.initializers.HeNormal):
         passing[(*(size // 2 for size in space), range(through), range(through))] = 1.0
         passing = keras.ops.cast(passing, drawn.dtype)
         return keras.ops.concatenate([passing, drawn[..., through:]], axis=-1)
+
+
+def whitening_filters(images: Any, shape: tuple[int, int, int, int], epsilon: float = 5e-4) -> np.ndarray:
+    """First weights of a network that make its input white: uncorrelated numbers of equal variance.
+
+    Forward: the filters are the eigenvectors of the covariance of all patches of the images, each divided by
+    `sqrt(eigenvalue + epsilon)`, in the order of falling eigenvalues. Each stands there twice, with both signs, because an
+    activation passes one sign only. Behind a batch normalisation their scale does not matter.
+
+    >>> images = np.random.default_rng(0).uniform(size=(8, 6, 6, 3))
+    >>> whitening_filters(images, (2, 2, 3, 48)).shape
+    (2, 2, 3, 24)
+
+    Args:
+        images: array `(samples, height, width, channels)` of training inputs [1]. A thousand are enough.
+        shape: `(height, width, channels, filters)` of the kernel.
+        epsilon: float >= 0: added to each eigenvalue [1]. The noise of small ones is amplified less.
+
+    Returns:
+        Float32 array `(height, width, channels, n)`, with n = 2 height width channels, or `filters` if they are fewer.
+
+    Raises:
+        ValueError: "Expected ... Received: ..." for images that are no finite numbers, have other channels than the kernel,
+            or are smaller than it.
+    """
+    images = checks.array("images", images)
+    sizes = tuple(shape) if isinstance(shape, (tuple, list, tf.TensorShape)) else ()
+    if len(sizes) != 4 or not all(isinstance(size, int) and size > 0 for size in sizes):
+        raise ValueError(
+            f"Expected the shape (height, width, channels, filters) of a kernel. Received: shape={shape!r}"
+        )
+    height, width, channels, filters = sizes
+    epsilon = checks.number("epsilon", epsilon, least=0, unit="1")
+    if images.ndim != 4 or images.shape[3] != channels or images.shape[1] < height or images.shape[2] < width:
+        raise ValueError(
+            f"Expected images (samples, height, width, {channels}) of at least {height}x{width}. "
+            f"Received: images of shape {images.shape}"
+        )
+    windows = np.lib.stride_tricks.sliding_window_view(images.astype("float64"), (height, width), axis=(1, 2))
+    patches = windows.transpose(0, 1, 2, 4, 5, 3).reshape(-1, height * width * channels)
+    eigenvalues, eigenvectors = np.linalg.eigh(np.cov(patches, rowvar=False))
+    white = (eigenvectors / np.sqrt(np.maximum(eigenvalues, 0.0) + epsilon))[:, ::-1]
+    both = np.stack([white, -white], axis=-1).reshape(height, width, channels, -1)
+    return both[..., :filters].astype("float32")
