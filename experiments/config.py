@@ -99,6 +99,9 @@ class Config:
     dropout: float = _field(0.0, "Factor on the authors' dropout rates [1]; 0: none.", SHARE, network=True)
     l2: float = _field(0.0, "Factor of the squared norm of the weights [1].", NOT_NEGATIVE, network=True)
     label_smoothing: float = _field(0.0, "Label smoothing [1].", SHARE)
+    logit_scale: float = _field(
+        1.0, "Factor on the logits in the loss [1]. Below 1, training begins with unsure answers.", POSITIVE
+    )
     optimizer: str = _field("adam", "sgd has Nesterov momentum.", choices=("adam", "sgd"))
     momentum: float = _field(0.9, "Momentum of sgd [1].", SHARE)
     bias_rate: float = _field(1.0, "Factor on the learning rate of biases and of beta [1].", POSITIVE)
@@ -171,7 +174,9 @@ def choices(name: str) -> tuple[str, ...]:
 
 
 # Fields that configs of earlier versions lack, where runs were as the default says; and values that others had.
-ADDED_FIELDS = frozenset({"relaxation", "pooling", "kernel_initializer", "whiten", "bias_rate", "ema", *AUGMENTATION})
+ADDED_FIELDS = frozenset(
+    {"relaxation", "pooling", "kernel_initializer", "whiten", "logit_scale", "bias_rate", "ema", *AUGMENTATION}
+)
 EARLIER_CHOICES = {"activation": ("spike_time",)}
 
 

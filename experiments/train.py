@@ -156,8 +156,8 @@ def build(config: Config, data: Data) -> keras.Model:
     model = network(data.train.images.shape[1:], data.classes, **network_arguments(config, network))
     if config.whiten:
         whiten(model, data)
-    if config.label_smoothing:
-        loss = SmoothedCrossentropy(data.classes, config.label_smoothing)
+    if config.label_smoothing or config.logit_scale != 1.0:
+        loss = SmoothedCrossentropy(data.classes, config.label_smoothing, config.logit_scale)
     else:
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(make_optimizer(config, model), loss, metrics=["accuracy"], jit_compile=config.jit_compile)
@@ -202,16 +202,18 @@ def network_arguments(config: Config, network: Callable[..., keras.Model]) -> di
 
 
 class SmoothedCrossentropy(keras.losses.Loss):
-    """Cross-entropy with label smoothing, of integer labels (Keras has it for one-hot labels only)."""
+    """Cross-entropy of `scale * logits` with label smoothing, of integer labels (Keras has it for one-hot labels only)."""
 
-    def __init__(self, classes: int, smoothing: float):
+    def __init__(self, classes: int, smoothing: float, scale: float = 1.0):
         super().__init__(name="crossentropy")
         self.classes = classes
         self.smoothing = smoothing
+        self.scale = scale
 
     def call(self, y_true, y_pred):
         target = tf.one_hot(tf.cast(tf.reshape(y_true, [-1]), tf.int32), self.classes)
-        return keras.losses.categorical_crossentropy(target, y_pred, from_logits=True, label_smoothing=self.smoothing)
+        logits = y_pred if self.scale == 1.0 else self.scale * y_pred
+        return keras.losses.categorical_crossentropy(target, logits, from_logits=True, label_smoothing=self.smoothing)
 
 
 class LearningRate(keras.callbacks.Callback):
