@@ -38,14 +38,16 @@ class _Extended:
         self.bias_rate = bias_rate
         norms = layers_of(model, keras.layers.BatchNormalization)
         statistics = [weight for norm in norms for weight in (norm.moving_mean, norm.moving_variance)]
-        self.averaged_variables = [*model.trainable_variables, *statistics] if ema else []
+        averaged = [*model.trainable_variables, *statistics] if ema else []
+        # A function, because Keras takes the variables of a list for the optimizer's own.
+        self.averaged_variables = lambda: averaged
 
     def build(self, variables):
         if self.built:
             return
         super().build(variables)
-        self.averages = [self.add_variable_from_reference(v, name="average") for v in self.averaged_variables]
-        for variable, average in zip(self.averaged_variables, self.averages):
+        self.averages = [self.add_variable_from_reference(v, name="average") for v in self.averaged_variables()]
+        for variable, average in zip(self.averaged_variables(), self.averages):
             average.assign(variable)
 
     def update_step(self, gradient, variable, learning_rate):
@@ -58,12 +60,12 @@ class _Extended:
         if self.ema:
             steps = tf.cast(self.iterations.value, tf.float32)
             weight = 1.0 - tf.minimum(self.ema, 1.0 - 1.0 / steps)
-            for variable, average in zip(self.averaged_variables, self.averages):
+            for variable, average in zip(self.averaged_variables(), self.averages):
                 average.assign_add(tf.cast(weight, average.dtype) * (variable - average))
 
     def swap(self) -> None:
         """Puts the averages in the place of the weights, and the weights in theirs. Exact: twice changes nothing."""
-        for variable, average in zip(self.averaged_variables, self.averages):
+        for variable, average in zip(self.averaged_variables(), self.averages):
             weight = tf.identity(variable.value)
             variable.assign(average)
             average.assign(weight)
@@ -135,11 +137,12 @@ class KernelHistory(keras_ttfs.TemporalKernelHistory):
 
 def compile_to_save(model: keras.Model, loss: keras.losses.Loss) -> None:
     """Compiles a model anew with nothing of `experiments`. The optimizer keeps its state, but for averages."""
-    before, extended = model.optimizer, _extended(model)
-    optimizer = extended.keras_class.from_config(extended.get_config()) if extended else before
-    model.compile(optimizer, loss, metrics=["accuracy"])
-    if extended:
+    if extended := _extended(model):
+        before, settings = model.optimizer, extended.get_config()
+        model.compile(extended.keras_class.from_config({**settings, "name": None}))
         model.optimizer.build(model.trainable_variables)
         # Averages come last.
         for variable, state in zip(model.optimizer.variables, before.variables):
             variable.assign(state)
+    # What wraps the optimizer under mixed_float16 is saved only where it is passed.
+    model.compile(model.optimizer, loss, metrics=["accuracy"])

@@ -8,9 +8,9 @@ import sys
 import time
 import types
 
+import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from experiments import benchmark, cifar, report, runs, tables, train
 from experiments import config as config_module
@@ -20,6 +20,7 @@ from experiments.config import Config
 from experiments.files import read_csv, read_json, write_json
 from experiments.train import LearningRate, StopOnNonFinite
 from experiments.workdir import check_workdir, claim_workdir
+from keras_ttfs import applications
 
 # They run the commands.
 pytestmark = pytest.mark.slow
@@ -89,8 +90,6 @@ def test_saved_model_scores_as_the_result_says(finished):
 
 
 def weights(workdir):
-    import keras
-
     return [np.array(weight) for weight in keras.models.load_model(workdir / "model.keras").variables]
 
 
@@ -147,9 +146,6 @@ def test_benchmark_of_training_steps(tmp_path):
 
 
 def test_the_twin_of_the_benchmark_is_plain_keras():
-    import keras
-
-    from keras_ttfs import applications
     from keras_ttfs.topology import layers_of
 
     model = applications.vgg6(activation="relu")
@@ -191,8 +187,6 @@ def test_killed_run_resumes_to_the_same_weights(finished, tmp_path):
 
 def test_keep_best_saves_the_best_epoch_and_not_the_last(tmp_path, monkeypatch):
     """The learning rate rises over the whole run and ruins its last epochs."""
-    import keras
-
     ruinous = {"learning_rate": 0.3, "schedule": "triangular", "warmup": 1.0, "gamma_0": 0.3, "bn_momentum": 0.8}
     after_epoch = []
 
@@ -288,18 +282,23 @@ def test_every_network_is_built_with_its_fields(model):
     kernels = {"time_window": 16, "tau_0": 4.0, "z_max_0": 2.0, "gamma_0": 0.5, "bn_momentum": 0.8, "l2": 1e-3}
     kernels |= {"lambda_tr": 0.25, "lambda_tb": 0.5, "rounding": "nearest", "kernel_gradient": "full", "dropout": 0.5}
     special = {} if model == "spike_time_vgg6" else kernels
+    if special:
+        special |= {"pooling": "potential", "kernel_initializer": "he"}
     built = train.build(Config(model=model, width=0.1, seed=2, **special), data)
-    assert built.name == model and built.get_layer("conv1_1").weights[0].shape[-1] == round(
-        0.1 * (64 if model == "vgg16" else 32)
-    )
+    first = built.get_layer("conv1" if model == "fast_vgg" else "conv1_1")
+    channels = {"vgg16": 64, "fast_vgg": applications.FAST_VGG[0][0]}.get(model, 32)
+    assert built.name == model and first.weights[0].shape[-1] == round(0.1 * channels)
     if special:
         encoder, norm = built.encoders[-1], built.batch_norm_pairs()[-1][0]
         assert (encoder.time_window, encoder.rounding, encoder.kernel_gradient) == (16, "nearest", "full")
         assert float(encoder.tau) == 4.0 and float(encoder.z_max) == pytest.approx(2.0)
         assert norm.momentum == 0.8 and np.all(np.array(norm.gamma) == 0.5)
         assert (built.lambda_tr, built.lambda_tb) == (0.25, 0.5)
-        assert float(built.get_layer("conv1_1").kernel_regularizer.l2) == pytest.approx(1e-3)
-        assert built.get_layer("flatten").output.shape[-1] and any("dropout" in layer.name for layer in built.layers)
+        assert float(first.kernel_regularizer.l2) == pytest.approx(1e-3)
+        assert isinstance(first.kernel_initializer, keras.initializers.HeNormal)
+        assert any("dropout" in layer.name for layer in built.layers)
+        names = [type(layer).__name__ for layer in built.layers]
+        assert names[names.index("MaxPooling2D") - 1] == "TKBatchNorm"
 
 
 def test_every_field_of_config_has_its_flag_and_help():
@@ -314,7 +313,8 @@ def test_every_field_of_config_has_its_flag_and_help():
     for name, field in config_module.FIELDS.items():
         assert values[name].help.endswith(field.metadata["help"]) and len(field.metadata["help"]) > 10, name
         if field.metadata["choices"]:
-            assert list(field.metadata["choices"]) == values[name].parser.enum_values
+            wanted = [*field.metadata["choices"], *field.metadata["flag_choices"]]
+            assert wanted == values[name].parser.enum_values
 
 
 def test_finished_and_different_runs_are_refused(finished):
@@ -393,7 +393,7 @@ def test_config_errors(name, value, message):
 def test_flag_errors(tmp_path):
     for flag, message in (
         ("--time_window=0", "Expected time_window > 0. Received: time_window=0"),
-        ("--model=resnet", "value should be one of <vgg16|vgg6|spike_time_vgg6>"),
+        ("--model=resnet", "value should be one of <vgg16|vgg6|fast_vgg|spike_time_vgg6>"),
         ("--unknown=1", "unknown"),
     ):
         done = run(tmp_path / "run", flag)
@@ -432,66 +432,6 @@ def test_learning_rate_schedules():
         assert 0 < rates[-1] < 0.01
     assert triangular.rate(60) == pytest.approx(0.25)
     assert cosine.rate(60) == pytest.approx(0.25)
-
-
-def batches(initial_epoch=0, augment=True, seed=3):
-    data = data_module.load("digits")
-    stream = data_module.training_batches(data, 64, 3, seed, augment=augment, initial_epoch=initial_epoch)
-    return [(x.numpy(), y.numpy()) for x, y in stream]
-
-
-def test_batches_depend_on_seed_and_epoch_alone():
-    whole, resumed = batches(), batches(initial_epoch=2)
-    steps = len(whole) // 3
-    assert steps == 1257 // 64
-    for (x, y), (resumed_x, resumed_y) in zip(whole[2 * steps :], resumed, strict=True):
-        np.testing.assert_array_equal(x, resumed_x)
-        np.testing.assert_array_equal(y, resumed_y)
-    assert not np.array_equal(whole[0][1], whole[steps][1])
-    assert not np.array_equal(whole[0][1], batches(seed=4)[0][1])
-
-
-def test_an_epoch_holds_every_image_at_most_once():
-    images = np.concatenate([x for x, _ in batches(augment=False)[:19]])
-    train = data_module.scale(data_module.load("digits").train.images).numpy()
-    key = {image.tobytes() for image in train}
-    assert {image.tobytes() for image in images} <= key
-    assert len({image.tobytes() for image in images}) == len({i.tobytes() for i in images})
-    assert images.min() == 0.0 and images.max() == 1.0
-
-
-def test_augmentation_shifts_zero_pads_and_flips():
-    images = np.arange(1, 1 + 6 * 5 * 2, dtype="uint8").reshape(1, 6, 5, 2).repeat(400, axis=0)
-    made = data_module._pad_crop_flip(tf.constant(images), tf.constant([1, 2]), 2, True).numpy()
-    padded = np.pad(images[0], [(2, 2), (2, 2), (0, 0)])
-    crops = {}
-    for row in range(5):
-        for column in range(5):
-            crop = padded[row : row + 6, column : column + 5]
-            crops[crop.tobytes()] = (row, column, False)
-            crops[crop[:, ::-1].tobytes()] = (row, column, True)
-    seen = [crops[image.tobytes()] for image in made]
-    assert {row for row, _, _ in seen} == {column for _, column, _ in seen} == set(range(5))
-    assert 140 < sum(flipped for _, _, flipped in seen) < 260
-
-
-def test_digits_splits_are_disjoint_and_stratified():
-    data = data_module.load("digits")
-    test = data.test()
-    assert (len(data.train), len(data.validation), len(test)) == (1257, 180, 360)
-    assert np.ptp(np.bincount(test.labels)) <= 2
-
-
-def test_real_cifar10():
-    folder = os.path.join(ROOT, os.pardir, "shared", "data", "tfds")
-    if not os.path.isdir(folder):
-        pytest.skip("no prepared CIFAR-10 beside the project")
-    data = data_module.load("cifar10", folder)
-    assert data.train.images.shape == (45000, 32, 32, 3)
-    assert data.validation.images.shape == (5000, 32, 32, 3)
-    assert data.classes == 10
-    assert data.description == "cifar10/3.0.2 (JPEG copy)"
-    np.testing.assert_allclose(data.train.images.mean(axis=(0, 1, 2)) / 255, [0.4913, 0.4821, 0.4465], atol=0.003)
 
 
 @pytest.mark.parametrize("name", report.DOCUMENTS)
