@@ -1,4 +1,4 @@
-"""Puts the weights of a run into the package: `python -m experiments.publish --model=runs/fast/model.keras --weights=cifar10`.
+"""Puts the weights of a run into the package: `python -m experiments.publish --model=runs/x/model.keras --weights=cifar10`.
 
 The file is keras_ttfs/weights/{network}_{weights}.npz, with kernels as float16. What is published is what the file scores: it
 is loaded as users load it, and simulated on the whole test split. The run's result.json beside the model names the network's
