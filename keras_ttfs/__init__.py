@@ -21,6 +21,7 @@ from keras_ttfs.conversion import convert, quantization_report
 from keras_ttfs.layers import TemporalKernelDecode, TKBatchNorm, TTFSActivation, TTFSEncode
 from keras_ttfs.metrics import MeanSpikes, spike_rate, spikes_per_neuron
 from keras_ttfs.models import TTFSModel
+from keras_ttfs.spike_budget import SpikeBudget
 from keras_ttfs.t2fsnn import convert_t2fsnn
 
 __version__ = "0.8.1"
@@ -28,6 +29,7 @@ __version__ = "0.8.1"
 __all__ = [
     "MeanSpikes",
     "RelaxationSchedule",
+    "SpikeBudget",
     "TKBatchNorm",
     "TTFSActivation",
     "TTFSEncode",

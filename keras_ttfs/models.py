@@ -95,6 +95,7 @@ class TTFSModel(keras.Model):
         self._seen = {name: keras.metrics.Sum(name=f"keras_ttfs_{name}", dtype="int64") for name in names}
         self._tested = False
         self._range_seen = False
+        self._lambda_s: tf.Variable | None = None
 
     @property
     def encoders(self) -> list[TTFSEncode]:
@@ -132,6 +133,42 @@ class TTFSModel(keras.Model):
             p_tb = tf.reduce_sum(regularizers.pruning_probability(gamma, beta, tf.stop_gradient(z_min)))
         return reg_tr, p_tb
 
+    def firing_probability(self) -> tf.Tensor:
+        """R: the sum over all pairs of `batch_norm_pairs` of the mean firing probability of the channels [1], a scalar."""
+        means = [
+            tf.reduce_mean(regularizers.firing_probability(*norm.affine(), tf.stop_gradient(encoder.z_min)))
+            for norm, encoder in self.batch_norm_pairs()
+        ]
+        return tf.add_n(means) if means else tf.constant(0.0)
+
+    def steer_spikes(self) -> tf.Variable:
+        """lambda_s: the weight of `firing_probability` in the loss, a variable that is 0 until someone steers it.
+
+        Without a call of this method the loss has no such term.
+        """
+        if self._lambda_s is None:
+            with self.distribute_strategy.scope():
+                self._lambda_s = tf.Variable(0.0, trainable=False, name="lambda_s")
+            # Steps that were traced before do not know of the term.
+            self.make_train_function(force=True)
+        return self._lambda_s
+
+    def count_spikes(self, x: Any) -> dict[str, tf.Tensor]:
+        """`{layer: mean spikes per sample}` of the hidden layers on one batch, at inference.
+
+        Args:
+            x: inputs of the model, a batch.
+        """
+        before = self._counted()
+        self(x, training=False)
+        after, none = self._counted(), (tf.zeros((), tf.int64),)
+        samples = tf.cast(tf.shape(_given(x)[0])[0], tf.float32)
+        hidden = topology.labels(self._counting_hidden(self._spiking_calls()))
+        return {
+            label: tf.cast(after[layer][0] - before.get(layer, none)[0], tf.float32) / samples
+            for layer, label in hidden.items()
+        }
+
     def _step_loss(self, x, y, y_pred, sample_weight, training):
         """The one place that adds Eq. 9. Updates the trackers of the loss and of its two terms."""
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
@@ -139,6 +176,8 @@ class TTFSModel(keras.Model):
         reg_tr, p_tb = self.penalties()
         # Keras divides its own loss by the replicas, whose gradients are then summed.
         loss += tf.cast(self.lambda_tr * reg_tr - self.lambda_tb * p_tb, loss.dtype) / replicas
+        if self._lambda_s is not None:
+            loss += tf.cast(self._lambda_s * self.firing_probability(), loss.dtype) / replicas
         batch = tf.shape(_given(x)[0])[0]
         keras_internals.track_loss(self, loss * replicas, batch)
         self._reg_tr.update_state(reg_tr)

@@ -1,5 +1,8 @@
-"""The two regularisation terms of Eq. 9, as pure functions of numbers. `TTFSModel.penalties` sums them over a model."""
+"""The regularisation terms, as pure functions of numbers: the two of Eq. 9, which `TTFSModel.penalties` sums over a model,
+and the firing probability, by which `SpikeBudget` saves spikes.
+"""
 
+import math
 from typing import Any
 
 import tensorflow as tf
@@ -104,3 +107,32 @@ def pruning_probability(gamma: Any, beta: Any, z_min: Any) -> tf.Tensor:
         - (gamma * z_min**2 + 2.0) * beta / 2.0
         - (gamma**2 * z_min**2 / 6.0 - 1.0) * z_min
     )
+
+
+def firing_probability(gamma: Any, beta: Any, z_min: Any) -> tf.Tensor:
+    """Share of batch-normalised pre-activations that reach the smallest level, per channel: those that make a spike.
+
+    Forward: `Phi((beta - z_min) / |gamma|)`, Phi being the standard normal distribution's cumulative function. It is exact
+    where the pre-activations are normal, as Eq. 7 supposes. Eq. 8 is the Taylor series of such an integral, without bounds.
+
+    Backward: with `x = (beta - z_min) / |gamma|` and the normal density phi, `dP/dbeta = phi(x) / |gamma|` and
+    `dP/dgamma = -phi(x) x / gamma`. 0 where gamma is 0.
+
+    >>> firing_probability([1.0, 0.5, 1.0], [0.0, 0.5, 50.0], 0.0).numpy().round(3)
+    array([0.5  , 0.841, 1.   ], dtype=float32)
+
+    Args:
+        gamma, beta: float tensors `(channels,)`: scale and shift of the batch normalisation [1].
+        z_min: float, scalar or `(channels,)`: smallest level of the encoder that follows [1].
+
+    Returns:
+        Tensor `(channels,)` in [0, 1].
+
+    Differs from the paper, which has P_TB only.
+    """
+    z_min = checks.amount("z_min", _number_or_tensor("z_min", z_min))
+    gamma, beta, z_min = _of_one_type({"gamma": gamma, "beta": beta, "z_min": z_min})
+    none = gamma == 0.0
+    width = tf.where(none, tf.ones_like(gamma), tf.abs(gamma))
+    spread = 0.5 * (1.0 + tf.math.erf((beta - z_min) / (width * math.sqrt(2.0))))
+    return tf.where(none, tf.cast(beta >= z_min, gamma.dtype), spread)

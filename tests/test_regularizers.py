@@ -1,9 +1,12 @@
 """P_TB against its integral, its gradients against finite differences, and REG_TR."""
 
+import math
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_ttfs import regularizers
 from keras_ttfs.regularizers import pruning_probability, series_range, temporal_kernel_penalty
 from tests import reference
 
@@ -81,3 +84,34 @@ def test_pruning_probability_gradients_and_the_misprint_of_eq_15():
 
 def test_temporal_kernel_penalty():
     assert temporal_kernel_penalty(12.0, -1.0, 10.0, 0.5) == 4.0 + 2.25
+
+
+def test_firing_probability_is_the_share_of_normal_potentials():
+    rng = np.random.default_rng(0)
+    gamma, beta = rng.normal(size=50), rng.normal(size=50)
+    ours = regularizers.firing_probability(tf.constant(gamma), tf.constant(beta), 0.1).numpy()
+    wanted = [0.5 * (1 + math.erf((b - 0.1) / (abs(g) * math.sqrt(2)))) for g, b in zip(gamma, beta)]
+    np.testing.assert_allclose(ours, wanted, rtol=1e-12)
+    draws = gamma * rng.normal(size=(200_000, 50)) + beta
+    np.testing.assert_allclose(ours, (draws >= 0.1).mean(0), atol=5e-3)
+
+
+def test_gradient_of_the_firing_probability():
+    gamma, beta = tf.constant([0.7, -0.4, 1.5], tf.float64), tf.constant([0.2, -0.3, 0.05], tf.float64)
+    with tf.GradientTape() as tape:
+        tape.watch([gamma, beta])
+        share = regularizers.firing_probability(gamma, beta, 0.05)
+    gradients = tape.gradient(share, [gamma, beta])
+    for place, gradient in enumerate(gradients):
+        step = [tf.constant(1e-6 if i == place else 0.0, tf.float64) for i in range(2)]
+        sides = [regularizers.firing_probability(gamma + s * step[0], beta + s * step[1], 0.05) for s in (1.0, -1.0)]
+        np.testing.assert_allclose(gradient, (sides[0] - sides[1]) / 2e-6, rtol=1e-6)
+
+
+def test_a_channel_without_spread_fires_always_or_never():
+    gamma = tf.constant([0.0, 0.0])
+    with tf.GradientTape() as tape:
+        tape.watch(gamma)
+        share = regularizers.firing_probability(gamma, [0.2, 0.01], 0.05)
+    np.testing.assert_array_equal(share, [1.0, 0.0])
+    np.testing.assert_array_equal(tape.gradient(share, gamma), [0.0, 0.0])

@@ -1,0 +1,124 @@
+"""SpikeBudget on a toy: the number that is asked for, exact resumption, and what it refuses."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_ttfs import SpikeBudget, TKBatchNorm, TTFSActivation, TTFSModel
+
+SAMPLES, STEPS, EPOCHS = 512, 16, 12
+
+
+def toy(seed=0):
+    """A classification that 200 steps learn, `(model, x, y)`."""
+    keras.utils.set_random_seed(seed)
+    rng = np.random.default_rng(seed)
+    centres, y = rng.uniform(size=(4, 16)), rng.integers(0, 4, SAMPLES)
+    x = np.clip(centres[y] + 0.15 * rng.normal(size=(SAMPLES, 16)), 0, 1).astype("float32")
+    inputs = keras.Input((16,))
+    z = TTFSActivation(16, 5.0, name="input")(inputs)
+    for i in range(2):
+        z = keras.layers.Dense(64, use_bias=False)(z)
+        norm = TKBatchNorm(momentum=0.9, gamma_initializer=keras.initializers.Constant(0.4))
+        z = TTFSActivation(16, 5.0, name=f"hidden{i}")(norm(z))
+    model = TTFSModel(inputs, keras.layers.Dense(4)(z), lambda_tb=0.0)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(0.05, momentum=0.9), loss, metrics=["accuracy"])
+    return model, x, y
+
+
+def fit(model, x, y, callbacks, **options):
+    return model.fit(
+        x, y, batch_size=SAMPLES // STEPS, shuffle=False, verbose=0, callbacks=callbacks, **{"epochs": EPOCHS} | options
+    )
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_budget_is_met(seed):
+    model, x, y = toy(seed)
+    free = sum(float(count) for count in model.count_spikes(x).values())
+    budget = SpikeBudget(0.6 * free, x[:128], every=4)
+    fit(model, x, y, [budget])
+    logs = model.evaluate(x, y, return_dict=True, verbose=0)
+    assert 0.54 * free < logs["spikes"] < 0.66 * free
+    assert logs["accuracy"] > 0.95
+    assert budget.rows[0]["target"] == pytest.approx(budget.rows[0]["spikes"])
+    assert budget.rows[-1]["target"] == budget.spikes
+
+
+def test_a_network_within_its_budget_is_left_alone():
+    (model, x, y), (other, *_) = toy(), toy()
+    budget = SpikeBudget(1000, x[:64], every=4)
+    fit(model, x, y, [budget], epochs=2)
+    fit(other, x, y, [], epochs=2)
+    assert {row["lambda_s"] for row in budget.rows} == {0.0}
+    for one, two in zip(model.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-7)
+
+
+def test_a_resumed_run_goes_on_exactly():
+    model, x, y = toy()
+    whole = SpikeBudget(20, x[:64], every=3)
+    fit(model, x, y, [whole], epochs=4)
+    second, *_ = toy()
+    first = SpikeBudget(20, x[:64], every=3)
+    # The ramp is a share of all epochs: the first part is the same run, stopped.
+    fit(second, x, y, [first, StopAfter(2)], epochs=4)
+    rest = SpikeBudget(20, x[:64], every=3, state=first.state)
+    fit(second, x, y, [rest], epochs=4, initial_epoch=2)
+    assert first.rows + rest.rows == whole.rows
+    for one, two in zip(model.get_weights(), second.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+class StopAfter(keras.callbacks.Callback):
+    def __init__(self, epochs):
+        super().__init__()
+        self.epochs = epochs
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.stop_training = epoch + 1 >= self.epochs
+
+
+def test_the_term_in_the_loss():
+    model, x, y = toy()
+    before = model.evaluate(x, y, return_dict=True, verbose=0)["loss"]
+    model.steer_spikes().assign(0.7)
+    model.make_test_function(force=True)
+    after = model.evaluate(x, y, return_dict=True, verbose=0)["loss"]
+    assert after - before == pytest.approx(0.7 * float(model.firing_probability()), rel=1e-4)
+
+
+def test_counts_are_those_of_evaluate():
+    model, x, y = toy()
+    counts = tf.function(model.count_spikes)(x)
+    assert set(counts) == {"hidden0", "hidden1"}
+    spikes = model.evaluate(x, y, return_dict=True, verbose=0)["spikes"]
+    assert sum(float(count) for count in counts.values()) == pytest.approx(spikes, rel=1e-6)
+
+
+def test_refuses_models_without_norms():
+    inputs = keras.Input((4,))
+    outputs = keras.layers.Dense(2)(TTFSActivation()(inputs))
+    x, y = np.ones((8, 4), "float32"), np.zeros(8)
+    for model in (TTFSModel(inputs, outputs), keras.Model(inputs, outputs)):
+        model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        with pytest.raises(ValueError, match="Expected a TTFSModel with a TKBatchNorm"):
+            model.fit(x, y, verbose=0, callbacks=[SpikeBudget(10, x)])
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"spikes": 0}, "Expected spikes"),
+        ({"data": np.full((2, 2), np.nan)}, "Expected data"),
+        ({"every": 0}, "Expected every"),
+        ({"ramp": 2}, "Expected ramp"),
+        ({"gain": 0}, "Expected gain"),
+        ({"state": {"first": 1.0}}, "Expected the state"),
+    ],
+)
+def test_refuses_wrong_arguments(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        SpikeBudget(**{"spikes": 10, "data": np.ones((2, 2))} | wrong)
