@@ -28,7 +28,7 @@ setup(
     license="MIT",
     # Not experiments: a name that every second project has. Its commands run from the clone.
     packages=find_packages(include=["keras_ttfs", "keras_ttfs.*"]),
-    package_data={"keras_ttfs": ["py.typed"]},
+    package_data={"keras_ttfs": ["py.typed", "weights/*.npz"]},
     python_requires=">=3.11",
     # Ceilings because of keras_ttfs/keras_internals.py: raise them once its tests pass on the new release.
     install_requires=["tensorflow>=2.21,<2.23", "keras>=3.15,<3.17", "numpy>=2.0"],

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_ttfs import checks
+from keras_ttfs import checks, pretrained
 from keras_ttfs.initializers import Dirac
 from keras_ttfs.layers import TKBatchNorm, TTFSActivation
 from keras_ttfs.models import TTFSModel
@@ -164,6 +164,7 @@ def fast_vgg(
     kernel_initializer: str = "dirac",
     lambda_tr: float = 1e-5,
     lambda_tb: float = 1e-5,
+    weights: str | None = None,
     seed: int | None = None,
     name: str = "fast_vgg",
 ) -> TTFSModel:
@@ -187,16 +188,26 @@ def fast_vgg(
             and 0.4 after each other one that no pooling follows, and 0.5 in front of the dense layer.
         classes, width, time_window, tau_0, t_d_0, z_max_0, rounding, kernel_gradient, input_coding, activation, l2,
             gamma_0, bn_momentum, kernel_initializer, lambda_tr, lambda_tb, seed, name: as `vgg16`.
+        weights: name of trained weights that come with the package (`pretrained.names("fast_vgg")`), or None. They are read
+            offline. What they score is `pretrained.describe("fast_vgg", weights)`. They need intensities pixel / 255, and
+            the arguments with which they were trained: `classes`, `time_window` and others.
 
     Returns:
         A TTFSModel.
 
     Raises:
-        ValueError: "Expected ... Received: ...".
+        ValueError: "Expected ... Received: ...", also for weights that were trained with other arguments.
 
     Differs from the paper, which has no such network.
     """
-    return _fast_vgg(**locals())
+    arguments = dict(locals())
+    arguments.pop("weights")
+    if weights is not None:
+        pretrained.check_arguments("fast_vgg", weights, arguments)
+    model = _fast_vgg(**arguments)
+    if weights is not None:
+        pretrained.load(model, "fast_vgg", weights)
+    return model
 
 
 def spike_time_vgg6(

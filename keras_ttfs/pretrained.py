@@ -92,7 +92,8 @@ def save(
     for i, weight in enumerate(model.weights):
         value = keras.ops.convert_to_numpy(weight)
         # Scalars (the temporal kernels) and vectors (the norms) are few, and every bit of them moves thresholds.
-        arrays[str(i)] = value.astype("float16" if value.ndim > 1 else "float32")
+        with np.errstate(over="ignore"):
+            arrays[str(i)] = value.astype("float16" if value.ndim > 1 else "float32")
         if not np.isfinite(arrays[str(i)]).all():
             raise ValueError(f"Expected finite weights within float16. Received: {weight.path!r}")
     description = json.dumps({"arguments": dict(arguments), "result": dict(result)}, sort_keys=True)
