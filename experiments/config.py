@@ -95,6 +95,17 @@ class Config:
     )
     dropout: float = _field(0.0, "Factor on the authors' dropout rates [1]; 0: none.", SHARE, network=True)
     l2: float = _field(0.0, "Factor of the squared norm of the weights [1].", NOT_NEGATIVE, network=True)
+    start_from: str = _field(
+        "",
+        "Model to begin with, a .keras file: the trained ReLU twin, or the same network of any time_window; empty: none.",
+    )
+    start_from_sha256: str = _field("", "SHA-256 of the file start_from; empty: that of the file that is there.")
+    teacher: str = _field(
+        "", "Model whose outputs are learned too, a .keras file of the same inputs and classes; empty: none."
+    )
+    teacher_sha256: str = _field("", "SHA-256 of the file teacher; empty: that of the file that is there.")
+    lambda_kd: float = _field(0.0, "Weight of the distance from the teacher's outputs in the loss [1].", NOT_NEGATIVE)
+    temperature: float = _field(1.0, "Temperature at which outputs are compared with the teacher's [1].", POSITIVE)
     label_smoothing: float = _field(0.0, "Label smoothing [1].", SHARE)
     optimizer: str = _field("adam", "sgd has Nesterov momentum.", choices=("adam", "sgd"))
     momentum: float = _field(0.9, "Momentum of sgd [1].", SHARE)
@@ -151,6 +162,12 @@ class Config:
             value = getattr(self, name)
             if not self.augment and value != FIELDS[name].default:
                 raise ValueError(f"Expected augment=True where {name} is given. Received: {name}={value!r}")
+        for name, needed in NEEDED.items():
+            value = getattr(self, name)
+            if value != FIELDS[name].default and not getattr(self, needed):
+                raise ValueError(f"Expected {needed} where {name} is given. Received: {name}={value!r}")
+        if self.start_from and self.activation != "ttfs":
+            raise ValueError(f"Expected activation='ttfs' with start_from. Received: activation={self.activation!r}")
 
     def as_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -158,6 +175,10 @@ class Config:
 
 # Fields that say how images are augmented.
 AUGMENTATION = ("flip", "translation", "border", "cutout")
+# Models that a run begins with, and fields that mean nothing without another one.
+MODEL_FILES = ("start_from", "teacher")
+NEEDED = {"start_from_sha256": "start_from", "teacher_sha256": "teacher"}
+NEEDED |= {"teacher": "lambda_kd", "lambda_kd": "teacher", "temperature": "teacher"}
 # Of each field, by its name: default and metadata.
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 
@@ -168,7 +189,9 @@ def choices(name: str) -> tuple[str, ...]:
 
 
 # Fields that configs of earlier versions lack, where runs were as the default says; and values that others had.
-ADDED_FIELDS = frozenset({"relaxation", "pooling", "kernel_initializer", "bias_rate", "ema", *AUGMENTATION})
+ADDED_FIELDS = frozenset(
+    {"relaxation", "pooling", "kernel_initializer", "bias_rate", "ema", *AUGMENTATION, *MODEL_FILES, *NEEDED}
+)
 EARLIER_CHOICES = {"activation": ("spike_time",)}
 
 
