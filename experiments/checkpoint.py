@@ -41,6 +41,7 @@ class Checkpoint(keras.callbacks.Callback):
         self.path = os.path.join(self.folder, "state.json")
         self.config = config
         self.kernels = None
+        self.spike_budget = None
         os.makedirs(self.folder, exist_ok=True)
         self.state: dict[str, Any] = {
             "config": config.as_dict(),
@@ -53,6 +54,7 @@ class Checkpoint(keras.callbacks.Callback):
             "generators": [],
             "history": [],
             "kernels": [],
+            "spike_budget": {},
             "provenance": provenance(),
         }
 
@@ -132,6 +134,7 @@ class Checkpoint(keras.callbacks.Callback):
             "generators": [np.array(generator.state).tolist() for generator in seed_generators(self.model)],
             "history": self.state["history"] + [row],
             "kernels": self.kernels.rows,
+            "spike_budget": self.spike_budget.state if self.spike_budget else {},
         }
         write_json(self.path, self.state, sealed=True)
         self._remove_weights(but=(name, kept))

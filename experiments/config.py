@@ -90,6 +90,11 @@ class Config:
         1e-5, "Weight of the temporal-kernel regularisation REG_TR [1/steps^2].", NOT_NEGATIVE, network=True
     )
     lambda_tb: float = _field(1e-5, "Weight of the pruning probability P_TB [1].", NOT_NEGATIVE, network=True)
+    spike_budget: float = _field(
+        0.0,
+        "Spikes that training steers to, of hidden layers, on validation images [spikes per image]; 0: none.",
+        NOT_NEGATIVE,
+    )
     relaxation: bool = _field(True, "Stochastic relaxation until target_epoch.")
     target_epoch: int = _field(0, "e_tar of the stochastic relaxation [epochs]; 0: no relaxation.", NOT_NEGATIVE)
     gamma_0: float = _field(1.0, "Initial scale of batch normalisation [1].", network=True)
@@ -98,6 +103,17 @@ class Config:
     )
     dropout: float = _field(0.0, "Factor on the authors' dropout rates [1]; 0: none.", SHARE, network=True)
     l2: float = _field(0.0, "Factor of the squared norm of the weights [1].", NOT_NEGATIVE, network=True)
+    start_from: str = _field(
+        "",
+        "Model to begin with, a .keras file: the trained ReLU twin, or the same network of any time_window; empty: none.",
+    )
+    start_from_sha256: str = _field("", "SHA-256 of the file start_from; empty: that of the file that is there.")
+    teacher: str = _field(
+        "", "Model whose outputs are learned too, a .keras file of the same inputs and classes; empty: none."
+    )
+    teacher_sha256: str = _field("", "SHA-256 of the file teacher; empty: that of the file that is there.")
+    lambda_kd: float = _field(0.0, "Weight of the distance from the teacher's outputs in the loss [1].", NOT_NEGATIVE)
+    temperature: float = _field(1.0, "Temperature at which outputs are compared with the teacher's [1].", POSITIVE)
     label_smoothing: float = _field(0.0, "Label smoothing [1].", SHARE)
     logit_scale: float = _field(
         1.0, "Factor on the logits in the loss [1]. Below 1, training begins with unsure answers.", POSITIVE
@@ -157,6 +173,12 @@ class Config:
             value = getattr(self, name)
             if not self.augment and value != FIELDS[name].default:
                 raise ValueError(f"Expected augment=True where {name} is given. Received: {name}={value!r}")
+        for name, needed in NEEDED.items():
+            value = getattr(self, name)
+            if value != FIELDS[name].default and not getattr(self, needed):
+                raise ValueError(f"Expected {needed} where {name} is given. Received: {name}={value!r}")
+        if self.start_from and self.activation != "ttfs":
+            raise ValueError(f"Expected activation='ttfs' with start_from. Received: activation={self.activation!r}")
 
     def as_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -164,6 +186,10 @@ class Config:
 
 # Fields that say how images are augmented.
 AUGMENTATION = ("flip", "translation", "border", "cutout")
+# Models that a run begins with, and fields that mean nothing without another one.
+MODEL_FILES = ("start_from", "teacher")
+NEEDED = {"start_from_sha256": "start_from", "teacher_sha256": "teacher"}
+NEEDED |= {"teacher": "lambda_kd", "lambda_kd": "teacher", "temperature": "teacher"}
 # Of each field, by its name: default and metadata.
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 
@@ -175,7 +201,8 @@ def choices(name: str) -> tuple[str, ...]:
 
 # Fields that configs of earlier versions lack, where runs were as the default says; and values that others had.
 ADDED_FIELDS = frozenset(
-    {"relaxation", "pooling", "kernel_initializer", "whiten", "logit_scale", "bias_rate", "ema", *AUGMENTATION}
+    {"relaxation", "pooling", "kernel_initializer", "whiten", "logit_scale", "spike_budget", "bias_rate", "ema"}
+    | {*AUGMENTATION, *MODEL_FILES, *NEEDED}
 )
 EARLIER_CHOICES = {"activation": ("spike_time",)}
 

@@ -19,19 +19,22 @@ import tensorflow as tf
 
 import keras_ttfs
 from experiments import data as data_module
-from experiments import plots
+from experiments import plots, saved_model
 from experiments.checkpoint import Checkpoint, check_data, check_room, saved_bytes
 from experiments.config import AUGMENTATION, FIELDS, Config
 from experiments.data import Augmentation, Data
 from experiments.files import check_space, replaced, sha256, write_csv, write_json
 from experiments.lock import locked
 from experiments.optimizers import AveragedWeights, KernelHistory, compile_to_save, make_optimizer, use_averages
-from experiments.stored import SMALL_READERS, weights_file
+from experiments.start import CALIBRATION_IMAGES, begin_with
+from experiments.stored import SMALL_READERS, weights_file, with_digests
 from experiments.workdir import check_workdir, claim_workdir
 from keras_ttfs.topology import layers_of, observed
 
 KERNEL_SAMPLES = 256
 EVALUATION_BATCH = 500
+# Validation images on which SpikeBudget counts [images].
+COUNTED = 500
 # Images whose patches whiten the input [images].
 WHITENED = 2000
 
@@ -79,10 +82,11 @@ def train(
         ValueError: where the description of the data is not `expected_data`, if that is given, or not that of the
             interrupted run; where the network does not take what the config asks for; and where a file of the run is
             damaged.
-        FileNotFoundError: where a file of the interrupted run is missing.
+        FileNotFoundError: where a file of the interrupted run is missing, or a model that the config names.
         OSError: where the disk has no room for the run.
         FloatingPointError: when the loss is not finite.
     """
+    config = Config(**with_digests(config.as_dict()))
     with locked(workdir), _dtype_policy(config.dtype_policy):
         check_workdir(config, workdir, overwrite)
         keras.utils.set_random_seed(config.seed)
@@ -126,6 +130,11 @@ def _fit(
     callbacks = [LearningRate(config, batches), StopOnNonFinite(), AveragedWeights()]
     if config.relaxation and config.target_epoch:
         callbacks.append(keras_ttfs.RelaxationSchedule(config.target_epoch))
+    if config.spike_budget:
+        counted = data_module.scale(data.validation.images[:COUNTED]).numpy()
+        state = checkpoint.state["spike_budget"] or None
+        checkpoint.spike_budget = keras_ttfs.SpikeBudget(config.spike_budget, counted, state=state)
+        callbacks.append(checkpoint.spike_budget)
     model.fit(
         data_module.training_batches(
             data,
@@ -160,6 +169,11 @@ def build(config: Config, data: Data) -> keras.Model:
         loss = SmoothedCrossentropy(data.classes, config.label_smoothing, config.logit_scale)
     else:
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    if config.teacher:
+        model.learn_from(saved_model.load(config.teacher), lambda_kd=config.lambda_kd, temperature=config.temperature)
+    if config.start_from:
+        images = data_module.scale(data.train.images[:CALIBRATION_IMAGES]).numpy()
+        begin_with(config.start_from, model, config, images)
     model.compile(make_optimizer(config, model), loss, metrics=["accuracy"], jit_compile=config.jit_compile)
     model.optimizer.build(model.trainable_variables)
     return model

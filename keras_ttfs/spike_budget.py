@@ -27,7 +27,8 @@ class SpikeBudget(keras.callbacks.Callback):
     that go slowly cost less accuracy. A network that is below its budget is not held back: lambda_s is 0. The callback draws
     nothing at random and remembers `state`, so a run that is resumed with it goes on exactly.
 
-    `rows` is a list of dicts, one for each count: `step`, `spikes`, `target` [spikes per sample] and `lambda_s` [1].
+    The logs of each epoch gain `lambda_s` [1]. `rows` is a list of dicts, one for each count: `step`, `spikes`, `target`
+    [spikes per sample] and `lambda_s`.
 
     >>> SpikeBudget(spikes=100, data=[[0.0, 1.0]]).spikes
     100.0
@@ -89,6 +90,10 @@ class SpikeBudget(keras.callbacks.Callback):
         if (batch if not steps else step) % self.every == 0:
             done = step / total if total else self.epoch / self.params["epochs"]
             self._steer(step, done)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        if logs is not None:
+            logs["lambda_s"] = self.state["lambda_s"]
 
     def _steer(self, step, done):
         """Counts and sets lambda_s, when the share `done` of the run is over."""

@@ -13,7 +13,7 @@ MODULES = sorted(path for path in FOLDER.glob("*.py") if path.name != "__init__.
 RANK = {
     **dict.fromkeys(("config", "files", "processes", "paper", "provenance", "data", "benchmark_torch"), -1),
     **dict.fromkeys(("lock", "stored", "saved_model"), 0),
-    **dict.fromkeys(("command", "optimizers", "plots", "results", "workdir"), 1),
+    **dict.fromkeys(("command", "optimizers", "plots", "results", "start", "workdir"), 1),
     **dict.fromkeys(("tables", "checkpoint"), 2),
     "train": 3,
     "runs": 4,
