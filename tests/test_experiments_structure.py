@@ -18,7 +18,7 @@ RANK = {
     "train": 3,
     "runs": 4,
     **dict.fromkeys(("cifar", "table1", "table2", "simulate", "convert", "benchmark", "figures", "report"), 5),
-    "sweeps": 6,
+    **dict.fromkeys(("sweeps", "publish"), 6),
 }
 COMMANDS = sorted(name for name, rank in RANK.items() if rank >= 5)
 
