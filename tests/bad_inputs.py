@@ -37,7 +37,8 @@ KINDS = {
 }
 KERNEL = "time_window: steps, tau_0: positive, t_d_0: finite, z_max_0: positive or None, rounding: choice"
 NETWORK = "classes: count, width: positive, seed: seed, name: any, seeed: any"
-VGG = KERNEL + ", kernel_gradient: choice, input_coding: choice, activation: choice, dropout: share, l2: not negative,"
+VGG = KERNEL + ", kernel_gradient: choice, input_coding: choice, activation: choice, pooling: choice,"
+VGG += "dropout: share, l2: not negative,"
 VGG += "gamma_0: finite, bn_momentum: share, lambda_tr: not negative, lambda_tb: not negative, gama_0: any, " + NETWORK
 INPUTS = ": tensor, : shape"
 TABLE = [
@@ -118,7 +119,9 @@ TABLE = [
     ("ap.spike_time_vgg6({})", ": tensor"),
     ("TTFSModel(IN, OUT, {})", "lambda_tr: not negative, lambda_tb: not negative, lamda_tb: any, nmae: any"),
     ("TTFSModel({})", "lamda_tb: any"),
-    ("convert(RELU, {})", "time_window: steps, tau_0: positive or None, time_windows: any"),
+    ("convert(RELU, {})", "time_window: steps, tau_0: positive or None, time_windows: any, polling: any"),
+    ("NET.membranes_of({}, 0)", ": any, : tensor"),
+    ("NET.membranes_of('hid', {})", ": count"),
     ("convert_t2fsnn(RELU, X, {})", "time_window: count, batch_size: count, batchsize: any"),
     ("quantization_report(TTFS, X, {})", "batch_size: count, batchsize: any"),
     ("SpikingNetwork.from_model(TTFS, {})", "early_firing: not negative, early: any"),
