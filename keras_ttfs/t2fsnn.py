@@ -46,7 +46,7 @@ def convert_t2fsnn(
     integration ends.
 
     Args:
-        keras_model: Functional or built Sequential ReLU model, as `keras_ttfs.convert` takes.
+        keras_model: Functional or built Sequential ReLU model, as `keras_ttfs.convert` takes. Max pooling is of spikes.
         data: array `(samples, ...)` of training inputs, intensities in [0, 1] [1]; or a data set, generator or list of
             batches. Below a thousand samples the
             percentile that scales a layer is about its maximum.

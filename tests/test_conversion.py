@@ -15,6 +15,7 @@ from keras_ttfs import (
     quantization_report,
 )
 from keras_ttfs.snn import SpikingNetwork, check_equivalence
+from keras_ttfs.snn.windows import WindowPopulation
 from tests import reference
 
 L = keras.layers
@@ -274,3 +275,90 @@ def test_activations_are_sampled_from_every_channel():
     ttfs = convert(model, data=x[:2])
     found = conversion.sampled_activations(ttfs, x, 100)[f"{model.layers[0].name}_activation"]
     assert len(found) == pytest.approx(31 / 32 * conversion.SAMPLED_ACTIVATIONS, rel=0.01)
+
+
+def pooled_behind():
+    inputs = keras.Input((8, 8, 1))
+    x = L.MaxPooling2D(3, 2, "same")(L.Conv2D(6, 3, activation="relu", name="c")(inputs))
+    x = L.MaxPooling2D(2, 1)(L.ReLU(name="r")(L.BatchNormalization()(L.Conv2D(5, 2, name="d")(x))))
+    return keras.Model(inputs, L.Dense(4)(L.Flatten()(L.Dropout(0.2)(x))))
+
+
+def pooled_before():
+    inputs = keras.Input((8, 8, 1))
+    x = L.MaxPooling2D(3, 2, "same")(L.Conv2D(6, 3, name="c")(inputs))
+    x = L.BatchNormalization()(L.Conv2D(5, 2, name="d")(L.ReLU(max_value=6.0, name="c_activation")(x)))
+    x = L.Flatten()(L.MaxPooling2D(2, 1)(L.Dropout(0.2)(x)))
+    return keras.Model(inputs, L.Dense(4)(L.ReLU(name="r")(x)))
+
+
+def windows_of(model):
+    network = SpikingNetwork.from_model(model)
+    return [population.name for population in network.populations if isinstance(population, WindowPopulation)]
+
+
+@pytest.mark.parametrize("make", [pooled_behind, pooled_before])
+def test_pooling_of_the_converted_model(make):
+    source = random_weights(make())
+    orders = {pooling: convert(source, pooling=pooling) for pooling in (None, "spikes", "potential")}
+    found = {pooling: windows_of(model) for pooling, model in orders.items()}
+    both = ["c_activation", "r"]
+    assert found == {None: [] if make is pooled_behind else both, "spikes": [], "potential": both}
+    logits = orders["spikes"].predict(X, verbose=0)
+    for model in orders.values():
+        np.testing.assert_array_equal(model.predict(X, verbose=0), logits)
+        assert [encoder.name for encoder in model.encoders] == ["input_activation", *both]
+    networks = {name: SpikingNetwork.from_model(model) for name, model in orders.items()}
+    spikes = {name: network.run(X, verbose=0).hidden_spikes for name, network in networks.items()}
+    assert spikes["potential"] < spikes["spikes"]
+    # T2FSNN and other codings pool spikes.
+    if make is pooled_behind:
+        assert windows_of(convert_t2fsnn(source, X)) == []
+
+
+@pytest.mark.parametrize("make", [pooled_behind, pooled_before])
+def test_calibration_of_pooled_potentials(make):
+    source = random_weights(make())
+    expected = source.predict(X, verbose=0)
+    ours, theirs = (convert(source, pooling=pooling, data=X, time_window=64) for pooling in ("potential", "spikes"))
+    assert windows_of(ours) == ["c_activation", "r"] and windows_of(theirs) == []
+    assert check_equivalence(ours, X[:10]).equivalent
+    for model in (ours, theirs):
+        np.testing.assert_allclose(model.predict(X, verbose=0), expected, atol=0.1 * np.abs(expected).max())
+    seen = {row.layer: row for row in quantization_report(ours, X)}
+    for row in quantization_report(theirs, X):
+        # The largest of each window is silent less often than all of it.
+        assert row.layer == "input_activation" or seen[row.layer].silent < row.silent
+
+
+def test_pooling_stays_behind_an_activation_that_others_take():
+    def model(kind):
+        inputs = keras.Input((8, 8, 1))
+        x = L.Conv2D(4, 3, padding="same")(inputs)
+        if kind == "activation":  # Spikes that go elsewhere as well.
+            x = L.ReLU(name="r")(x)
+            ends = [L.MaxPooling2D()(x), L.AveragePooling2D(2)(x)]
+        elif kind == "potential":  # Potentials that go elsewhere as well.
+            ends = [L.MaxPooling2D()(L.ReLU(name="r")(x)), L.AveragePooling2D(2)(x)]
+        elif kind == "before":
+            ends = [L.ReLU(name="r")(L.MaxPooling2D()(x)), L.AveragePooling2D(2)(L.ReLU(name="s")(x))]
+        else:  # Two of a window each.
+            ends = [L.ReLU(name="r")(L.MaxPooling2D(2, 2)(x)), L.ReLU(name="s")(L.MaxPooling2D(3, 2, "same")(x))]
+        return random_weights(keras.Model(inputs, L.Dense(3)(L.Flatten()(L.Concatenate()(ends)))))
+
+    for kind in ("activation", "potential", "before", "two"):
+        source = model(kind)
+        converted = convert(source, pooling="potential")
+        assert windows_of(converted) == (["r", "s"] if kind == "two" else [])
+        for pooling in (None, "spikes"):
+            other = convert(source, pooling=pooling).predict(X, verbose=0)
+            np.testing.assert_array_equal(other, converted.predict(X, verbose=0))
+
+
+def test_pooling_of_the_input_stays_in_front_of_nothing():
+    layers = [L.MaxPooling2D(name="p"), L.ReLU(name="r"), L.Conv2D(3, 2), L.ReLU(), L.Flatten(), L.Dense(2)]
+    source = random_weights(keras.Sequential([keras.Input((8, 8, 1)), *layers]))
+    for pooling in (None, "potential", "spikes"):
+        for coding in ("ttfs", "analog"):
+            model = convert(source, input_coding=coding, pooling=pooling)
+            assert windows_of(model) == [] and check_equivalence(model, X[:5]).equivalent

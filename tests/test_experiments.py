@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import pytest
 
-from experiments import benchmark, cifar, report, runs, tables, train
+from experiments import benchmark, cifar, report, runs, stored, tables, train
 from experiments import config as config_module
 from experiments import data as data_module
 from experiments.checkpoint import Checkpoint
@@ -116,7 +116,7 @@ def test_simulation_of_the_finished_run(finished):
     simulated, trained = read_json(folder / "simulation.json"), read_json(workdir / "result.json")
     assert simulated["equivalence"]["mismatches"] == 0
     assert simulated["accuracy"] == pytest.approx(trained["accuracy"], abs=1e-6)
-    for name in ("spikes", "input_spikes", "spikes_per_neuron", "time_steps", "decision_step", "neurons"):
+    for name in ("spikes", "input_spikes", "spikes_per_neuron", "time_steps", "decision_step", "neurons", "membranes"):
         assert simulated[name] == pytest.approx(trained[name], rel=1e-12)
     assert simulated["energy"]["normalized"]["truenorth"][0] == pytest.approx(trained["truenorth_energy"])
     before = (folder / "simulation.json").read_bytes()
@@ -124,6 +124,27 @@ def test_simulation_of_the_finished_run(finished):
     assert again.returncode == 1
     assert "FileExistsError: Expected an output_dir without a simulation" in again.stderr
     assert (folder / "simulation.json").read_bytes() == before
+
+
+def test_a_run_that_pools_potentials(tmp_path):
+    config = Config(width=0.125, epochs=1, train_images=256, pooling="potential", gamma_0=0.5, bn_momentum=0.8)
+    result = train.train(config, str(tmp_path), verbose=0)
+    assert result["membranes"] - result["neurons"] == 3 / 4 * (4 * 8 * 8 + 8 * 4 * 4)
+    assert stored.read_result(tmp_path / "result.json")["config"]["pooling"] == "potential"
+    arguments = [f"--model={tmp_path / 'model.keras'}", "--images=20", "--check_images=20"]
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.simulate", *arguments], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    simulation = read_json(tmp_path / "simulation_event" / "simulation.json")
+    assert [simulation[name] for name in ("neurons", "membranes")] == [result["neurons"], result["membranes"]]
+    # Results of earlier versions do not tell the membranes.
+    earlier = {name: value for name, value in result.items() if name != "membranes"}
+    for name, values in (("earlier", earlier), ("damaged", {**result, "membranes": "many"})):
+        write_json(tmp_path / f"{name}.json", values, sealed=True)
+    assert stored.read_result(tmp_path / "earlier.json")["neurons"] == result["neurons"]
+    with pytest.raises(ValueError, match="membranes"):
+        stored.read_result(tmp_path / "damaged.json")
 
 
 def test_benchmark_of_training_steps(tmp_path):

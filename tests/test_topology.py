@@ -6,9 +6,11 @@ import pytest
 
 from keras_ttfs import (
     RelaxationSchedule,
+    TemporalKernelDecode,
     TemporalKernelHistory,
     TKBatchNorm,
     TTFSActivation,
+    TTFSEncode,
     TTFSModel,
     quantization_report,
 )
@@ -192,6 +194,34 @@ def test_a_block_of_several_inputs_called_with_their_names():
     norms = {name: TKBatchNorm(name=f"norm_{name}")(L.Dense(6)(inputs)) for name in ("a", "b")}
     model = TTFSModel(inputs, L.Add()(block(norms)))
     assert names(model) == {("norm_a", "of_a"), ("norm_b", "of_b")}
+
+
+def pooled_before_and_behind(inputs):
+    x = TTFSActivation(name="a")(L.MaxPooling2D()(TKBatchNorm(name="one")(L.Conv2D(2, 3)(TTFSActivation()(inputs)))))
+    x = L.MaxPooling2D(1)(TTFSActivation(name="b")(TKBatchNorm(name="two")(L.Conv2D(3, 2)(x))))
+    x = L.GlobalMaxPooling2D()(L.MaxPooling2D(2, 1)(TKBatchNorm(name="three")(L.Conv2D(4, 1)(x))))
+    return L.Dense(10)(TTFSActivation(name="c")(L.Dropout(0.1)(x)))
+
+
+def test_neurons_membranes_and_pairs_of_windows():
+    inputs = keras.Input((8, 8, 1))
+    block = keras.Model(inputs, pooled_before_and_behind(inputs))
+    outer = keras.Input((8, 8, 1))
+    for model in (TTFSModel(inputs, block.output), TTFSModel(outer, block(outer))):
+        assert names(model) == {("one", "a"), ("two", "b"), ("three", "c")}
+        assert model.neurons == 64 + 3 * 3 * 2 + 2 * 2 * 3 + 4 + 10
+        assert model.membranes == 64 + 6 * 6 * 2 + 2 * 2 * 3 + 2 * 2 * 4 + 10
+        network = SpikingNetwork.from_model(model)
+        assert (network.neurons, network.membranes) == (model.neurons, model.membranes)
+        assert evaluated(model)["spikes"] == pytest.approx(network.run(X, verbose=0).hidden_spikes, rel=1e-12)
+
+
+def test_pooling_of_spikes_and_of_the_input_makes_no_windows():
+    inputs = keras.Input((8, 8, 1))
+    x = TTFSEncode(name="first")(L.MaxPooling2D()(inputs))
+    x = TTFSActivation()(L.MaxPooling2D()(TemporalKernelDecode()(x)))
+    model = TTFSModel(inputs, L.Dense(10)(L.Flatten()(x)))
+    assert model.membranes == model.neurons
 
 
 class Blocks(TTFSModel):

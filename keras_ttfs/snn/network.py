@@ -196,12 +196,10 @@ class SpikingNetwork:
             neuron: int: flat index of one of its neurons.
 
         Raises:
-            ValueError: "Expected a layer among ... Received: ...", or "Expected a neuron of ... Received: ...".
+            ValueError: "Expected layer to be one of ... Received: ...", or "Expected a neuron of ... Received: ...".
         """
-        population = next((population for population in self.populations if population.name == layer), None)
-        if population is None:
-            names = tuple(population.name for population in self.populations)
-            raise ValueError(f"Expected a layer among {names}. Received: layer={layer!r}")
+        populations = {population.name: population for population in self.populations}
+        population = populations[checks.one_of("layer", layer, tuple(populations))]
         neuron = checks.integer("neuron", neuron, least=0)
         if neuron >= population.size:
             raise ValueError(f"Expected a neuron of {layer!r} in 0..{population.size - 1}. Received: neuron={neuron}")

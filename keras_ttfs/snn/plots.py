@@ -81,7 +81,8 @@ def spike_raster(result: Any, sample: int = 0, neurons_per_layer: int = 60) -> "
 def membrane_potentials(result: Any, layer: str, sample: int = 0) -> "matplotlib.figure.Figure":
     """Recorded membrane potentials of a layer over global time, until they are reset, and their threshold.
 
-    A dot marks a spike. A cross marks where a winner-take-all window silences a membrane by another's spike.
+    A dot marks where a membrane reaches the threshold. A cross marks where it is silenced, because another membrane of
+    its winner-take-all window has reached the threshold.
 
     Args:
         result: SimulationResult of `run(mode="clock", record={layer: membranes})`.

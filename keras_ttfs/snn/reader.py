@@ -176,17 +176,18 @@ class _Reader:
 
     def _add_population(self, encoder, inputs):
         (node,) = inputs
-        below, above = _commuting(node)
-        windows = [route.layer for route in above]
-        while windows and type(windows[0]) not in MAXIMA:
-            below, windows = above[len(above) - len(windows)], windows[1:]
-        pools = bool(windows) and not _is_current_of_input(below)
+        kind, options = TTFSPopulation, {}
+        _, above = _commuting(node)
+        first = next((number for number, route in enumerate(above) if type(route.layer) in MAXIMA), None)
+        if first is not None and not _is_current_of_input(above[first]):
+            kind, inputs = WindowPopulation, above[first].inputs
+            options["windows"] = tuple(route.layer for route in above[first:])
         return self._add(
-            WindowPopulation if pools else TTFSPopulation,
+            kind,
             encoder.name,
-            (below,) if pools else inputs,
+            inputs,
             node.shape,
-            **({"windows": tuple(windows)} if pools else {}),
+            **options,
             time_window=encoder.time_window,
             tau=float(keras.ops.convert_to_numpy(encoder.tau)),
             t_d=float(keras.ops.convert_to_numpy(encoder.t_d)),

@@ -1,5 +1,6 @@
 """Every picture of a simulation."""
 
+import numpy as np
 import pytest
 
 from keras_ttfs.snn import SpikingNetwork, plots
@@ -23,3 +24,21 @@ def test_pictures(tmp_path):
     assert spikes == {name: counts.sum() for name, counts in result.spike_counts.items()}
     with pytest.raises(ValueError, match="Expected a recorded layer among"):
         plots.membrane_potentials(result, "conv1_2_activation")
+
+
+def test_a_dot_marks_the_winner_of_a_window_and_crosses_the_others():
+    network = SpikingNetwork.from_model(vgg6_to_simulate(pooling="potential"))
+    layer = "conv1_2_activation"
+    times = network.run(IMAGES[:1], verbose=0).spike_times[layer].ravel()
+    fired, silent = int(np.flatnonzero((times > 4) & (times < 32))[0]), int(np.flatnonzero(times == 32)[0])
+    marks = {}
+    for neuron in (fired, silent):
+        record = {layer: network.membranes_of(layer, neuron)}
+        result = network.run(IMAGES[:1], mode="clock", record=record, verbose=0)
+        (axis,) = plots.membrane_potentials(result, layer).axes
+        labels = axis.get_legend_handles_labels()[1]
+        assert [label for label in labels if "membrane" in label] == [f"membrane {place}" for place in record[layer]]
+        lines = [line for line in axis.lines if line.get_marker() in ("o", "x")]
+        marks[neuron] = [(line.get_marker(), int(line.get_xdata()[0])) for line in lines]
+    step = result.phases[layer].start + int(times[fired])
+    assert sorted(marks[fired]) == [("o", step), *[("x", step)] * 3] and marks[silent] == []
