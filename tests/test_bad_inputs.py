@@ -147,15 +147,23 @@ def test_the_table_is_large_and_has_no_idle_exceptions():
 def public_names():
     """Every class and function that a public module of the library defines."""
     modules = [importlib.import_module(f"keras_ttfs.{name}") for name in ("snn", "snn.codings", *PUBLIC_MODULES)]
-    assert {"snn", "fused", "checks", "topology", "keras_internals", "model_inputs", "calibration", "rebuilding"} | set(
-        PUBLIC_MODULES
-    ) == {module.name for module in pkgutil.iter_modules(keras_ttfs.__path__)}
+    assert {
+        "snn",
+        "fused",
+        "checks",
+        "topology",
+        "keras_internals",
+        "model_inputs",
+        "calibration",
+        "rebuilding",
+        "pretrained",
+    } | set(PUBLIC_MODULES) == {module.name for module in pkgutil.iter_modules(keras_ttfs.__path__)}
     names = {name for module in modules for name, value in vars(module).items() if is_public(name, value, module)}
     return names | {name for name in keras_ttfs.__all__ if callable(getattr(keras_ttfs, name))}
 
 
 PUBLIC_MODULES = ["applications", "callbacks", "conversion", "energy", "layers", "metrics", "models", "regularizers"]
-PUBLIC_MODULES += ["spike_time_layers", "t2fsnn", "temporal_kernel", "initializers", "distillation"]
+PUBLIC_MODULES += ["spike_time_layers", "t2fsnn", "temporal_kernel", "initializers", "distillation", "spike_budget"]
 
 
 def is_public(name, value, module):
