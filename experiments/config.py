@@ -7,6 +7,7 @@ A hyper-parameter is one field of `Config`. Its help, range and choices stand be
 
 import dataclasses
 import math
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -98,6 +99,20 @@ class Config:
     )
     dropout: float = _field(0.0, "Factor on the authors' dropout rates [1]; 0: none.", SHARE, network=True)
     l2: float = _field(0.0, "Factor of the squared norm of the weights [1].", NOT_NEGATIVE, network=True)
+    start_from: str = _field(
+        "",
+        "Model to begin with, a .keras file: the trained ReLU twin, or the same network of any time_window; or a flagfile, "
+        "whose run is trained first; empty: none.",
+    )
+    start_from_sha256: str = _field("", "SHA-256 of the file start_from; empty: that of the file that is there.")
+    teacher: str = _field(
+        "",
+        "Model whose outputs are learned too, a .keras file of the same inputs and classes; or a flagfile, whose run is "
+        "trained first; empty: none.",
+    )
+    teacher_sha256: str = _field("", "SHA-256 of the file teacher; empty: that of the file that is there.")
+    lambda_kd: float = _field(0.0, "Weight of the distance from the teacher's outputs in the loss [1].", NOT_NEGATIVE)
+    temperature: float = _field(1.0, "Temperature at which outputs are compared with the teacher's [1].", POSITIVE)
     label_smoothing: float = _field(0.0, "Label smoothing [1].", SHARE)
     logit_scale: float = _field(
         1.0, "Factor on the logits in the loss [1]. Below 1, training begins with unsure answers.", POSITIVE
@@ -157,6 +172,12 @@ class Config:
             value = getattr(self, name)
             if not self.augment and value != FIELDS[name].default:
                 raise ValueError(f"Expected augment=True where {name} is given. Received: {name}={value!r}")
+        for name, needed in NEEDED.items():
+            value = getattr(self, name)
+            if value != FIELDS[name].default and not getattr(self, needed):
+                raise ValueError(f"Expected {needed} where {name} is given. Received: {name}={value!r}")
+        if self.start_from and self.activation != "ttfs":
+            raise ValueError(f"Expected activation='ttfs' with start_from. Received: activation={self.activation!r}")
 
     def as_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -164,8 +185,37 @@ class Config:
 
 # Fields that say how images are augmented.
 AUGMENTATION = ("flip", "translation", "border", "cutout")
+# Models that a run begins with, and fields that mean nothing without another one.
+MODEL_FILES = ("start_from", "teacher")
+NEEDED = {"start_from_sha256": "start_from", "teacher_sha256": "teacher"}
+NEEDED |= {"teacher": "lambda_kd", "lambda_kd": "teacher", "temperature": "teacher"}
+# What ends the path of a run's description, which may stand where a model is named.
+FLAGFILE = ".flags"
 # Of each field, by its name: default and metadata.
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
+
+
+def with_models(config: Config, models: dict[str, str]) -> Config:
+    """The config with models in place of the flagfiles that its MODEL_FILES name: `{flagfile: path of the model}`.
+
+    A run keeps the flagfile in its own config, because the same run has its models elsewhere on another machine.
+
+    Raises:
+        ValueError: where a flagfile has no model.
+        FileNotFoundError: where a model is not there.
+    """
+    found = {}
+    for name in MODEL_FILES:
+        given = getattr(config, name)
+        if given.endswith(FLAGFILE) and given not in models:
+            raise ValueError(f"Expected a trained model of {name}. Received: {name}={given!r}")
+        found[name] = models.get(given, given)
+        if found[name] and not os.path.isfile(found[name]):
+            raise FileNotFoundError(
+                f"Expected {found[name]}, the model of {name}={given!r}. Received: no such file. Train that run in this "
+                "--workdir: the collected files of a run hold no model."
+            )
+    return dataclasses.replace(config, **found)
 
 
 def choices(name: str) -> tuple[str, ...]:
@@ -175,7 +225,18 @@ def choices(name: str) -> tuple[str, ...]:
 
 # Fields that configs of earlier versions lack, where runs were as the default says; and values that others had.
 ADDED_FIELDS = frozenset(
-    {"relaxation", "pooling", "kernel_initializer", "whiten", "logit_scale", "bias_rate", "ema", *AUGMENTATION}
+    {
+        "relaxation",
+        "pooling",
+        "kernel_initializer",
+        "whiten",
+        "logit_scale",
+        "bias_rate",
+        "ema",
+        *AUGMENTATION,
+        *MODEL_FILES,
+        *NEEDED,
+    }
 )
 EARLIER_CHOICES = {"activation": ("spike_time",)}
 

@@ -21,13 +21,14 @@ import keras_ttfs
 from experiments import data as data_module
 from experiments import plots
 from experiments.checkpoint import Checkpoint, check_data, check_room, saved_bytes
-from experiments.config import AUGMENTATION, FIELDS, Config
+from experiments.config import AUGMENTATION, FIELDS, Config, with_models
 from experiments.data import Augmentation, Data
 from experiments.files import check_space, replaced, sha256, write_csv, write_json
 from experiments.lock import locked
 from experiments.optimizers import AveragedWeights, KernelHistory, compile_to_save, make_optimizer, use_averages
 from experiments.stored import SMALL_READERS, weights_file
 from experiments.workdir import check_workdir, claim_workdir
+from keras_ttfs.snn import operations, reader
 from keras_ttfs.topology import layers_of, observed
 
 KERNEL_SAMPLES = 256
@@ -62,6 +63,7 @@ def train(
     data_dir: str | None = None,
     download: bool = False,
     expected_data: str | None = None,
+    models: dict[str, str] | None = None,
     overwrite: bool = False,
     tensorboard: bool = False,
     verbose: int = 2,
@@ -71,7 +73,7 @@ def train(
     Resumes what an earlier, interrupted call with the same config left in `workdir`; bit for bit, where the process is
     deterministic (`make_deterministic`). Nothing in `workdir` is written or deleted before data and model are ready, but for
     a lock, which keeps other processes out and is gone in the end. The dtype policy of the process is in the end what it
-    was before.
+    was before. `models` is `{flagfile: model}`, as `experiments.config.with_models` takes it.
 
     Raises:
         FileExistsError: where `workdir` holds a finished or a different run, unless `overwrite`; where `overwrite` finds
@@ -79,12 +81,13 @@ def train(
         ValueError: where the description of the data is not `expected_data`, if that is given, or not that of the
             interrupted run; where the network does not take what the config asks for; and where a file of the run is
             damaged.
-        FileNotFoundError: where a file of the interrupted run is missing.
+        FileNotFoundError: where a file of the interrupted run is missing, or a model that the config names.
         OSError: where the disk has no room for the run.
         FloatingPointError: when the loss is not finite.
     """
     with locked(workdir), _dtype_policy(config.dtype_policy):
         check_workdir(config, workdir, overwrite)
+        located = with_models(config, models or {})
         keras.utils.set_random_seed(config.seed)
         data = data_module.load(config.dataset, data_dir, download, config.train_images)
         if expected_data is not None:
@@ -92,7 +95,7 @@ def train(
         data_module.batches_per_epoch(data, config.batch_size)
         if config.augment:
             augmentation_of(config).of(data)
-        model = build(config, data)
+        model = build(located, data)
         check_room(workdir, model)
         claim_workdir(config, workdir, overwrite, data.description)
         checkpoint = Checkpoint(workdir, config, data)
@@ -275,7 +278,9 @@ def evaluate(config: Config, model: keras.Model, data: Data, state: dict[str, An
     result = {
         "config": config.as_dict(),
         "data": data.description,
+        "training_images": len(data.train),
         "test_images": len(test),
+        "multiply_adds": multiply_adds(model),
         "epochs": state["epochs"],
         "kept_epoch": kept["epoch"] + 1,
         "val_accuracy": kept["val_accuracy"],
@@ -309,6 +314,17 @@ def evaluate(config: Config, model: keras.Model, data: Data, state: dict[str, An
             ],
         )
     return result
+
+
+def multiply_adds(model: keras.Model) -> int | None:
+    """Multiply-adds of a network, or of the ReLU twin of a TTFS network, for one image.
+
+    None of a network of spike times, whose layers have no nodes.
+    """
+    if layers_of(model, keras_ttfs.spike_time_layers.SpikeTimeEncode):
+        return None
+    nodes, _ = reader.read(model, "ttfs" if model.encoders else "relu")
+    return operations.dense_counts(nodes).multiply_adds
 
 
 def distributions(model: keras.Model, images: tf.Tensor) -> dict[str, Any]:
