@@ -18,6 +18,7 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 from absl import app, flags
 
 from experiments import config
+from experiments.stored import with_digests
 
 # A flag belongs to the command that calls the functions below, so that `--help` lists it.
 flags.disclaim_key_flags()
@@ -100,12 +101,12 @@ def define_config_flags(values: flags.FlagValues = flags.FLAGS) -> None:
 
 
 def config_from_flags(values: flags.FlagValues = flags.FLAGS) -> config.Config:
-    return config.Config(**{name: _resolved(name, values[name].value) for name in config.FIELDS})
+    return config.Config(**_resolved({name: values[name].value for name in config.FIELDS}))
 
 
 def changed_fields(values: flags.FlagValues = flags.FLAGS) -> dict[str, Any]:
     """The fields of Config that the command line or its flagfiles set, with their values."""
-    return {name: _resolved(name, values[name].value) for name in config.FIELDS if values[name].present}
+    return _resolved({name: values[name].value for name in config.FIELDS if values[name].present})
 
 
 def config_from_flagfile(path: str | os.PathLike[str], overrides: dict[str, Any] | None = None) -> config.Config:
@@ -123,9 +124,11 @@ def config_from_flagfile(path: str | os.PathLike[str], overrides: dict[str, Any]
     return dataclasses.replace(config_from_flags(values), **(overrides or {}))
 
 
-def _resolved(name: str, value: Any) -> Any:
-    """The value of a field for the value of its flag."""
-    return automatic_dtype_policy() if (name, value) == ("dtype_policy", "auto") else value
+def _resolved(values: dict[str, Any]) -> dict[str, Any]:
+    """The fields that values of flags stand for."""
+    if values.get("dtype_policy") == "auto":
+        values["dtype_policy"] = automatic_dtype_policy()
+    return with_digests(values)
 
 
 @functools.cache

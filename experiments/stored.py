@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from experiments.config import check_values, differences
+from experiments.config import FLAGFILE, MODEL_FILES, check_values, differences
 from experiments.files import (
     COUNT,
     LIST,
@@ -103,6 +103,25 @@ def read_config(path: PathLike) -> dict[str, Any]:
     except ValueError as error:
         raise damaged(path, "the config of a run", error, FOREIGN_CONFIG) from error
     return values
+
+
+def with_digests(values: dict[str, Any]) -> dict[str, Any]:
+    """Fields of a Config, with the SHA-256 of each model that they name. A flagfile names a model that may not be there yet.
+
+    Raises:
+        FileNotFoundError: where there is no such file.
+        ValueError: where the file is not the one of the SHA-256 that is given.
+    """
+    found = dict(values)
+    for name in MODEL_FILES:
+        if (path := values.get(name)) and not path.endswith(FLAGFILE):
+            if not os.path.isfile(path):
+                raise FileNotFoundError(f"Expected {name} to be a .keras file. Received: {path}, {what_is(path)}")
+            digest, wanted = sha256(path), values.get(f"{name}_sha256")
+            if wanted not in ("", None, digest):
+                raise ValueError(f"Expected {name} of SHA-256 {wanted}. Received: {path} of SHA-256 {digest}")
+            found[f"{name}_sha256"] = digest
+    return found
 
 
 def read_result(path: PathLike, remedy: str = RUN_AGAIN) -> dict[str, Any]:

@@ -19,14 +19,15 @@ import tensorflow as tf
 
 import keras_ttfs
 from experiments import data as data_module
-from experiments import plots
+from experiments import plots, saved_model
 from experiments.checkpoint import Checkpoint, check_data, check_room, saved_bytes
 from experiments.config import AUGMENTATION, FIELDS, Config, with_models
 from experiments.data import Augmentation, Data
 from experiments.files import check_space, replaced, sha256, write_csv, write_json
 from experiments.lock import locked
 from experiments.optimizers import AveragedWeights, KernelHistory, compile_to_save, make_optimizer, use_averages
-from experiments.stored import SMALL_READERS, weights_file
+from experiments.start import CALIBRATION_IMAGES, begin_with
+from experiments.stored import SMALL_READERS, weights_file, with_digests
 from experiments.workdir import check_workdir, claim_workdir
 from keras_ttfs.snn import operations, reader
 from keras_ttfs.topology import layers_of, observed
@@ -85,6 +86,7 @@ def train(
         OSError: where the disk has no room for the run.
         FloatingPointError: when the loss is not finite.
     """
+    config = Config(**with_digests(config.as_dict()))
     with locked(workdir), _dtype_policy(config.dtype_policy):
         check_workdir(config, workdir, overwrite)
         located = with_models(config, models or {})
@@ -163,6 +165,11 @@ def build(config: Config, data: Data) -> keras.Model:
         loss = SmoothedCrossentropy(data.classes, config.label_smoothing, config.logit_scale)
     else:
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    if config.teacher:
+        model.learn_from(saved_model.load(config.teacher), lambda_kd=config.lambda_kd, temperature=config.temperature)
+    if config.start_from:
+        images = data_module.scale(data.train.images[:CALIBRATION_IMAGES]).numpy()
+        begin_with(config.start_from, model, config, images)
     model.compile(make_optimizer(config, model), loss, metrics=["accuracy"], jit_compile=config.jit_compile)
     model.optimizer.build(model.trainable_variables)
     return model

@@ -21,6 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_ttfs import checks, keras_internals, metrics, model_inputs, regularizers, topology
+from keras_ttfs.distillation import Teaching
 from keras_ttfs.layers import TKBatchNorm, TTFSEncode, neurons_of
 
 SPIKE_METRICS = ("spikes", "input_spikes", "spikes_per_neuron")
@@ -29,6 +30,11 @@ SPIKE_METRICS = ("spikes", "input_spikes", "spikes_per_neuron")
 @keras.saving.register_keras_serializable("keras_ttfs")
 class TTFSModel(keras.Model):
     """Functional or subclassed Keras model trained with `L = L_CE + L2 + lambda_tr * REG_TR - lambda_tb * P_TB`.
+
+    With a teacher, `fit` adds `lambda_kd * distillation(logits, teacher's logits, temperature)`, its mean over the batch,
+    and logs it without its weight as `kd`. `evaluate` does not. The teacher is called on the same inputs with
+    `training=False`. It is no part of the model: it is neither trained nor saved, and a loaded or cloned model has none.
+    `learn_from` gives it one.
 
     `L_CE` is the compiled loss. `L2` is the sum of the layers' own regularisers. REG_TR sums over all temporal kernels.
     P_TB sums over the channels of every TKBatchNorm that an encoder follows.
@@ -54,6 +60,9 @@ class TTFSModel(keras.Model):
         *args, **kwargs: as `keras.Model`.
         lambda_tr: float >= 0: weight of REG_TR [1/steps^2].
         lambda_tb: float >= 0: weight of P_TB [1].
+        teacher: keras.Model of the same output, logits of the same inputs; or None.
+        lambda_kd: float >= 0: weight of the distillation [1]; 0 without a teacher.
+        temperature: float > 0: of the distillation [1].
 
     Call arguments:
         inputs: tensor or structure of tensors, as the model was made for.
@@ -65,7 +74,8 @@ class TTFSModel(keras.Model):
     Output shape: the shape of its outputs.
 
     Raises:
-        ValueError: "Expected lambda_tr to be a finite number >= 0 [1/steps^2]. Received: ...", and so for lambda_tb.
+        ValueError: "Expected lambda_tr to be a finite number >= 0 [1/steps^2]. Received: ...", and so for lambda_tb; and as
+            `learn_from`.
 
     Differs from the paper: the gradients are the mathematical ones, where Eqs. 6 and 15 are misprinted.
 
@@ -78,7 +88,16 @@ class TTFSModel(keras.Model):
             cls = FunctionalTTFSModel
         return super().__new__(cls, *args, **kwargs)
 
-    def __init__(self, *args: Any, lambda_tr: float = 1e-5, lambda_tb: float = 1e-5, **kwargs: Any):
+    def __init__(
+        self,
+        *args: Any,
+        lambda_tr: float = 1e-5,
+        lambda_tb: float = 1e-5,
+        teacher: keras.Model | None = None,
+        lambda_kd: float = 0.0,
+        temperature: float = 1.0,
+        **kwargs: Any,
+    ):
         if (args or "inputs" in kwargs) and not isinstance(self, FunctionalTTFSModel):
             keras_internals.make_functional(type(self), TTFSModel, FunctionalTTFSModel)
         checks.keywords(type(self), kwargs)
@@ -95,6 +114,34 @@ class TTFSModel(keras.Model):
         self._seen = {name: keras.metrics.Sum(name=f"keras_ttfs_{name}", dtype="int64") for name in names}
         self._tested = False
         self._range_seen = False
+        self.teaching: Teaching | None = None
+        self.learn_from(teacher, lambda_kd=lambda_kd, temperature=temperature)
+
+    def learn_from(self, teacher: keras.Model | None, *, lambda_kd: float = 0.0, temperature: float = 1.0) -> None:
+        """Makes `fit` distil a teacher from now on; with None, no teacher any more.
+
+        Args:
+            teacher, lambda_kd, temperature: as for the model.
+
+        Raises:
+            ValueError: "Expected a teacher ... Received: ..." for outputs of another shape or behind a softmax, where that
+                is known; "Expected lambda_kd=0 without a teacher. Received: ..."; and for a wrong number.
+        """
+        checks.number("lambda_kd", lambda_kd, least=0, unit="1")
+        checks.number("temperature", temperature, above=0, unit="1")
+        if teacher is None and lambda_kd:
+            raise ValueError(f"Expected lambda_kd=0 without a teacher. Received: lambda_kd={lambda_kd}")
+        teaching = None if teacher is None else Teaching(teacher, float(lambda_kd), float(temperature))
+        if teaching:
+            teaching.check_student(self)
+        self.teaching = teaching
+        # A traced step would go on with what it was traced with.
+        self.train_function = None
+
+    @property
+    def metrics(self) -> list:
+        """As `keras.Model.metrics`, with the mean of the distillation."""
+        return [*super().metrics, *([self.teaching.mean] if self.teaching else [])]
 
     @property
     def encoders(self) -> list[TTFSEncode]:
@@ -133,12 +180,15 @@ class TTFSModel(keras.Model):
         return reg_tr, p_tb
 
     def _step_loss(self, x, y, y_pred, sample_weight, training):
-        """The one place that adds Eq. 9. Updates the trackers of the loss and of its two terms."""
+        """The one place that adds Eq. 9, and the distillation. Updates the trackers of the loss and of its terms."""
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         loss = self.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training)
         reg_tr, p_tb = self.penalties()
         # Keras divides its own loss by the replicas, whose gradients are then summed.
         loss += tf.cast(self.lambda_tr * reg_tr - self.lambda_tb * p_tb, loss.dtype) / replicas
+        if self.teaching and training:
+            kd = self.teaching.loss(x, y_pred, sample_weight)
+            loss += tf.cast(self.teaching.lambda_kd * kd, loss.dtype) / replicas
         batch = tf.shape(_given(x)[0])[0]
         keras_internals.track_loss(self, loss * replicas, batch)
         self._reg_tr.update_state(reg_tr)
@@ -193,7 +243,8 @@ class TTFSModel(keras.Model):
         y_pred = self(x, training=False)
         self._step_loss(x, y, y_pred, sample_weight, training=False)
         self._count(before, _given((x, y_pred)))
-        return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+        logs = self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+        return {name: value for name, value in logs.items() if name != "kd"}
 
     def _counted(self):
         """`{layer: (spikes, neurons)}` counted so far, of the layers that are built."""

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 import keras_ttfs
 from keras_ttfs import applications, energy, metrics, regularizers, spike_time_layers, temporal_kernel
+from keras_ttfs.distillation import Teaching, distillation
 from keras_ttfs.initializers import Dirac
 from keras_ttfs.snn import CodedNetwork, SpikingNetwork, check_equivalence, codings, in_dtype, plots
 
@@ -35,6 +36,7 @@ KINDS = {
     "shape": ["np.ones(6, 'float32')", "np.float32(1)", "1.0", "np.zeros((2, 0), 'float32')", "[z]"],
     "other rank": ["np.ones((2, 3, 4), 'float32')"],
     "any": ["1"],
+    "not a model": ["5", "'model.keras'", "z", "keras.layers.Dense(3)"],
     "kernel": ["(3, 3)", "(2, 3, 4, 4)", "(3, 4, 4, 4)", "5", "None", "'a'"],
 }
 KERNEL = "time_window: steps, tau_0: positive, t_d_0: finite, z_max_0: positive or None, rounding: choice"
@@ -121,6 +123,15 @@ TABLE = [
     ("ap.vgg6({})", ": tensor"),
     ("ap.spike_time_vgg6({})", ": tensor"),
     ("TTFSModel(IN, OUT, {})", "lambda_tr: not negative, lambda_tb: not negative, lamda_tb: any, nmae: any"),
+    ("TTFSModel(IN, OUT, {})", "lambda_kd: not negative, temperature: positive, teacher: not a model, techer: any"),
+    ("TTFS.learn_from(RELU, {})", "lambda_kd: not negative, temperature: positive, lamda_kd: any"),
+    ("TTFS.learn_from({})", ": not a model"),
+    ("Teaching({}, 1.0, 1.0)", ": not a model"),
+    ("Teaching(RELU, {}, 1.0)", ": not negative"),
+    ("Teaching(RELU, 1.0, {})", ": positive"),
+    ("distillation({}, z)", ": tensor, : other rank"),
+    ("distillation(z, {})", ": tensor, : other rank"),
+    ("distillation(z, z, {})", ": positive"),
     ("TTFSModel({})", "lamda_tb: any"),
     ("convert(RELU, {})", "time_window: steps, tau_0: positive or None, time_windows: any"),
     ("convert_t2fsnn(RELU, X, {})", "time_window: count, batch_size: count, batchsize: any"),
@@ -185,7 +196,7 @@ def namespace():
     own = {name: getattr(keras_ttfs, name) for name in keras_ttfs.__all__}
     modules = {"tk": temporal_kernel, "st": spike_time_layers, "rg": regularizers, "mt": metrics, "ap": applications}
     others = {"energy": energy, "codings": codings, "plots": plots, "CodedNetwork": CodedNetwork, "in_dtype": in_dtype}
-    others["Dirac"] = Dirac
+    others |= {"Dirac": Dirac, "distillation": distillation, "Teaching": Teaching}
     simulators = {"SpikingNetwork": SpikingNetwork, "check_equivalence": check_equivalence}
     return {
         **(own | modules | others | simulators),

@@ -155,7 +155,7 @@ def public_names():
 
 
 PUBLIC_MODULES = ["applications", "callbacks", "conversion", "energy", "layers", "metrics", "models", "regularizers"]
-PUBLIC_MODULES += ["spike_time_layers", "t2fsnn", "temporal_kernel"]
+PUBLIC_MODULES += ["spike_time_layers", "t2fsnn", "temporal_kernel", "initializers", "distillation"]
 
 
 def is_public(name, value, module):

@@ -15,7 +15,7 @@ RANK = {
         ("config", "files", "processes", "paper", "provenance", "data", "benchmark_torch", "benchmark_networks"), -1
     ),
     **dict.fromkeys(("lock", "stored", "saved_model"), 0),
-    **dict.fromkeys(("command", "optimizers", "plots", "results", "workdir"), 1),
+    **dict.fromkeys(("command", "optimizers", "plots", "results", "start", "workdir"), 1),
     **dict.fromkeys(("tables", "checkpoint"), 2),
     "train": 3,
     "fast_tables": 3,

@@ -22,7 +22,7 @@ FLOORS = (
     ("fused", "initializers", "metrics", "regularizers", "snn.codings.coding"),
     ("layers", "snn.codings.rate", "snn.codings.phase", "snn.codings.burst", "snn.codings.temporal_switch"),
     ("topology", "spike_time_layers", "snn.codings"),
-    ("model_inputs", "callbacks"),
+    ("model_inputs", "callbacks", "distillation"),
     ("models",),
     ("applications", "snn.understood"),
     ("snn.copies", "snn.gating"),
