@@ -10,24 +10,23 @@ import pathlib
 import statistics
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from absl import flags
+from absl import app, flags
 
 from experiments import command
+from experiments.benchmark_networks import NETWORKS, POOLINGS, RELU, TTFS, own_pooling, simulated, training_step
 from experiments.lock import locked
 from experiments.processes import in_new_process
 from experiments.runs import Job, run_jobs
 from experiments.stored import read_benchmark
 from experiments.workdir import check_made, pattern_of, remove_leftovers
 
-if TYPE_CHECKING:
-    import keras
-
-    import keras_ttfs
-
 Seconds = dict[str, list[float]]
-RELU, TTFS = "Keras ReLU", "TTFS"
+# Result files of this network and this order of pooling do not name them.
+UNNAMED = ("vgg16", "spikes")
+# Parts that measure other networks too.
+OF_NETWORKS = ("training", "simulation")
 TORCH_ROUNDS = 5
 WINDOW_ROUNDS = 60
 SWEEP = {
@@ -42,7 +41,16 @@ def define_flags() -> None:
     command.define_shared_flags("overwrite")
     flags.DEFINE_string("output", None, "Directory of the result files.")
     flags.DEFINE_multi_enum("parts", ["training"], list(PARTS), "What to measure; repeat the flag for several.")
-    flags.DEFINE_float("width", 1.0, "Factor on VGG-16's hidden channel counts [1].", lower_bound=0.01)
+    flags.DEFINE_enum(
+        "network", "vgg16", NETWORKS, f"Network of keras_ttfs.applications; {UNNAMED[0]} alone has every part."
+    )
+    flags.DEFINE_enum(
+        "pooling",
+        None,
+        POOLINGS,
+        "training, simulation: spikes pools behind the activation, potential in front of it; the network's own if not given.",
+    )
+    flags.DEFINE_float("width", 1.0, "Factor on the network's hidden channel counts [1].", lower_bound=0.01)
     flags.DEFINE_enum("dtype_policy", "float32", ["float32", "mixed_bfloat16"], "Precision of training steps.")
     flags.DEFINE_integer("time_window", 32, "simulation: T, steps of one phase [steps].", lower_bound=4)
     flags.DEFINE_integer("images", 1000, "simulation: for predict and event [images].", lower_bound=1)
@@ -92,70 +100,19 @@ def peak_memory() -> float:
         return float("nan")
 
 
-def plain_keras(model: "keras.Model") -> "keras.Model":
-    """A ReLU twin without anything of this library: keras.Model, keras.layers.BatchNormalization, Keras' own step."""
-    import keras
-
-    from keras_ttfs import TKBatchNorm
-
-    def swap(layer):
-        kind = keras.layers.BatchNormalization if type(layer) is TKBatchNorm else type(layer)
-        return kind.from_config(layer.get_config())
-
-    return keras.models.clone_model(keras.Model(model.inputs, model.outputs), clone_function=swap)
-
-
-def _stack(depth: int, activation: str, width: float, time_window: int) -> "keras_ttfs.TTFSModel":
-    """`depth` 3x3 convolutions of 64 channels at 32x32."""
-    import keras
-
-    from keras_ttfs import TKBatchNorm, TTFSActivation, TTFSModel
-
-    inputs = x = keras.Input((32, 32, 3))
-    for _ in range(depth):
-        x = keras.layers.Conv2D(max(1, round(64 * width)), 3, padding="same", use_bias=False)(x)
-        x = TKBatchNorm(gamma_initializer=keras.initializers.Constant(0.3))(x)
-        x = TTFSActivation(time_window)(x) if activation == "ttfs" else keras.layers.ReLU()(x)
-    return TTFSModel(inputs, keras.layers.Dense(10)(keras.layers.GlobalAveragePooling2D()(x)))
-
-
-def training_step(
-    name: str, *, width: float, batch_size: int, time_window: int = 32, depth: int | None = None
-) -> Callable[..., float]:
-    """A function that does one training step of VGG-16, or of `depth` convolutions, and returns the loss.
-
-    It takes an iterator over batches. Without one, it trains on the same batch of random images each time.
-    """
-    import keras
-    import tensorflow as tf
-
-    from keras_ttfs import applications
-
-    activation = "relu" if name == RELU else "ttfs"
-    if depth is None:
-        model = applications.vgg16(width=width, activation=activation, time_window=time_window, gamma_0=0.3)
-    else:
-        model = _stack(depth, activation, width, time_window)
-    if name == RELU:
-        model = plain_keras(model)
-        gc.collect()
-    optimizer = keras.optimizers.SGD(0.01, momentum=0.9, nesterov=True)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(optimizer, loss, metrics=["accuracy"], jit_compile=False)
-    model.make_train_function()
-    batch = tf.random.uniform((batch_size, 32, 32, 3)), tf.random.uniform((batch_size,), maxval=10, dtype=tf.int32)
-    return lambda data=None: float(model.train_function(iter([batch]) if data is None else data)["loss"])
-
-
-def _training_run(width: float, batch_size: int, policy: str, rounds: int) -> dict[str, Any]:
+def _training_run(
+    network: str, pooling: str, width: float, batch_size: int, policy: str, rounds: int
+) -> dict[str, Any]:
     import keras
 
     from experiments import benchmark_torch
 
     keras.config.set_dtype_policy(policy)
-    ways = {name: training_step(name, width=width, batch_size=batch_size) for name in (RELU, TTFS)}
+    options = {"network": network, "pooling": pooling, "width": width, "batch_size": batch_size}
+    ways = {name: training_step(name, **options) for name in (RELU, TTFS)}
     seconds = interleaved(ways, rounds)
-    torch = benchmark_torch.training_steps(width, batch_size, policy == "mixed_bfloat16")
+    compared = (network, pooling) == UNNAMED
+    torch = benchmark_torch.training_steps(width, batch_size, policy == "mixed_bfloat16") if compared else {}
     # Two frameworks take turns: the first step of a turn finds caches and threads as the other left them.
     if torch:
         ways = {TTFS: ways[TTFS], **torch}
@@ -163,13 +120,15 @@ def _training_run(width: float, batch_size: int, policy: str, rounds: int) -> di
     return seconds
 
 
-def _training_memory(name: str, width: float, batch_size: int, policy: str) -> dict[str, float]:
+def _training_memory(
+    name: str, network: str, pooling: str, width: float, batch_size: int, policy: str
+) -> dict[str, float]:
     """Peak of TensorFlow's allocator over some training steps, weights included, and of the process [MiB]."""
     import keras
     import tensorflow as tf
 
     keras.config.set_dtype_policy(policy)
-    step = training_step(name, width=width, batch_size=batch_size)
+    step = training_step(name, network=network, pooling=pooling, width=width, batch_size=batch_size)
     for _ in range(3):
         step()
     gc.collect()
@@ -185,7 +144,7 @@ def training(options: flags.FlagValues) -> dict[str, Any]:
     """Interleaved training steps, each run in a new process, and the peak memory of each network's steps."""
     from experiments import benchmark_torch
 
-    arguments = options.width, options.batch_size, options.dtype_policy
+    arguments = *network_of(options), options.width, options.batch_size, options.dtype_policy
     runs = [in_new_process(_training_run, *arguments, options.rounds) for _ in range(options.runs)]
     peaks = {name: in_new_process(_training_memory, name, *arguments) for name in (RELU, TTFS)}
     memory = {kind: {name: round(peaks[name][kind], 1) for name in peaks} for kind in ("tensors", "process")}
@@ -303,32 +262,18 @@ def pipeline(options: flags.FlagValues) -> dict[str, Any]:
     }
 
 
-def _networks(
-    width: float, time_window: int, images: int = 64
-) -> tuple["keras_ttfs.TTFSModel", "keras_ttfs.TTFSModel", "keras_ttfs.snn.SpikingNetwork"]:
-    """VGG-16 as ReLU model, as TTFS model and as SpikingNetwork. Batch statistics of random images make them active."""
-    import keras
-    import numpy as np
-
-    from keras_ttfs import applications
-    from keras_ttfs.snn import SpikingNetwork
-
-    keras.utils.set_random_seed(0)
-    options = {"width": width, "gamma_0": 0.5, "bn_momentum": 0.0}
-    relu = applications.vgg16(activation="relu", **options)
-    ttfs = applications.vgg16(time_window=time_window, tau_0=time_window / 3.2, **options)
-    images = np.random.default_rng(0).uniform(size=(images, 32, 32, 3)).astype("float32")
-    for model in (relu, ttfs):
-        model(images, training=True)
-    return relu, ttfs, SpikingNetwork.from_model(ttfs)
-
-
 def _simulation_run(
-    width: float, time_window: int, images: int, clock_images: int, batch_size: int, rounds: int
+    network_of_run: tuple[str, str],
+    width: float,
+    time_window: int,
+    images: int,
+    clock_images: int,
+    batch_size: int,
+    rounds: int,
 ) -> Seconds:
     import numpy as np
 
-    relu, ttfs, network = _networks(width, time_window)
+    relu, ttfs, network = simulated(*network_of_run, width, time_window)
     x = np.random.default_rng(1).uniform(size=(images, 32, 32, 3)).astype("float32")
     ways = {
         "predict": lambda: relu.predict(x, batch_size=batch_size, verbose=0),
@@ -342,10 +287,10 @@ def _simulation_run(
     return {name: [value / counts.get(name, images) for value in values] for name, values in seconds.items()}
 
 
-def _clock_memory(width: float, time_window: int, batch_size: int) -> float:
+def _clock_memory(network_of_run: tuple[str, str], width: float, time_window: int, batch_size: int) -> float:
     import numpy as np
 
-    _, _, network = _networks(width, time_window, images=4)
+    _, _, network = simulated(*network_of_run, width, time_window, images=4)
     x = np.random.default_rng(1).uniform(size=(batch_size, 32, 32, 3)).astype("float32")
     network.run(x, mode="clock", batch_size=batch_size, verbose=0)
     return peak_memory()
@@ -355,13 +300,14 @@ def simulation(options: flags.FlagValues) -> dict[str, Any]:
     """Seconds per image of `predict` and of the simulations; peak memory of a process that runs one clock batch."""
     size = options.batch_size
     images, clock_images, rounds = options.images, options.clock_images, options.rounds
-    seconds = in_new_process(_simulation_run, options.width, options.time_window, images, clock_images, size, rounds)
+    network, width = network_of(options), options.width
+    seconds = in_new_process(_simulation_run, network, width, options.time_window, images, clock_images, size, rounds)
     median = {name: statistics.median(values) for name, values in seconds.items()}
     memory = [
         {
             "time_window": window,
             "batch_size": batch,
-            "mebibytes": round(in_new_process(_clock_memory, options.width, window, batch), 1),
+            "mebibytes": round(in_new_process(_clock_memory, network, width, window, batch), 1),
         }
         for window in (options.time_window // 4, options.time_window)
         for batch in (size, 4 * size)
@@ -385,27 +331,51 @@ def simulation(options: flags.FlagValues) -> dict[str, Any]:
 PARTS = {"training": training, "sweep": sweep, "pipeline": pipeline, "simulation": simulation}
 
 
+def network_of(options: flags.FlagValues) -> tuple[str, str]:
+    """Name and order of pooling of the network that the flags ask for."""
+    return options.network, options.pooling or own_pooling(options.network)
+
+
+def result_name(part: str, options: flags.FlagValues) -> str:
+    """Name of a part's result file, without its ending."""
+    of_network = [] if network_of(options) == UNNAMED else list(network_of(options))
+    setting = [options.dtype_policy, f"{options.width:g}"] if part == "training" else []
+    return "_".join([part, *of_network, *setting])
+
+
+def check_parts(options: flags.FlagValues) -> None:
+    """Raises app.UsageError where a part is asked for that has one network alone, with another one."""
+    others = [part for part in options.parts if part not in OF_NETWORKS]
+    if others and network_of(options) != UNNAMED:
+        raise app.UsageError(
+            f"Expected parts of {', '.join(OF_NETWORKS)} with another network than {' and pooling of '.join(UNNAMED)}. "
+            f"Received: {', '.join(others)}"
+        )
+
+
 def jobs(options: flags.FlagValues) -> list[Job]:
     """A job for each part."""
     from experiments.provenance import provenance
 
     origin = provenance()
+    network, pooling = network_of(options)
 
     def job(part):
-        name = f"training_{options.dtype_policy}_{options.width:g}" if part == "training" else part
         return Job(
             part,
-            os.path.join(options.output, f"{name}.json"),
-            lambda results: {**PARTS[part](options), **origin},
+            os.path.join(options.output, f"{result_name(part, options)}.json"),
+            lambda results: {"network": network, "pooling": pooling, **PARTS[part](options), **origin},
             read=read_benchmark,
             overwrite=options.overwrite,
-            title=f"{part}: VGG-16, width {options.width:g}, batch {options.batch_size}, {options.dtype_policy}",
+            title=f"{part}: {network}, pooling of {pooling}, width {options.width:g}, batch {options.batch_size}, "
+            f"{options.dtype_policy}",
         )
 
     return [job(part) for part in dict.fromkeys(options.parts)]
 
 
 def main(options: flags.FlagValues) -> None:
+    check_parts(options)
     pictures = [os.path.join(options.output, name) for name in ("training.png", "sweep.png")]
     with locked(options.output, "--output"):
         asked = jobs(options)

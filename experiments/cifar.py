@@ -17,15 +17,16 @@ def define_flags() -> None:
 def main(options: flags.FlagValues) -> None:
     with command.usage_errors():
         config = command.config_from_flags()
-    from experiments import tables, train
+    from experiments import chain, tables, train
 
+    place = {"data_dir": options.data_dir, "download": options.download, "overwrite": options.overwrite}
+    models = chain.train_first(config, options.workdir, **place)
     train.make_deterministic()
     result = train.train(
         config,
         options.workdir,
-        data_dir=options.data_dir,
-        download=options.download,
-        overwrite=options.overwrite,
+        **place,
+        models=models,
         tensorboard=options.tensorboard,
         verbose=1 if sys.stdout.isatty() else 2,
     )

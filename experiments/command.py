@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import functools
 import os
+import pathlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -22,6 +23,7 @@ from experiments.stored import with_digests
 # A flag belongs to the command that calls the functions below, so that `--help` lists it.
 flags.disclaim_key_flags()
 
+ROOT = pathlib.Path(__file__).resolve().parent.parent
 DEFINE_BY_TYPE = {
     str: flags.DEFINE_string,
     int: flags.DEFINE_integer,
@@ -105,6 +107,21 @@ def config_from_flags(values: flags.FlagValues = flags.FLAGS) -> config.Config:
 def changed_fields(values: flags.FlagValues = flags.FLAGS) -> dict[str, Any]:
     """The fields of Config that the command line or its flagfiles set, with their values."""
     return _resolved({name: values[name].value for name in config.FIELDS if values[name].present})
+
+
+def config_from_flagfile(path: str | os.PathLike[str], overrides: dict[str, Any] | None = None) -> config.Config:
+    """The Config that a flagfile describes, some of its fields replaced.
+
+    A path that is not there is one from the project's root. So are those of the flagfiles that it includes, wherever we are.
+    """
+    path = pathlib.Path(path)
+    path = path if path.is_file() else ROOT / path
+    lines = [line for line in path.read_text().splitlines() if line.startswith("--")]
+    lines = [line.replace("--flagfile=", f"--flagfile={ROOT}/") for line in lines]
+    values = flags.FlagValues()
+    define_config_flags(values)
+    values([path.stem, *lines])
+    return dataclasses.replace(config_from_flags(values), **(overrides or {}))
 
 
 def _resolved(values: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ A hyper-parameter is one field of `Config`. Its help, range and choices stand be
 
 import dataclasses
 import math
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -105,11 +106,14 @@ class Config:
     l2: float = _field(0.0, "Factor of the squared norm of the weights [1].", NOT_NEGATIVE, network=True)
     start_from: str = _field(
         "",
-        "Model to begin with, a .keras file: the trained ReLU twin, or the same network of any time_window; empty: none.",
+        "Model to begin with, a .keras file: the trained ReLU twin, or the same network of any time_window; or a flagfile, "
+        "whose run is trained first; empty: none.",
     )
     start_from_sha256: str = _field("", "SHA-256 of the file start_from; empty: that of the file that is there.")
     teacher: str = _field(
-        "", "Model whose outputs are learned too, a .keras file of the same inputs and classes; empty: none."
+        "",
+        "Model whose outputs are learned too, a .keras file of the same inputs and classes; or a flagfile, whose run is "
+        "trained first; empty: none.",
     )
     teacher_sha256: str = _field("", "SHA-256 of the file teacher; empty: that of the file that is there.")
     lambda_kd: float = _field(0.0, "Weight of the distance from the teacher's outputs in the loss [1].", NOT_NEGATIVE)
@@ -190,8 +194,33 @@ AUGMENTATION = ("flip", "translation", "border", "cutout")
 MODEL_FILES = ("start_from", "teacher")
 NEEDED = {"start_from_sha256": "start_from", "teacher_sha256": "teacher"}
 NEEDED |= {"teacher": "lambda_kd", "lambda_kd": "teacher", "temperature": "teacher"}
+# What ends the path of a run's description, which may stand where a model is named.
+FLAGFILE = ".flags"
 # Of each field, by its name: default and metadata.
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
+
+
+def with_models(config: Config, models: dict[str, str]) -> Config:
+    """The config with models in place of the flagfiles that its MODEL_FILES name: `{flagfile: path of the model}`.
+
+    A run keeps the flagfile in its own config, because the same run has its models elsewhere on another machine.
+
+    Raises:
+        ValueError: where a flagfile has no model.
+        FileNotFoundError: where a model is not there.
+    """
+    found = {}
+    for name in MODEL_FILES:
+        given = getattr(config, name)
+        if given.endswith(FLAGFILE) and given not in models:
+            raise ValueError(f"Expected a trained model of {name}. Received: {name}={given!r}")
+        found[name] = models.get(given, given)
+        if found[name] and not os.path.isfile(found[name]):
+            raise FileNotFoundError(
+                f"Expected {found[name]}, the model of {name}={given!r}. Received: no such file. Train that run in this "
+                "--workdir: the collected files of a run hold no model."
+            )
+    return dataclasses.replace(config, **found)
 
 
 def choices(name: str) -> tuple[str, ...]:

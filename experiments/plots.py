@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments.files import read_json, replaced
+from experiments.files import replaced
+from experiments.stored import read_benchmark
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -135,12 +136,12 @@ def codings(results: Rows, path: str) -> None:
 
 def benchmark(folder: str) -> None:
     """What `experiments.benchmark` measured: training.png and sweep.png, where there are results to draw."""
-    results = [read_json(path) for path in sorted(pathlib.Path(folder).glob("training_*.json"))]
+    results = [read_benchmark(path) for path in sorted(pathlib.Path(folder).glob("training_*.json"))]
     if results:
         _throughput(results, os.path.join(folder, "training.png"))
     path = os.path.join(folder, "sweep.json")
     if os.path.exists(path):
-        _training_step_sizes(read_json(path), os.path.join(folder, "sweep.png"))
+        _training_step_sizes(read_benchmark(path), os.path.join(folder, "sweep.png"))
 
 
 def _throughput(results: Rows, path: str) -> None:
@@ -154,7 +155,10 @@ def _throughput(results: Rows, path: str) -> None:
         labels = [name.replace(", ", ",\n") for name in bars]
         axis.barh(labels, list(bars.values()), color=["C1" if label == "TTFS" else "0.7" for label in labels])
         axis.invert_yaxis()
-        axis.set(title=f"width {result['width']:g}, {result['dtype_policy']}", xlabel="images per second, training")
+        title = (
+            f"{result['network']}, pooling of {result['pooling']},\nwidth {result['width']:g}, {result['dtype_policy']}"
+        )
+        axis.set(title=title, xlabel="images per second, training")
         axis.bar_label(axis.containers[0], fmt="%.0f", padding=2)
         axis.margins(x=0.15)
     save(figure, path)

@@ -12,6 +12,7 @@ from typing import Any
 from absl import flags
 
 from experiments import command, paper
+from experiments.fast_tables import fast_section, read_rows
 from experiments.files import read_json, write_text
 from experiments.results import (
     RESULTS,
@@ -19,6 +20,7 @@ from experiments.results import (
     changes_from_zero,
     check_one_value,
     last_epoch_mean,
+    read_benchmarks,
     read_group,
     sweep_results,
     table1_results,
@@ -60,13 +62,16 @@ COMPARED_ROWS = (
     ("sm_sr_tr_tb_1e-5", "sm_sr_tr"),
     ("sm_sr_tr_tb_1e-4", "sm_sr_tr"),
 )
+# Columns of the benchmark's tables that say what was measured.
+SETTING = ("network", "pooling of", "width", "precision")
 # Rows of Table 1 in README's small table.
 SUMMARY_ROWS = ("relu", "sm_sr_tr_tb_1e-5", "sm_sr_tr_tb_1e-4")
 
 
 def summary_section() -> str:
     """README's block: one small table."""
-    groups = [read_group(group, run) for group, runs in RUN_GROUPS.items() for run in runs]
+    groups = [[run["result"] for run in runs] for runs in read_rows().values()]
+    groups += [read_group(group, run) for group, runs in RUN_GROUPS.items() for run in runs]
     small = table1_results("table1_small")
     groups += [small[row] for row in SUMMARY_ROWS]
     lines = [["network", "row", "data", "width", "T", "epochs", "seeds", "accuracy [%]", "spikes", "per neuron [%]"]]
@@ -102,13 +107,14 @@ def results_section() -> str:
     """The block of experiments/RESULTS.md: every table but the sweeps'."""
     return "\n\n".join(
         [
+            *fast_section(),
             *(_runs_of(group, runs) for group, runs in RUN_GROUPS.items()),
             *table1_section(),
             *spiking_section(),
             *table2_section(),
             *training_section(),
             size_section(),
-            simulation_section(),
+            *(simulation_section(result) for result in read_benchmarks("simulation*")),
         ]
     )
 
@@ -289,12 +295,12 @@ def _simulated(path: pathlib.Path) -> str:
 
 def training_section() -> list[str]:
     """Training steps beside the ReLU twin, PyTorch and SpikingJelly."""
-    results = read_group("benchmark", "training_*")
-    results.sort(key=lambda result: (-result["width"], result["dtype_policy"]))
+    results = read_benchmarks("training_*")
+    results.sort(key=lambda result: (*_order(result), -result["width"], result["dtype_policy"]))
     first = results[0]
     versions = f"TensorFlow {first['versions']['tensorflow']}, Keras {first['versions']['keras']}"
     parts = [
-        f"**Training VGG-16**, images per second, batches of {first['batch_size']}, random images, {first['device']}, "
+        f"**Training**, images per second, batches of {first['batch_size']}, random images, {first['device']}, "
         f"{versions}. Interleaved in one process, medians of {len(first['throughput_to_relu'])} processes. The twin is plain "
         f"Keras: its BatchNormalization, its ReLU, its training step.\n\n{_twins_table(results)}"
     ]
@@ -307,9 +313,14 @@ def training_section() -> list[str]:
     return parts
 
 
+def _order(result: dict[str, Any]) -> tuple[bool, bool]:
+    """The paper's network first, in the paper's order of pooling."""
+    return result["network"] != "vgg16", result["pooling"] != "spikes"
+
+
 def _twins_table(results: list[dict[str, Any]]) -> str:
     names = ("Keras ReLU", "TTFS")
-    lines = [["width", "precision", *names, "TTFS / ReLU, each run", "peak of tensors, TTFS / ReLU", "of process"]]
+    lines = [[*SETTING, *names, "TTFS / ReLU, each run", "peak of tensors, TTFS / ReLU", "of process"]]
     for result in results:
         memory = [f"{result['memory_to_relu'][kind]:.2f}" for kind in ("tensors", "process")]
         ratios = _listed(result["throughput_to_relu"])
@@ -319,7 +330,7 @@ def _twins_table(results: list[dict[str, Any]]) -> str:
 
 def _rivals_table(results: list[dict[str, Any]]) -> str:
     names = ("PyTorch ReLU", "SpikingJelly IF, T = 4", "TTFS")
-    lines = [["width", "precision", *names, "TTFS / SpikingJelly, each run"]]
+    lines = [[*SETTING, *names, "TTFS / SpikingJelly, each run"]]
     for result in results:
         ratios = _listed([run[names[1]] for run in result["throughput_to_torch"]])
         lines.append([*_setting(result), *_speeds(result["torch_images_per_second"], names), ratios])
@@ -327,7 +338,8 @@ def _rivals_table(results: list[dict[str, Any]]) -> str:
 
 
 def _setting(result: dict[str, Any]) -> list[str]:
-    return [f"{result['width']:g}", result["dtype_policy"]]
+    """The texts of SETTING."""
+    return [result["network"], result["pooling"], f"{result['width']:g}", result["dtype_policy"]]
 
 
 def _speeds(runs: list[dict[str, float]], names: tuple[str, ...]) -> list[str]:
@@ -355,9 +367,8 @@ def size_section() -> str:
     )
 
 
-def simulation_section() -> str:
+def simulation_section(result: dict[str, Any]) -> str:
     """What the simulations cost beside the ReLU twin's `predict`."""
-    result = read_json(RESULTS / "benchmark" / "simulation.json")
     rows = [["", "ms per image, median", "to `predict`: medians", "fastest rounds"]]
     names = {
         "predict": "ReLU twin, `predict`",
@@ -376,8 +387,9 @@ def simulation_section() -> str:
         for row in result["clock_memory"]
     )
     return (
-        f"**Simulating VGG-16** at width {result['width']:g}, T = {result['time_window']}, batches of "
-        f"{result['batch_size']}, random weights and images, float32, {result['device']}, interleaved.\n\n"
+        f"**Simulating {result['network']}**, pooling of {result['pooling']}, at width {result['width']:g}, T = "
+        f"{result['time_window']}, batches of {result['batch_size']}, random weights and images, float32, "
+        f"{result['device']}, interleaved.\n\n"
         f"{markdown(rows)}\n\nPeak memory of a `clock` process [MiB]: {memory}."
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from experiments.files import REMEDY
 from experiments.paper import TABLE1_ROWS
-from experiments.stored import read_any, read_distributions, read_history, read_kernels, read_result
+from experiments.stored import read_any, read_benchmark, read_distributions, read_history, read_kernels, read_result
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 # The committed results; each folder is one group of runs that belong together.
@@ -25,6 +25,11 @@ def result_files(folder: str | os.PathLike[str], runs: str) -> list[pathlib.Path
 def read_group(group: str, pattern: str = "*") -> list[Result]:
     """The committed results of a group that a pattern names, in the order of their files' names."""
     return [read_any(path) for path in sorted((RESULTS / group).glob(f"{pattern}.json"))]
+
+
+def read_benchmarks(pattern: str) -> list[Result]:
+    """The committed results of parts of the benchmark, by the names of their files."""
+    return [read_benchmark(path) for path in sorted((RESULTS / "benchmark").glob(f"{pattern}.json"))]
 
 
 def read_runs(folder: str | os.PathLike[str], rows: Iterable[str], seed: int = 0) -> dict[str, dict[str, Any]]:

@@ -180,15 +180,17 @@ def train_all(
     data_dir: str | None = None,
     download: bool = False,
     collect: str | None = None,
+    models: dict[str, dict[str, str]] | None = None,
 ) -> tuple[Results, dict[str, str]]:
     """Trains what is not finished yet of `{name: Config}`, each in `workdir/name`, in a process of its own.
 
     The small files of a finished run are copied to the directory `collect` at once, where that is given. A run whose files
-    are there is finished, whichever machine trained it.
+    are there is finished, whichever machine trained it. `models` is `{name: {flagfile: model}}` for the runs that begin from
+    models, as `experiments.config.with_models` takes it.
 
     Raises:
         FileExistsError: before anything is trained, where a directory holds a run with another config.
-        ValueError: where runs are of different data.
+        ValueError: where runs of one data set are of different data.
 
     Returns:
         As `run_jobs`.
@@ -197,10 +199,13 @@ def train_all(
     def job(name: str, config: Config) -> Job:
         folder = os.path.join(workdir, name)
         file = os.path.join(folder, "result.json")
+        found = (models or {}).get(name, {})
         return Job(
             name,
             file,
-            lambda results: in_new_process(_train, config, folder, data_dir, download, _common_data(results)),
+            lambda results: in_new_process(
+                _train, config, folder, data_dir, download, _common_data(results).get(config.dataset), found
+            ),
             config.as_dict(),
             "config",
             read=lambda path: _read_run(path, collected=path != file),
@@ -233,22 +238,31 @@ def _check_folder(folder: str, config: Config) -> None:
         check_workdir(config, folder)
 
 
-def _common_data(results: Results) -> str | None:
-    """What the finished runs were trained and tested on, None where nothing is finished."""
-    data = {result["data"] for result in results.values()}
-    if len(data) > 1:
-        raise ValueError(f"Expected runs of one data set. Received: {', '.join(sorted(data))}")
-    return next(iter(data), None)
+def _common_data(results: Results) -> dict[str, str]:
+    """What the finished runs were trained and tested on: `{data set: description}`."""
+    data: dict[str, str] = {}
+    for result in results.values():
+        first = data.setdefault(result["config"]["dataset"], result["data"])
+        if result["data"] != first:
+            raise ValueError(f"Expected runs of one data set. Received: {', '.join(sorted((first, result['data'])))}")
+    return data
 
 
-def _train(config: Config, folder: str, data_dir: str | None, download: bool, expected_data: str | None) -> None:
+def _train(
+    config: Config,
+    folder: str,
+    data_dir: str | None,
+    download: bool,
+    expected_data: str | None,
+    models: dict[str, str],
+) -> None:
     import tensorflow as tf
 
     from experiments.train import make_deterministic, train
 
     make_deterministic()
     try:
-        train(config, folder, data_dir=data_dir, download=download, expected_data=expected_data)
+        train(config, folder, data_dir=data_dir, download=download, expected_data=expected_data, models=models)
     except tf.errors.OpError as error:
         # Out of memory, mostly; the other rows may fit.
         raise RuntimeError(error.message) from error

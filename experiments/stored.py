@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from experiments.config import MODEL_FILES, check_values, differences
+from experiments.config import FLAGFILE, MODEL_FILES, check_values, differences
 from experiments.files import (
     COUNT,
     LIST,
@@ -50,6 +50,7 @@ RESULT = {
 SPIKES = {"spikes": NUMBER, "spikes_per_neuron": NUMBER, "neurons": COUNT}
 # What earlier versions did not write there.
 ADDED_SPIKES = {"membranes": COUNT}
+ADDED_RESULT = {"multiply_adds": optional(COUNT), "training_images": COUNT}
 TIME_STEPS = {"time_steps": COUNT, "decision_step": COUNT, "truenorth_energy": NUMBER, "spinnaker_energy": NUMBER}
 HISTORY = {"epoch": NUMBER, "loss": NUMBER, "accuracy": SHARE, "val_accuracy": SHARE}
 KERNELS = {"epoch": NUMBER, "layer": TEXT}
@@ -69,6 +70,7 @@ CODING = {
     "settings": OBJECT,
 }
 BENCHMARK = {"versions": OBJECT, "batch_size": COUNT, "width": NUMBER}
+EARLIER_BENCHMARK = {"network": "vgg16", "pooling": "spikes"}
 # Of a part of the benchmark, what is drawn.
 DRAWN = {
     "training": {"dtype_policy": TEXT, "images_per_second": list_of(OBJECT), "throughput_to_relu": list_of(NUMBER)},
@@ -104,7 +106,7 @@ def read_config(path: PathLike) -> dict[str, Any]:
 
 
 def with_digests(values: dict[str, Any]) -> dict[str, Any]:
-    """Fields of a Config, with the SHA-256 of each model that they name.
+    """Fields of a Config, with the SHA-256 of each model that they name. A flagfile names a model that may not be there yet.
 
     Raises:
         FileNotFoundError: where there is no such file.
@@ -112,7 +114,7 @@ def with_digests(values: dict[str, Any]) -> dict[str, Any]:
     """
     found = dict(values)
     for name in MODEL_FILES:
-        if path := values.get(name):
+        if (path := values.get(name)) and not path.endswith(FLAGFILE):
             if not os.path.isfile(path):
                 raise FileNotFoundError(f"Expected {name} to be a .keras file. Received: {path}, {what_is(path)}")
             digest, wanted = sha256(path), values.get(f"{name}_sha256")
@@ -132,6 +134,7 @@ def read_result(path: PathLike, remedy: str = RUN_AGAIN) -> dict[str, Any]:
     if not 0 < result["kept_epoch"] <= result["epochs"] <= result["config"]["epochs"]:
         found = f"kept_epoch={result['kept_epoch']}, epochs={result['epochs']}"
         raise damaged(path, f"kept_epoch <= epochs <= {result['config']['epochs']}", found, remedy)
+    check_fields(path, result, {name: kind for name, kind in ADDED_RESULT.items() if name in result}, remedy)
     if "spikes" in result:
         added = {name: kind for name, kind in ADDED_SPIKES.items() if name in result}
         check_fields(path, result, SPIKES | added, remedy)
@@ -285,9 +288,11 @@ def _layout(path: str, remedy: str) -> dict[str, tuple[int, ...]]:
 
 
 def read_benchmark(path: PathLike, remedy: str = REMEDY) -> dict[str, Any]:
-    """The result of a part of the benchmark, whose name is the file's."""
+    """The result of a part of the benchmark, whose name is the file's. Earlier versions measured one network alone."""
     part = re.split(r"[_.]", os.path.basename(path))[0]
-    return read_any(path, BENCHMARK, DRAWN.get(part, {}), remedy=remedy)
+    result = EARLIER_BENCHMARK | read_any(path, BENCHMARK, DRAWN.get(part, {}), remedy=remedy)
+    check_fields(path, result, dict.fromkeys(EARLIER_BENCHMARK, TEXT), remedy)
+    return result
 
 
 def read_any(path: PathLike, *fields: dict[str, Any], remedy: str = REMEDY) -> dict[str, Any]:

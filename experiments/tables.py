@@ -27,8 +27,8 @@ def with_deviation(values: Sequence[float], digits: int) -> str:
     """Mean ± standard deviation; the mean alone of one value, "-" of none."""
     if not values:
         return "-"
-    deviation = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.{digits}f}{deviation}"
+    deviation = f" ± {statistics.stdev(values):,.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):,.{digits}f}{deviation}"
 
 
 def short(value: float) -> str:

@@ -21,7 +21,7 @@ import keras_ttfs
 from experiments import data as data_module
 from experiments import plots, saved_model
 from experiments.checkpoint import Checkpoint, check_data, check_room, saved_bytes
-from experiments.config import AUGMENTATION, FIELDS, Config
+from experiments.config import AUGMENTATION, FIELDS, Config, with_models
 from experiments.data import Augmentation, Data
 from experiments.files import check_space, replaced, sha256, write_csv, write_json
 from experiments.lock import locked
@@ -29,6 +29,7 @@ from experiments.optimizers import AveragedWeights, KernelHistory, compile_to_sa
 from experiments.start import CALIBRATION_IMAGES, begin_with
 from experiments.stored import SMALL_READERS, weights_file, with_digests
 from experiments.workdir import check_workdir, claim_workdir
+from keras_ttfs.snn import operations, reader
 from keras_ttfs.topology import layers_of, observed
 
 KERNEL_SAMPLES = 256
@@ -65,6 +66,7 @@ def train(
     data_dir: str | None = None,
     download: bool = False,
     expected_data: str | None = None,
+    models: dict[str, str] | None = None,
     overwrite: bool = False,
     tensorboard: bool = False,
     verbose: int = 2,
@@ -74,7 +76,7 @@ def train(
     Resumes what an earlier, interrupted call with the same config left in `workdir`; bit for bit, where the process is
     deterministic (`make_deterministic`). Nothing in `workdir` is written or deleted before data and model are ready, but for
     a lock, which keeps other processes out and is gone in the end. The dtype policy of the process is in the end what it
-    was before.
+    was before. `models` is `{flagfile: model}`, as `experiments.config.with_models` takes it.
 
     Raises:
         FileExistsError: where `workdir` holds a finished or a different run, unless `overwrite`; where `overwrite` finds
@@ -89,6 +91,7 @@ def train(
     config = Config(**with_digests(config.as_dict()))
     with locked(workdir), _dtype_policy(config.dtype_policy):
         check_workdir(config, workdir, overwrite)
+        located = with_models(config, models or {})
         keras.utils.set_random_seed(config.seed)
         data = data_module.load(config.dataset, data_dir, download, config.train_images)
         if expected_data is not None:
@@ -96,7 +99,7 @@ def train(
         data_module.batches_per_epoch(data, config.batch_size)
         if config.augment:
             augmentation_of(config).of(data)
-        model = build(config, data)
+        model = build(located, data)
         check_room(workdir, model)
         claim_workdir(config, workdir, overwrite, data.description)
         checkpoint = Checkpoint(workdir, config, data)
@@ -289,7 +292,9 @@ def evaluate(config: Config, model: keras.Model, data: Data, state: dict[str, An
     result = {
         "config": config.as_dict(),
         "data": data.description,
+        "training_images": len(data.train),
         "test_images": len(test),
+        "multiply_adds": multiply_adds(model),
         "epochs": state["epochs"],
         "kept_epoch": kept["epoch"] + 1,
         "val_accuracy": kept["val_accuracy"],
@@ -323,6 +328,17 @@ def evaluate(config: Config, model: keras.Model, data: Data, state: dict[str, An
             ],
         )
     return result
+
+
+def multiply_adds(model: keras.Model) -> int | None:
+    """Multiply-adds of a network, or of the ReLU twin of a TTFS network, for one image.
+
+    None of a network of spike times, whose layers have no nodes.
+    """
+    if layers_of(model, keras_ttfs.spike_time_layers.SpikeTimeEncode):
+        return None
+    nodes, _ = reader.read(model, "ttfs" if model.encoders else "relu")
+    return operations.dense_counts(nodes).multiply_adds
 
 
 def distributions(model: keras.Model, images: tf.Tensor) -> dict[str, Any]:

@@ -48,6 +48,8 @@ OURS = {
     "tensorboard/train": _EVENTS,
     "tensorboard/validation": _EVENTS,
 }
+# Directories in that of a run, with the runs that it begins from. They stay where the run is replaced.
+STARTING_RUNS = ("start", "teacher")
 TABLE_BEGINS = ("| row |", "| method |")
 
 
@@ -91,6 +93,8 @@ def contents(workdir: str, ours: dict[str, str] = OURS, at: str = "") -> Content
     found, folder, pattern = Contents(), os.path.join(workdir, at), ours[at]
     for entry in sorted(os.scandir(folder), key=_removal_order):
         below = f"{at}/{entry.name}" if at else entry.name
+        if below in STARTING_RUNS and _is_starting_run(folder, entry.name):
+            continue
         if entry.is_dir(follow_symlinks=False) and below in ours:
             inner = contents(workdir, ours, below)
             found.files += inner.files
@@ -103,6 +107,12 @@ def contents(workdir: str, ours: dict[str, str] = OURS, at: str = "") -> Content
         elif not _is_temporary(entry.name, pattern):
             found.foreign.append(below)
     return found
+
+
+def _is_starting_run(folder: str, name: str) -> bool:
+    """Whether a name in a run's directory is that of a directory with a run that it begins from."""
+    place = os.path.join(folder, name)
+    return name in STARTING_RUNS and os.path.isdir(place) and not os.path.islink(place)
 
 
 def _removal_order(entry: os.DirEntry) -> tuple[int, str]:
@@ -159,6 +169,7 @@ def check_workdir(config: Config, workdir: str, overwrite: bool = False) -> bool
     path = os.path.join(workdir, "config.json")
     if not os.path.lexists(path):
         there = os.listdir(workdir) if os.path.isdir(workdir) else []
+        there = [name for name in there if not _is_starting_run(workdir, name)]
         if others := sorted(name for name in there if not _is_temporary(name, OURS[""])):
             raise FileExistsError(
                 f"Expected a workdir that is new or empty. Received: {workdir}, which holds other files: "

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import pytest
 
-from experiments import benchmark, cifar, report, runs, stored, tables, train
+from experiments import benchmark_networks, cifar, report, runs, stored, tables, train
 from experiments import config as config_module
 from experiments import data as data_module
 from experiments.checkpoint import Checkpoint
@@ -170,7 +170,7 @@ def test_the_twin_of_the_benchmark_is_plain_keras():
     from keras_ttfs.topology import layers_of
 
     model = applications.vgg6(activation="relu")
-    twin = benchmark.plain_keras(model)
+    twin = benchmark_networks.plain_keras(model)
     assert not any(type(layer).__module__.startswith("keras_ttfs") for layer in layers_of(twin, keras.layers.Layer))
     assert [weight.shape for weight in twin.weights] == [weight.shape for weight in model.weights]
 

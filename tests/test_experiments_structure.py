@@ -11,16 +11,22 @@ FOLDER = pathlib.Path(__file__).parent.parent / "experiments"
 MODULES = sorted(path for path in FOLDER.glob("*.py") if path.name != "__init__.py")
 # A module may import modules of lower rank only.
 RANK = {
-    **dict.fromkeys(("config", "files", "processes", "paper", "provenance", "data", "benchmark_torch"), -1),
+    **dict.fromkeys(
+        ("config", "files", "processes", "paper", "provenance", "data", "benchmark_torch", "benchmark_networks"), -1
+    ),
     **dict.fromkeys(("lock", "stored", "saved_model"), 0),
     **dict.fromkeys(("command", "optimizers", "plots", "results", "start", "workdir"), 1),
     **dict.fromkeys(("tables", "checkpoint"), 2),
     "train": 3,
+    "fast_tables": 3,
     "runs": 4,
-    **dict.fromkeys(("cifar", "table1", "table2", "simulate", "convert", "benchmark", "figures", "report"), 5),
-    **dict.fromkeys(("sweeps", "publish"), 6),
+    "chain": 5,
+    "rows": 6,
+    **dict.fromkeys(("table2", "simulate", "convert", "benchmark", "figures", "frontier", "report"), 7),
+    **dict.fromkeys(("cifar", "table1", "fast"), 7),
+    **dict.fromkeys(("sweeps", "publish"), 8),
 }
-COMMANDS = sorted(name for name, rank in RANK.items() if rank >= 5)
+COMMANDS = sorted(name for name, rank in RANK.items() if rank >= 7)
 
 
 def imported(tree):

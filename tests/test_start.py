@@ -70,7 +70,7 @@ def test_half_the_window_has_every_second_level(trained, data):
         )
         np.testing.assert_allclose(half[:8], whole[:16:2], rtol=1e-5)
         assert (ours.tau_0, ours.t_d_0, ours.time_window) == (2.5, 0.0, 8)
-    for name in ("conv1", "conv7_norm", "logits"):
+    for name in ("conv0", "conv3_2_norm", "logits"):
         for ours, theirs in zip(model.get_layer(name).weights, source.get_layer(name).weights, strict=True):
             np.testing.assert_array_equal(ours, theirs)
     agree = np.mean(logits(model, data).argmax(1) == logits(source, data).argmax(1))
@@ -84,9 +84,9 @@ def test_half_the_window_has_every_second_level(trained, data):
     [
         (
             lambda: applications.fast_vgg((8, 8, 1), width=0.2),
-            r"layer 'conv1' of shapes \[\(3, 3, 1, 10\)\], here of shapes",
+            r"layer 'conv0' of shapes \[\(4, 4, 1, 13\)\], here of shapes",
         ),
-        (lambda: applications.vgg6((8, 8, 1)), "layer 'conv1' missing, here of shapes"),
+        (lambda: applications.vgg6((8, 8, 1)), "layer 'conv0' missing, here of shapes"),
         (
             lambda: applications.fast_vgg((8, 8, 1), width=0.25, input_coding="analog"),
             "a ReLU twin or a network with the encoders .* Received",

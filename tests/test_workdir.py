@@ -324,7 +324,14 @@ def test_a_benchmark_is_not_drawn_beside_other_files(tmp_path, monkeypatch):
     monkeypatch.setattr(benchmark, "PARTS", dict.fromkeys(benchmark.PARTS, lambda options: pytest.fail("measured")))
     write_json(tmp_path / "training_notes.json", {"editor": "vim"})
     options = types.SimpleNamespace(
-        output=str(tmp_path), parts=["training"], overwrite=True, dtype_policy="float32", width=1.0, batch_size=8
+        output=str(tmp_path),
+        parts=["training"],
+        network="vgg16",
+        pooling="spikes",
+        overwrite=True,
+        dtype_policy="float32",
+        width=1.0,
+        batch_size=8,
     )
     before = tree(tmp_path)
     with pytest.raises(ValueError, match=r"Expected .*training_notes.json to hold versions"):
