@@ -246,13 +246,17 @@ def test_networks_of_keras_applications(name):
     model(x, training=True)  # The statistics become those of x.
     expected = model.predict(x, verbose=0)
     errors = []
-    for time_window in (32_000, 256_000):
+    # Two of them show that the error falls. A deep network takes half a minute for each.
+    coarser = (32_000,) if name in ("MobileNetV2", "ResNet50") else ()
+    for time_window in (*coarser, 256_000):
         options = {"time_window": time_window, "tau_0": time_window / 12, "rounding": "nearest"}
         converted = convert(model, data=x, **options)
         found = converted.predict(x, verbose=0)
         errors.append(np.abs(found - expected).max() / np.abs(expected).max())
     # Random networks this deep make much of a small difference. It falls as the levels come closer.
-    assert errors[1] < max(0.3 * errors[0], 1e-3) and errors[1] < 0.04, errors
+    assert errors[-1] < 0.04 and (not coarser or errors[1] < max(0.3 * errors[0], 1e-3)), errors
+    if name != "MobileNetV2":
+        return
     keras.utils.set_random_seed(0)
     with_softmax = getattr(keras.applications, name)(weights=None, input_shape=(32, 32, 3), classes=10)
     with_softmax.set_weights(model.get_weights())
