@@ -21,12 +21,13 @@ class _Value:
     def __init__(self, same: "_Value | None" = None):
         self.takers: list = []
         # Of all values that are the same numbers at inference.
-        self.all_takers = same.all_takers if same else []
+        self.all_takers: list = same.all_takers if same else []
 
 
-def _takers(model: keras.Model) -> tuple[list[_Value | None], list[_Value | None]]:
+def _takers(model: keras.Model) -> tuple[list[Any], list[_Value]]:
     """`(input, output)` of each call of a layer, in the order of `topology.walk`. None where they are not one value."""
-    taken, given = [], []
+    taken: list[Any] = []
+    given: list[_Value] = []
 
     def visit(layer, *args, **kwargs):
         values = [value for value in keras.tree.flatten((args, kwargs)) if isinstance(value, _Value)]
@@ -103,10 +104,10 @@ class Rebuilder:
         self.temporal_kernel_options = temporal_kernel_options
         self.input_coding = input_coding
         self.calibrates = calibrates
-        self.limits = {}
-        self.copies = {}
-        self.names = set()
-        self.encoded = {}
+        self.limits: dict[str, float] = {}
+        self.copies: dict[int, tuple] = {}
+        self.names: set[str] = set()
+        self.encoded: dict[int, tuple] = {}
         self.relus = 0
         self.calls = -1
 

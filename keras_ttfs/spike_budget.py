@@ -68,7 +68,7 @@ class SpikeBudget(keras.callbacks.Callback):
             raise ValueError(f"Expected the state of a SpikeBudget. Received: state={state!r}")
         self.rows: list[dict[str, float]] = []
         self.epoch = 0
-        self._count = None
+        self._count: Any = None
 
     def on_train_begin(self, logs: Any = None) -> None:
         if not hasattr(self.model, "steer_spikes") or not self.model.batch_norm_pairs():

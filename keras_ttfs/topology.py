@@ -168,7 +168,7 @@ def spiking_calls(model: keras.layers.Layer, input_encoders: Iterable = (), shap
         norms = tuple(dict.fromkeys(norm for signal in signals for norm in signal.norms))
         is_input = bool(signals) and all(signal.is_input for signal in signals)
         spiking = bool(signals) and all(signal.spiking for signal in signals)
-        pooled = signals[0].pooled if len(signals) == 1 else None
+        pooled: Any = signals[0].pooled if len(signals) == 1 else None
         tensors = _outputs(layer, args, kwargs, shapes)
         if _fires(layer):
             encodes_input = is_input and (isinstance(layer, TTFSEncode) or not layer.weights)

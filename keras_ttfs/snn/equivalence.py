@@ -241,7 +241,7 @@ def _architecture(nodes: list[Node]) -> list[dict]:
     descriptions = []
     for node in nodes:
         layer = getattr(node, "layer", None)
-        description = {
+        description: dict[str, Any] = {
             "kind": type(node).__name__,
             "shape": node.shape,
             "inputs": tuple(places[source] for source in node.inputs),

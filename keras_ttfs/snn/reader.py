@@ -176,7 +176,8 @@ class _Reader:
 
     def _add_population(self, encoder, inputs):
         (node,) = inputs
-        kind, options = TTFSPopulation, {}
+        kind: type[TTFSPopulation] = TTFSPopulation
+        options: dict[str, Any] = {}
         _, above = _commuting(node)
         first = next((number for number, route in enumerate(above) if type(route.layer) in MAXIMA), None)
         if first is not None and not _is_current_of_input(above[first]):
@@ -207,7 +208,8 @@ def _commuting(node):
 
     The routes commute with the activation. There are none without max pooling among them, and none of spikes.
     """
-    above, below = [], node
+    above: list[Route] = []
+    below = node
     while isinstance(below, Route) and len(below.inputs) == 1:
         above.insert(0, below)
         below = below.inputs[0]

@@ -45,9 +45,8 @@ class WindowPopulation(TTFSPopulation):
 
     def heard_by(self, places: Sequence[int]) -> list[np.ndarray]:
         """For each of some membranes, by their flat indices, the flat indices of the windows that hear it."""
-        places = np.asarray(places, int)
         membranes = np.zeros((len(places), self.membranes), "float32")
-        membranes[np.arange(len(places)), places] = 1
+        membranes[np.arange(len(places)), np.asarray(places, int)] = 1
         heard = self._averages()(tf.reshape(tf.constant(membranes), (-1, *self.inputs[0].shape)))
         return [np.flatnonzero(row) for row in heard.numpy()]
 
