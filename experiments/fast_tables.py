@@ -202,3 +202,31 @@ def published_table(results: Iterable[dict[str, Any]]) -> str:
             str(result["time_steps"]), str(result["decision_step"]), f"{check['mismatches']:,}", str(check["samples"]),
         ])  # fmt: skip
     return markdown(lines)
+
+
+# What a trial of the search does not name is this.
+USUAL = {
+    "learning_rate": 0.1, "bias_rate": 1, "label_smoothing": 0.2, "logit_scale": 0.111, "weight_decay": 5e-4, "whiten": 1,
+    "first_kernel": 3, "ema": 0, "distilled_share": 0, "spike_budget": 0, "tau_0": 5.0,
+}  # fmt: skip
+
+
+def search_table(path: pathlib.Path = RESULTS / "fast_search" / "trials.json") -> str:
+    """The trials from which fast_vgg and its recipe were chosen."""
+    found = read_any(path)
+    lines = [["trial", "convolutions", "activation", "10^6 multiply-adds", "epochs", "but for", "validation [%]", "spikes"]]
+    for trial in found["trials"]:
+        settings = trial["settings"]
+        told = [f"{name}={settings[name]:g}" for name, usual in USUAL.items() if settings.get(name, usual) != usual]
+        told += [f"penalty={settings['penalty']}"] if settings["spike_budget"] else []
+        told += [f"from {settings['begins_from']}"] if settings["begins_from"] else []
+        size = f"{trial['multiply_adds'] / 1e6:.1f}"
+        accuracy = trial["val_accuracy"]
+        ends = ["loss not finite" if accuracy is None else f"{100 * accuracy:.2f}"]
+        ends += [f"{trial['spikes']:,.0f}" if "spikes" in trial else "-"]
+        network = [settings["layout"].replace(",", " "), settings["activation"], size, f"{settings['epochs']:g}"]
+        lines.append([trial["name"], *network, ", ".join(told), *ends])
+    return (
+        f"**What fast_vgg was chosen from**: {found['data']}, {found['validation_images']:,} validation images, "
+        f"{found['device']}. P: 2x2 max pooling between norm and activation; S: strides of 2.\n\n{markdown(lines)}"
+    )

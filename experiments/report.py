@@ -12,7 +12,7 @@ from typing import Any
 from absl import flags
 
 from experiments import command, paper
-from experiments.fast_tables import fast_section, read_rows
+from experiments.fast_tables import fast_section, read_rows, search_table
 from experiments.files import read_json, write_text
 from experiments.results import (
     RESULTS,
@@ -65,7 +65,7 @@ COMPARED_ROWS = (
 # Columns of the benchmark's tables that say what was measured.
 SETTING = ("network", "pooling of", "width", "precision")
 # Rows of Table 1 in README's small table.
-SUMMARY_ROWS = ("relu", "sm_sr_tr_tb_1e-5", "sm_sr_tr_tb_1e-4")
+SUMMARY_ROWS = ("sm_sr_tr_tb_1e-5",)
 
 
 def summary_section() -> str:
@@ -123,6 +123,7 @@ def sweeps_section() -> str:
     """The block of experiments/README.md: the sweeps, and Table 1 where batch normalisation starts as Keras' does."""
     return "\n\n".join(
         [
+            search_table(),
             *(_sweep_tables(group) for group in SWEEP_GROUPS),
             comparison_section(),
             *table1_section("table1_gamma1"),
