@@ -214,7 +214,9 @@ USUAL = {
 def search_table(path: pathlib.Path = RESULTS / "fast_search" / "trials.json") -> str:
     """The trials from which fast_vgg and its recipe were chosen."""
     found = read_any(path)
-    lines = [["trial", "convolutions", "activation", "10^6 multiply-adds", "epochs", "but for", "validation [%]", "spikes"]]
+    lines = [
+        ["trial", "convolutions", "activation", "10^6 multiply-adds", "epochs", "but for", "validation [%]", "spikes"]
+    ]
     for trial in found["trials"]:
         settings = trial["settings"]
         told = [f"{name}={settings[name]:g}" for name, usual in USUAL.items() if settings.get(name, usual) != usual]

@@ -64,16 +64,12 @@ COMPARED_ROWS = (
 )
 # Columns of the benchmark's tables that say what was measured.
 SETTING = ("network", "pooling of", "width", "precision")
-# Rows of Table 1 in README's small table.
-SUMMARY_ROWS = ("sm_sr_tr_tb_1e-5",)
 
 
 def summary_section() -> str:
     """README's block: one small table."""
     groups = [[run["result"] for run in runs] for runs in read_rows().values()]
     groups += [read_group(group, run) for group, runs in RUN_GROUPS.items() for run in runs]
-    small = table1_results("table1_small")
-    groups += [small[row] for row in SUMMARY_ROWS]
     lines = [["network", "row", "data", "width", "T", "epochs", "seeds", "accuracy [%]", "spikes", "per neuron [%]"]]
     lines += [_summary_row(runs) for runs in groups]
     device = read_group("vgg16_width1", RUN_GROUPS["vgg16_width1"][0])[0]["device"]

@@ -1,12 +1,16 @@
 """Every notebook runs from top to bottom, and is committed with its outputs."""
 
+import os
 import pathlib
+import subprocess
+import sys
 
 import nbclient
 import nbformat
 import pytest
 
-NOTEBOOKS = sorted((pathlib.Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
+ROOT = pathlib.Path(__file__).parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
 def code_cells(notebook):
@@ -25,9 +29,22 @@ def test_notebook_is_committed_as_it_ran(path):
     assert {"stream", "display_data"} <= kinds and "error" not in kinds
 
 
+@pytest.fixture(scope="module")
+def cifar(tmp_path_factory):
+    """A directory with the original CIFAR-10, as tensorflow-datasets prepares it."""
+    program = ROOT.parent / "shared" / "data" / "prepare_cifar.py"
+    if not program.exists():
+        pytest.skip("needs the images of CIFAR-10 beside the project")
+    folder = tmp_path_factory.mktemp("cifar10")
+    subprocess.run([sys.executable, str(program), "cifar10", str(folder)], check=True, capture_output=True)
+    return folder
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebook_runs(path):
+def test_notebook_runs(path, request, monkeypatch):
+    if "CIFAR_DIR" in path.read_text() and "CIFAR_DIR" not in os.environ:
+        monkeypatch.setenv("CIFAR_DIR", str(request.getfixturevalue("cifar")))
     notebook = nbformat.read(path, 4)
     place = {"metadata": {"path": str(path.parent)}}
     # Of a cell [s]; the whole notebook is meant for two minutes.
