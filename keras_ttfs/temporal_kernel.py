@@ -12,6 +12,7 @@ rounded once to the working precision, and compared. A spiking neuron that compa
 very same step. Layers call `quantize`, which is `decode(encode(z))` in one pass; simulators call `fire`.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -396,7 +397,20 @@ def compiled(function: Callable, *, each_shape: bool = False) -> Callable:
 
     One trace serves inputs of any shape. With `each_shape` every shape has its own trace, in which all sizes are known.
     """
-    return tf.function(function, jit_compile=True, autograph=False, reduce_retracing=not each_shape)
+    options = {"jit_compile": True, "autograph": False}
+    if not each_shape:
+        return tf.function(function, reduce_retracing=True, **options)
+
+    @functools.cache
+    def of_shapes(shapes: tuple) -> Callable:
+        # A function of its own, because TensorFlow warns of one that is traced again and again.
+        return tf.function(function, **options)
+
+    @functools.wraps(function)
+    def each(*args: Any) -> Any:
+        return of_shapes(tuple(str(getattr(leaf, "shape", "")) for leaf in tf.nest.flatten(args)))(*args)
+
+    return each
 
 
 # Two functions, not one: XLA does not vectorise a logarithm in a loop that looks up a table.
