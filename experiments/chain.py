@@ -41,14 +41,16 @@ def runs_before(config: Config, workdir: str) -> tuple[dict[str, Config], dict[s
         for field, path in flagfiles(config).items():
             if path in above:
                 raise ValueError(f"Expected runs that begin from others. Received: {field}={path!r} of itself")
+            if path in models[name]:  # The run of start_from is the teacher too.
+                continue
             agreeing = {shared: getattr(config, shared) for shared in AGREEING[field]}
             wanted = command.config_from_flagfile(path, agreeing)
-            place = os.path.join(name, PLACES[field])
-            known = path in models[name]
-            if known and wanted == configs[os.path.join(name, PLACES["start_from"])]:
+            # A run that another one has begun from is not trained twice.
+            same = next((place for place, planned in configs.items() if planned == wanted), None)
+            if same is not None:
+                models[name][path] = model_in(os.path.join(workdir, same))
                 continue
-            if known:
-                raise ValueError(f"Expected one run of a flagfile. Received: {path!r} as start_from and as teacher")
+            place = os.path.join(name, PLACES[field])
             models[name][path] = model_in(os.path.join(workdir, place))
             add(place, wanted, (*above, path))
         if name:

@@ -116,12 +116,19 @@ def config_from_flagfile(path: str | os.PathLike[str], overrides: dict[str, Any]
     """
     path = pathlib.Path(path)
     path = path if path.is_file() else ROOT / path
-    lines = [line for line in path.read_text().splitlines() if line.startswith("--")]
-    lines = [line.replace("--flagfile=", f"--flagfile={ROOT}/") for line in lines]
     values = flags.FlagValues()
     define_config_flags(values)
-    values([path.stem, *lines])
+    values([path.stem, *_flags_in(path)])
     return dataclasses.replace(config_from_flags(values), **(overrides or {}))
+
+
+def _flags_in(path: pathlib.Path) -> Iterator[str]:
+    """The flags in a flagfile, those of the flagfiles that it includes in their places."""
+    for line in path.read_text().splitlines():
+        if line.startswith("--flagfile="):
+            yield from _flags_in(ROOT / line.partition("=")[2])
+        elif line.startswith("--"):
+            yield line
 
 
 def _resolved(values: dict[str, Any]) -> dict[str, Any]:

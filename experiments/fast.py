@@ -21,7 +21,7 @@ def _text(results: runs.Results, options: flags.FlagValues) -> str:
         row, _, seed = name.partition("/")
         paths = [os.path.join(options.workdir, row, seed, "history.csv")]
         paths += [os.path.join(options.collect, f"{row}.{seed}.history.csv")] if options.collect else []
-        path = next(path for path in paths if os.path.exists(path))
+        path = next((path for path in paths if os.path.exists(path)), paths[-1])
         found.setdefault(row, []).append({"result": result, "history": read_history(path, REMEDY)})
     return fast_tables.fast_table(found)
 

@@ -87,9 +87,23 @@ def training_operations(result: dict[str, Any]) -> float | None:
 
 def petaflop(run: Run, rows: Rows) -> float | None:
     """Cost of a run and of those that it begins from [1e15 operations]."""
-    costs = [training_operations(part["result"]) for part in chain_of(run, rows) or [{"result": {}}]]
+    sizes = _known_sizes(rows)
+    parts = [part["result"] for part in chain_of(run, rows) or [{"result": {"config": {}}}]]
+    costs = [training_operations(sizes.get(_network(part), {}) | part) for part in parts]
     known = [cost for cost in costs if cost is not None]
     return sum(known) / 1e15 if len(known) == len(costs) else None
+
+
+def _network(result: dict[str, Any]) -> tuple[Any, ...]:
+    """What decides the multiply-adds of a run's network, and its training images."""
+    return tuple(result["config"].get(name) for name in ("model", "width", "dataset", "train_images"))
+
+
+def _known_sizes(rows: Rows) -> dict[tuple[Any, ...], dict[str, int]]:
+    """`{network: multiply-adds and training images}`. Runs of version 0.8 did not tell them: their twins do."""
+    results = [run["result"] for runs in rows.values() for run in runs]
+    names = "multiply_adds", "training_images"
+    return {_network(r): {name: r[name] for name in names} for r in results if all(r.get(name) for name in names)}
 
 
 def minutes(run: Run, rows: Rows, goal: float | None = None) -> float | None:
@@ -225,6 +239,7 @@ def search_table(path: pathlib.Path = RESULTS / "fast_search" / "trials.json") -
         size = f"{trial['multiply_adds'] / 1e6:.1f}"
         accuracy = trial["val_accuracy"]
         ends = ["loss not finite" if accuracy is None else f"{100 * accuracy:.2f}"]
+        ends[0] += f" (without averages {100 * trial['raw_val_accuracy']:.2f})" if "raw_val_accuracy" in trial else ""
         ends += [f"{trial['spikes']:,.0f}" if "spikes" in trial else "-"]
         network = [settings["layout"].replace(",", " "), settings["activation"], size, f"{settings['epochs']:g}"]
         lines.append([trial["name"], *network, ", ".join(told), *ends])

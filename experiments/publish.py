@@ -15,8 +15,18 @@ from experiments import command
 from experiments.files import replaced, write_json
 from experiments.stored import read_result
 
-# The arguments of a network that decide its weights or what they compute. All others only train it.
-DECIDING = ("input_shape", "classes", "width", "time_window", "rounding", "input_coding", "activation", "pooling")
+# The arguments of a network that decide its weights or what they compute, and tau_0, to which further training pulls.
+DECIDING = (
+    "input_shape",
+    "classes",
+    "width",
+    "time_window",
+    "rounding",
+    "input_coding",
+    "activation",
+    "pooling",
+    "tau_0",
+)
 
 
 def define_flags() -> None:
@@ -30,11 +40,13 @@ def define_flags() -> None:
 
 
 def main(options: flags.FlagValues) -> None:
-    from keras_ttfs import pretrained
+    from keras_ttfs import applications, pretrained
 
     command.existing_model(options.model)
     run = read_result(command.beside_model(options.model, "result.json"), "Publish the model of a finished run.")
     network = run["config"]["model"]
+    if "weights" not in inspect.signature(getattr(applications, network)).parameters:
+        raise ValueError(f"Expected the run of a network with an argument weights. Received: {network}")
     path = pretrained.FOLDER / f"{network}_{options.weights}.npz"
     for made in (str(path), options.output):
         if os.path.lexists(made) and not options.overwrite:
@@ -49,10 +61,8 @@ def main(options: flags.FlagValues) -> None:
 
 def publish(options: flags.FlagValues, run: dict[str, Any], network: str, path: Any) -> dict[str, Any]:
     """Writes the file of weights with its scores, and returns them with all that a result file tells."""
-    import keras
-
     from experiments import data as data_module
-    from experiments import saved_model, simulate
+    from experiments import saved_model, simulate, train
     from experiments.provenance import provenance
     from keras_ttfs import applications, pretrained
     from keras_ttfs.snn import SpikingNetwork
@@ -74,11 +84,11 @@ def publish(options: flags.FlagValues, run: dict[str, Any], network: str, path: 
         total, _, accuracy = simulate.simulate(spiking, images, test.labels, batch_size=options.batch_size, **how)
         result = {"data": data.description, "test_images": len(test), "accuracy": accuracy, **how}
         result |= simulate.summary(spiking, total)
-        keras.config.set_dtype_policy("float64")
-        exact = function(**arguments)
-        exact.set_weights(model.get_weights())
-        checked = images[: options.check_images]
-        result["equivalence"] = simulate.check(exact, checked, "event", "float64", options.batch_size)
+        with train.dtype_policy("float64"):
+            exact = function(**arguments)
+            exact.set_weights(model.get_weights())
+            checked = images[: options.check_images]
+            result["equivalence"] = simulate.check(exact, checked, "event", "float64", options.batch_size)
         scores = {name: result[name] for name in ("data", "accuracy", "spikes", "time_steps", "neurons")}
         pretrained.save(trained, temporary, arguments, scores)
     return {**result, "training": run, "weights": path.name, **provenance()}

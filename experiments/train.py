@@ -50,13 +50,14 @@ def make_deterministic() -> None:
 
 
 @contextlib.contextmanager
-def _dtype_policy(name: str) -> Iterator[None]:
+def dtype_policy(name: str) -> Iterator[None]:
+    """The dtype policy of the process is `name` here, and what it was before behind it."""
     before = keras.config.dtype_policy()
     try:
-        keras.config.set_dtype_policy(name)
+        keras.config.setdtype_policy(name)
         yield
     finally:
-        keras.config.set_dtype_policy(before)
+        keras.config.setdtype_policy(before)
 
 
 def train(
@@ -89,7 +90,7 @@ def train(
         FloatingPointError: when the loss is not finite.
     """
     config = Config(**with_digests(config.as_dict()))
-    with locked(workdir), _dtype_policy(config.dtype_policy):
+    with locked(workdir), dtype_policy(config.dtype_policy):
         check_workdir(config, workdir, overwrite)
         located = with_models(config, models or {})
         keras.utils.set_random_seed(config.seed)

@@ -31,6 +31,8 @@ from keras_ttfs.temporal_kernel import EPSILON, compiled
 ROWS = 8
 # Numbers in a row. XLA's innermost loop runs over a row, and 16 channels alone would be too short for it.
 ROW_LENGTH = 2048
+# Pixels of a window that `_extremes` compares one by one.
+LARGEST_WINDOW = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +99,7 @@ def source_of(z: Any) -> Source | None:
 def _unpooled(z):
     """`(tensor, window)`: what max pooling gave z in a tf.function; `(z, None)` if nothing did.
 
-    Windows that overlap, leave pixels out or lie on unknown sizes count as nothing.
+    Windows that overlap, leave pixels out, lie on unknown sizes or have more than LARGEST_WINDOW pixels count as nothing.
     """
     operation = z.op if tf.is_symbolic_tensor(z) else None
     if operation is None or operation.type != "MaxPool" or operation.get_attr("data_format") != b"NHWC":
@@ -105,7 +107,8 @@ def _unpooled(z):
     below, (_, height, width, depth) = operation.inputs[0], operation.get_attr("ksize")
     apart = operation.get_attr("strides") == [1, height, width, 1] and depth == 1
     whole = None not in below.shape[1:] and below.shape[1] % height == below.shape[2] % width == 0
-    return (below, (height, width)) if apart and whole else (z, None)
+    few = 1 < height * width <= LARGEST_WINDOW
+    return (below, (height, width)) if apart and whole and few else (z, None)
 
 
 def _columns(shape):
@@ -140,7 +143,7 @@ def normalize_and_quantize(
 
     The sums for gamma and beta run over the n rows of a channel. The sums for tau and t_d run over all elements. If
     relaxed, dz is the gradient of ReLU, and tau and t_d receive 0. With a `window`, dz is 0 at all x but the one that
-    decides its window, the first of equals.
+    decides its window: the x of the largest z, the first of equal x. (Where only rounding makes two z equal, x decides.)
 
     Args:
         normalization: a Normalization by the batch's own statistics; x is float32 or bfloat16 `(..., channels)`.
@@ -220,7 +223,7 @@ def _extremes(x, scale, size, window):
     for i in range(1, height * width):
         at = i % width * channels
         other = tiles[:, i // width, :, at : at + channels]
-        ahead = tf.where(scale < 0, other < extreme, other > extreme)
+        ahead = tf.where(scale < 0, other < extreme, (other > extreme) & (scale != 0))
         extreme, place = tf.where(ahead, other, extreme), tf.where(ahead, tf.constant(i, tf.uint8), place)
     shape = -1, rows // height, columns // width, channels
     return tf.reshape(extreme, shape), tf.reshape(place, shape)

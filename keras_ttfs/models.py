@@ -20,7 +20,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_ttfs import checks, keras_internals, metrics, model_inputs, regularizers, topology
+from keras_ttfs import checks, keras_internals, metrics, model_inputs, regularizers, temporal_kernel, topology
 from keras_ttfs.distillation import Teaching
 from keras_ttfs.layers import TKBatchNorm, TTFSEncode, neurons_of
 
@@ -181,17 +181,22 @@ class TTFSModel(keras.Model):
         return reg_tr, p_tb
 
     def firing_probability(self) -> tf.Tensor:
-        """R: the sum over all pairs of `batch_norm_pairs` of the mean firing probability of the channels [1], a scalar."""
-        means = [
-            tf.reduce_mean(regularizers.firing_probability(*norm.affine(), tf.stop_gradient(encoder.z_min)))
-            for norm, encoder in self.batch_norm_pairs()
-        ]
+        """R: the sum over all pairs of `batch_norm_pairs` of the mean firing probability of the channels [1], a scalar.
+
+        It is that of single potentials, also where max pooling stands between the two.
+        """
+        means = []
+        for norm, encoder in self.batch_norm_pairs():
+            # The smallest threshold. With rounding="nearest" it lies half a step below the smallest level.
+            late = temporal_kernel.threshold_shift(encoder.rounding) / encoder.tau
+            threshold = tf.stop_gradient(encoder.z_min * tf.exp(-late))
+            means.append(tf.reduce_mean(regularizers.firing_probability(*norm.affine(), threshold)))
         return tf.add_n(means) if means else tf.constant(0.0)
 
     def steer_spikes(self) -> tf.Variable:
-        """lambda_s: the weight of `firing_probability` in the loss, a variable that is 0 until someone steers it.
+        """lambda_s: the weight of `firing_probability` in the loss of `fit`, a variable that is 0 until someone steers it.
 
-        Without a call of this method the loss has no such term.
+        Without a call of this method the loss has no such term. That of `evaluate` never has it.
         """
         if self._lambda_s is None:
             with self.distribute_strategy.scope():
@@ -223,7 +228,7 @@ class TTFSModel(keras.Model):
         reg_tr, p_tb = self.penalties()
         # Keras divides its own loss by the replicas, whose gradients are then summed.
         loss += tf.cast(self.lambda_tr * reg_tr - self.lambda_tb * p_tb, loss.dtype) / replicas
-        if self._lambda_s is not None:
+        if self._lambda_s is not None and training:
             loss += tf.cast(self._lambda_s * self.firing_probability(), loss.dtype) / replicas
         if self.teaching and training:
             kd = self.teaching.loss(x, y_pred, sample_weight)
@@ -283,7 +288,7 @@ class TTFSModel(keras.Model):
         self._step_loss(x, y, y_pred, sample_weight, training=False)
         self._count(before, _given((x, y_pred)))
         logs = self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
-        return {name: value for name, value in logs.items() if name != "kd"}
+        return {name: value for name, value in logs.items() if not (self.teaching and name == "kd")}
 
     def _counted(self):
         """`{layer: (spikes, neurons)}` counted so far, of the layers that are built."""

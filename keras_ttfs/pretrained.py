@@ -58,7 +58,7 @@ def check_arguments(network: str, name: str, arguments: Mapping[str, Any]) -> No
     """
     for argument, trained in describe(network, name)["arguments"].items():
         received = arguments[argument]
-        if (list(received) if isinstance(received, tuple) else received) != trained:
+        if (list(map(int, received)) if isinstance(received, (tuple, list, np.ndarray)) else received) != trained:
             trained = tuple(trained) if isinstance(trained, list) else trained
             raise ValueError(
                 f"Expected {argument}={trained!r}, for which the weights {name!r} were trained. "
@@ -72,8 +72,17 @@ def load(model: keras.Model, network: str, name: str) -> None:
 
 
 def read_into(model: keras.Model, path: str | os.PathLike[str]) -> None:
-    """Puts the weights in a file into a model of the same network."""
+    """Puts the weights in a file into a model of the same network.
+
+    Raises:
+        ValueError: "Expected as many weights as the model has. Received: ..."; as `set_weights`.
+    """
     with np.load(path, allow_pickle=False) as file:
+        if len(file.files) - 1 != len(model.weights):
+            raise ValueError(
+                f"Expected as many weights as the model has, {len(model.weights)}. "
+                f"Received: {path} with {len(file.files) - 1}"
+            )
         model.set_weights([file[str(i)].astype("float32") for i in range(len(model.weights))])
 
 

@@ -109,13 +109,14 @@ def pruning_probability(gamma: Any, beta: Any, z_min: Any) -> tf.Tensor:
     )
 
 
-def firing_probability(gamma: Any, beta: Any, z_min: Any) -> tf.Tensor:
-    """Share of batch-normalised pre-activations that reach the smallest level, per channel: those that make a spike.
+def firing_probability(gamma: Any, beta: Any, threshold: Any) -> tf.Tensor:
+    """Share of batch-normalised pre-activations that reach the smallest threshold, per channel: those that make a spike.
 
-    Forward: `Phi((beta - z_min) / |gamma|)`, Phi being the standard normal distribution's cumulative function. It is exact
-    where the pre-activations are normal, as Eq. 7 supposes. Eq. 8 is the Taylor series of such an integral, without bounds.
+    Forward: `Phi((beta - threshold) / |gamma|)`, Phi being the standard normal distribution's cumulative function. It is
+    exact where the pre-activations are normal, as Eq. 7 supposes. Eq. 8 is the Taylor series of such an integral, without
+    bounds.
 
-    Backward: with `x = (beta - z_min) / |gamma|` and the normal density phi, `dP/dbeta = phi(x) / |gamma|` and
+    Backward: with `x = (beta - threshold) / |gamma|` and the normal density phi, `dP/dbeta = phi(x) / |gamma|` and
     `dP/dgamma = -phi(x) x / gamma`. 0 where gamma is 0.
 
     >>> firing_probability([1.0, 0.5, 1.0], [0.0, 0.5, 50.0], 0.0).numpy().round(3)
@@ -123,16 +124,17 @@ def firing_probability(gamma: Any, beta: Any, z_min: Any) -> tf.Tensor:
 
     Args:
         gamma, beta: float tensors `(channels,)`: scale and shift of the batch normalisation [1].
-        z_min: float, scalar or `(channels,)`: smallest level of the encoder that follows [1].
+        threshold: float, scalar or `(channels,)`: smallest one of the encoder that follows [1]. With `rounding="ceil"` it is
+            z_min, with `"nearest"` `z_min * exp(-1 / (2 tau))`.
 
     Returns:
         Tensor `(channels,)` in [0, 1].
 
     Differs from the paper, which has P_TB only.
     """
-    z_min = checks.amount("z_min", _number_or_tensor("z_min", z_min))
-    gamma, beta, z_min = _of_one_type({"gamma": gamma, "beta": beta, "z_min": z_min})
+    threshold = checks.amount("threshold", _number_or_tensor("threshold", threshold))
+    gamma, beta, threshold = _of_one_type({"gamma": gamma, "beta": beta, "threshold": threshold})
     none = gamma == 0.0
     width = tf.where(none, tf.ones_like(gamma), tf.abs(gamma))
-    spread = 0.5 * (1.0 + tf.math.erf((beta - z_min) / (width * math.sqrt(2.0))))
-    return tf.where(none, tf.cast(beta >= z_min, gamma.dtype), spread)
+    spread = 0.5 * (1.0 + tf.math.erf((beta - threshold) / (width * math.sqrt(2.0))))
+    return tf.where(none, tf.cast(beta >= threshold, gamma.dtype), spread)

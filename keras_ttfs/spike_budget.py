@@ -24,8 +24,8 @@ class SpikeBudget(keras.callbacks.Callback):
         I += gain / 10 * min(e, 0.2)  if e > 0,  else  I *= 0.7
 
     The target falls from the first count to the budget over the share `ramp` of the run, in a straight line, because spikes
-    that go slowly cost less accuracy. A network that is below its budget is not held back: lambda_s is 0. The callback draws
-    nothing at random and remembers `state`, so a run that is resumed with it goes on exactly.
+    that go slowly cost less accuracy. Once a network is below its budget, lambda_s falls to 0. When `fit` ends, it is 0. The
+    callback draws nothing at random and remembers `state`, so a run that is resumed with it goes on exactly.
 
     The logs of each epoch gain `lambda_s` [1]. `rows` is a list of dicts, one for each count: `step`, `spikes`, `target`
     [spikes per sample] and `lambda_s`.
@@ -43,7 +43,7 @@ class SpikeBudget(keras.callbacks.Callback):
 
     Raises:
         ValueError: "Expected ... Received: ..." for an argument out of its range, and in `fit` for a model that is no
-            TTFSModel, or whose P_TB pairs are none.
+            TTFSModel, whose P_TB pairs are none, or for data whose number of steps is not known.
 
     Differs from the paper, whose lambda_TB P_TB has one weight for all runs and meets no number.
     """
@@ -68,6 +68,7 @@ class SpikeBudget(keras.callbacks.Callback):
             raise ValueError(f"Expected the state of a SpikeBudget. Received: state={state!r}")
         self.rows: list[dict[str, float]] = []
         self.epoch = 0
+        self._counted_at: int | None = None
         self._count: Any = None
 
     def on_train_begin(self, logs: Any = None) -> None:
@@ -76,20 +77,30 @@ class SpikeBudget(keras.callbacks.Callback):
                 "Expected a TTFSModel with a TKBatchNorm that an encoder follows, because their scale and shift decide how "
                 f"many neurons fire. Received: {type(self.model).__name__} {self.model.name!r}"
             )
+        if not self.params["steps"]:
+            raise ValueError(
+                "Expected a known number of training steps in an epoch, because the target follows them. "
+                "Received: steps_per_epoch=None and data without a length"
+            )
         self.lambda_s = self.model.steer_spikes()
         self.lambda_s.assign(self.state["lambda_s"])
         self._count = tf.function(self.model.count_spikes, autograph=False)
 
+    def on_train_end(self, logs: Any = None) -> None:
+        # A later fit without the callback trains without the term. `state` keeps the number for one that resumes.
+        self.lambda_s.assign(0.0)
+
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        if self._counted_at is None:  # A resumed run counts when the whole run would.
+            self._counted_at = (epoch * self.params["steps"] - 1) // self.every
         self.epoch = epoch
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        steps = self.params["steps"]
-        # Without a known number of steps, an epoch is the unit of the ramp.
-        step, total = (self.epoch * steps + batch, self.params["epochs"] * steps) if steps else (self.epoch, 0)
-        if (batch if not steps else step) % self.every == 0:
-            done = step / total if total else self.epoch / self.params["epochs"]
-            self._steer(step, done)
+        step = self.epoch * self.params["steps"] + batch
+        # Not each multiple: with steps_per_execution Keras tells of some steps only.
+        if step // self.every != self._counted_at:
+            self._counted_at = step // self.every
+            self._steer(step, step / (self.params["epochs"] * self.params["steps"]))
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if logs is not None:

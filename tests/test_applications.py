@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras_ttfs import applications, spike_time_layers
 from keras_ttfs.applications import fast_vgg, spike_time_vgg6, vgg6, vgg16
 from keras_ttfs.initializers import Dirac
+from keras_ttfs.snn import SpikingNetwork
 
 
 def dropout_after(model):
@@ -166,6 +167,7 @@ def test_fast_vgg_is_what_its_docstring_says():
     assert model.neurons == 56_714 <= 90_000
     assert model.membranes == 99_338
     assert multiply_adds(model) == 118_755_072 <= 120e6
+    assert SpikingNetwork.from_model(model).dense_counts.multiply_adds == 93_082_112
     assert len(model.encoders) == 8 and len(model.batch_norm_pairs()) == 7
     convolutions = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
     channels = [64, *(filters for block, _ in applications.FAST_VGG_BLOCKS for filters in block)]

@@ -79,7 +79,7 @@ def test_the_cost_of_the_gpu_flagfile_is_computed():
         model = network((32, 32, 3), 10, **train.network_arguments(config, network))
         made = {"multiply_adds": train.multiply_adds(model), "training_images": 45000, "epochs": config.epochs}
         assert f"{made['multiply_adds']:,}" == found[3]
-        assert f"{fast_tables.training_operations({**made, 'config': {}}) / 1e15:.2f}" == told
+        assert f"{fast_tables.training_operations({**made, 'config': config.as_dict()}) / 1e15:.2f}" == told
         assert (config.width, config.cutout, config.translation) == (2.0, 12, 4)
         assert config.dtype_policy == "mixed_bfloat16"
     assert fast.row_config("gpu_95_relu").epochs == 40 and "Not run here" in text

@@ -81,13 +81,59 @@ class StopAfter(keras.callbacks.Callback):
         self.model.stop_training = epoch + 1 >= self.epochs
 
 
-def test_the_term_in_the_loss():
+def test_the_term_in_the_loss_of_training_alone():
     model, x, y = toy()
-    before = model.evaluate(x, y, return_dict=True, verbose=0)["loss"]
+    model.compile(keras.optimizers.SGD(0.0), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+
+    def losses():
+        model.reset_metrics()
+        trained = model.train_on_batch(x, y, return_dict=True)["loss"]
+        return float(trained), model.evaluate(x, y, verbose=0, batch_size=SAMPLES)
+
+    for layer in model.layers:
+        if isinstance(layer, TKBatchNorm):
+            layer.momentum = 1.0  # Their statistics stay what they are.
+    model.compile(model.optimizer, model.loss)
+    free = losses()
     model.steer_spikes().assign(0.7)
     model.make_test_function(force=True)
-    after = model.evaluate(x, y, return_dict=True, verbose=0)["loss"]
-    assert after - before == pytest.approx(0.7 * float(model.firing_probability()), rel=1e-4)
+    steered = losses()
+    assert steered[0] - free[0] == pytest.approx(0.7 * float(model.firing_probability()), rel=1e-3)
+    assert steered[1] == pytest.approx(free[1], rel=1e-6)
+
+
+def test_the_firing_probability_is_the_share_of_normal_potentials_that_fire():
+    for rounding in ("ceil", "nearest"):
+        inputs = keras.Input((50,))
+        norm, encoder = TKBatchNorm(epsilon=0.0), TTFSActivation(16, 5.0, rounding=rounding, name="hidden")
+        outputs = keras.layers.Dense(2)(encoder(norm(keras.layers.Dense(50, kernel_initializer="identity")(inputs))))
+        model = TTFSModel(inputs, outputs)
+        norm.gamma.assign(np.full(50, 0.3))
+        norm.beta.assign(np.linspace(-0.3, 0.4, 50))
+        x = np.random.default_rng(0).normal(size=(40_000, 50)).astype("float32")
+        fired = float(model.count_spikes(x)["hidden"]) / 50
+        assert fired == pytest.approx(float(model.firing_probability()), abs=1e-3)
+
+
+def test_nothing_is_left_of_a_budget_behind_its_fit():
+    model, x, y = toy()
+    fit(model, x, y, [SpikeBudget(5, x[:64], every=4)], epochs=2)
+    assert float(model.steer_spikes()) == 0.0
+
+
+def test_steps_that_keras_does_not_tell_are_counted():
+    model, x, y = toy()
+    model.compile("sgd", model.loss, steps_per_execution=7)
+    budget = SpikeBudget(5, x[:64], every=4)
+    fit(model, x, y, [budget], epochs=4)
+    assert len(budget.rows) >= 8 and budget.rows[-1]["step"] >= 56
+
+
+def test_refuses_an_unknown_number_of_steps():
+    model, x, y = toy()
+    batches = ((x[:8], y[:8]) for _ in range(4))
+    with pytest.raises(ValueError, match="Expected a known number of training steps"):
+        model.fit(batches, verbose=0, callbacks=[SpikeBudget(5, x[:64])])
 
 
 def test_counts_are_those_of_evaluate():
