@@ -54,10 +54,10 @@ def dtype_policy(name: str) -> Iterator[None]:
     """The dtype policy of the process is `name` here, and what it was before behind it."""
     before = keras.config.dtype_policy()
     try:
-        keras.config.setdtype_policy(name)
+        keras.config.set_dtype_policy(name)
         yield
     finally:
-        keras.config.setdtype_policy(before)
+        keras.config.set_dtype_policy(before)
 
 
 def train(
