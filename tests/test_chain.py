@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from experiments import chain, command, runs
+from experiments import chain, command, fast, runs
 from experiments.config import Config, with_models
 from experiments.files import write_text
 from experiments.workdir import check_workdir, contents
@@ -49,8 +49,20 @@ def test_a_teacher_has_a_directory_and_a_width_of_its_own(two):
     assert chain.runs_before(both, "w")[1][""] == {relu: "w/start/model.keras"}
     assert list(chain.runs_before(both, "w")[0]) == ["start"]
     other = Config(teacher=relu, start_from=relu, lambda_kd=0.5, width=0.5)
-    with pytest.raises(ValueError, match="Expected one run of a flagfile. Received: .*relu.flags"):
-        chain.runs_before(other, "w")
+    configs, models = chain.runs_before(other, "w")
+    assert models[""] == {relu: "w/start/model.keras"} and configs["start"].width == 0.5
+
+
+def test_a_run_that_two_begin_from_is_trained_once():
+    configs, models = chain.runs_before(fast.row_config("t8"), "w")
+    assert list(configs) == ["start/start", "start"]
+    twin = models["start"][configs["start"].start_from]
+    assert twin == models[""][fast.row_config("t8").teacher] == "w/start/start/model.keras"
+
+
+def test_flagfiles_include_others_wherever_one_stands(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert command.config_from_flagfile("experiments/flagfiles/fast/t8.flags").time_window == 8
 
 
 def test_a_run_does_not_begin_from_itself(tmp_path):
