@@ -273,7 +273,7 @@ def test_a_command_makes_its_process_deterministic(tmp_path, monkeypatch):
     result = read_json(os.path.join(ROOT, "experiments", "results", "digits", "digits.json"))
     options = {"workdir": str(tmp_path), "data_dir": None, "download": False, "overwrite": False, "tensorboard": False}
     cifar.main(types.SimpleNamespace(**options))
-    runs._train(Config(seed=1), str(tmp_path), None, False, None)
+    runs._train(Config(seed=1), str(tmp_path), None, False, None, {})
     assert made == ["deterministic", Config(), "deterministic", Config(seed=1)]
 
 
@@ -306,8 +306,8 @@ def test_every_network_is_built_with_its_fields(model):
     if special:
         special |= {"pooling": "potential", "kernel_initializer": "he"}
     built = train.build(Config(model=model, width=0.1, seed=2, **special), data)
-    first = built.get_layer("conv1" if model == "fast_vgg" else "conv1_1")
-    channels = {"vgg16": 64, "fast_vgg": applications.FAST_VGG[0][0]}.get(model, 32)
+    first = built.get_layer("conv0" if model == "fast_vgg" else "conv1_1")
+    channels = {"vgg16": 64, "fast_vgg": applications.FAST_VGG_FIRST}.get(model, 32)
     assert built.name == model and first.weights[0].shape[-1] == round(0.1 * channels)
     if special:
         encoder, norm = built.encoders[-1], built.batch_norm_pairs()[-1][0]

@@ -57,28 +57,39 @@ def test_a_network_within_its_budget_is_left_alone():
         np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-7)
 
 
-def test_a_resumed_run_goes_on_exactly():
-    model, x, y = toy()
-    whole = SpikeBudget(20, x[:64], every=3)
-    fit(model, x, y, [whole], epochs=4)
-    second, *_ = toy()
-    first = SpikeBudget(20, x[:64], every=3)
-    # The ramp is a share of all epochs: the first part is the same run, stopped.
-    fit(second, x, y, [first, StopAfter(2)], epochs=4)
-    rest = SpikeBudget(20, x[:64], every=3, state=first.state)
-    fit(second, x, y, [rest], epochs=4, initial_epoch=2)
-    assert first.rows + rest.rows == whole.rows
-    for one, two in zip(model.get_weights(), second.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, two)
+def drive(budget, counts, epochs, steps=16):
+    """Runs a budget over epochs of `steps` training steps, in a run of 4. `counts[step]` stands for the spikes counted."""
+    budget.params = {"epochs": 4, "steps": steps}
+    budget.lambda_s = tf.Variable(0.0)
+    for epoch in epochs:
+        budget.on_epoch_begin(epoch)
+        for batch in range(steps):
+            budget._count = lambda x, step=epoch * steps + batch: {"hidden": counts[step]}
+            budget.on_train_batch_begin(batch)
+    return budget
 
 
-class StopAfter(keras.callbacks.Callback):
-    def __init__(self, epochs):
-        super().__init__()
-        self.epochs = epochs
+@pytest.mark.parametrize("every", [1, 3, 4, 20])
+def test_a_resumed_run_goes_on_exactly(every):
+    counts = np.linspace(40, 15, 64) + np.random.default_rng(0).normal(size=64)
+    whole = drive(SpikeBudget(20, np.ones((2, 2)), every=every), counts, range(4))
+    assert [row["step"] for row in whole.rows] == list(range(0, 64, every))
+    first = drive(SpikeBudget(20, np.ones((2, 2)), every=every), counts, range(2))
+    rest = drive(SpikeBudget(20, np.ones((2, 2)), every=every, state=first.state), counts, range(2, 4))
+    assert first.rows + rest.rows == whole.rows and rest.state == whole.state
 
-    def on_epoch_end(self, epoch, logs=None):
-        self.model.stop_training = epoch + 1 >= self.epochs
+
+def test_the_control_by_hand():
+    counts = {0: 100.0, 8: 104.0, 16: 90.0}
+    budget = drive(SpikeBudget(50, np.ones((2, 2)), every=8, ramp=0.5, gain=2.0), counts, [0], steps=17)
+    # The target at a share s of the run is 100 - 50 s / 0.5; two counts lead to S + 2 (S - S before).
+    total = 4 * 17
+    targets = [100.0, 100 - 100 * 8 / total, 100 - 100 * 16 / total]
+    errors = [0.0, (104 + 8) / targets[1] - 1, (90 - 28) / targets[2] - 1]
+    integral = 0.2 * min(errors[1], 0.2)
+    wanted = [0.0, 2 * errors[1] + integral, max(0.0, 2 * errors[2] + 0.7 * integral)]
+    assert [row["target"] for row in budget.rows] == pytest.approx(targets)
+    assert [row["lambda_s"] for row in budget.rows] == pytest.approx(wanted)
 
 
 def test_the_term_in_the_loss_of_training_alone():

@@ -208,7 +208,7 @@ def result_of(config, data="digits"):
 
 
 def test_failed_runs_are_told_and_the_others_go_on(tmp_path, monkeypatch):
-    def train(config, folder, data_dir, download, data):
+    def train(config, folder, data_dir, download, data, models):
         if config.seed == 1:
             raise FloatingPointError("Expected a finite loss.")
         os.makedirs(folder)
@@ -257,7 +257,7 @@ def test_a_row_without_memory_fails_alone(monkeypatch):
     monkeypatch.setattr("experiments.train.train", train)
     monkeypatch.setattr("experiments.train.make_deterministic", lambda: None)
     with pytest.raises(RuntimeError, match="out of memory"):
-        runs._train(Config(), "runs/row", None, False, None)
+        runs._train(Config(), "runs/row", None, False, None, {})
 
 
 def test_a_table_of_collected_runs_alone(finished, tmp_path):
