@@ -11,7 +11,7 @@ from typing import Any
 
 from experiments import paper
 from experiments.files import REMEDY
-from experiments.results import RESULTS, check_one_value, result_files
+from experiments.results import RESULTS, accuracy_differences, check_one_value, result_files
 from experiments.stored import read_any, read_history, read_result
 from experiments.tables import markdown, with_deviation
 
@@ -163,13 +163,9 @@ def _spiking(results: list[dict[str, Any]]) -> list[str]:
 
 def _gaps(row: str, rows: Rows) -> list[float]:
     """Accuracy minus that of the twin, over the seeds that both have [points]."""
-    twins = {run["result"]["config"]["seed"]: run["result"] for run in rows.get(TWINS[row] or "", [])}
-    ours = [run["result"] for run in rows[row]]
-    return [
-        100 * (result["accuracy"] - twins[result["config"]["seed"]]["accuracy"])
-        for result in ours
-        if result["config"]["seed"] in twins
-    ]
+    twin = TWINS[row]
+    results = {name: [run["result"] for run in rows.get(name, [])] for name in (row, twin) if name}
+    return accuracy_differences(results, row, twin) if twin else []
 
 
 def _mean(values: Iterable[float | None], digits: int) -> str:
