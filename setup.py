@@ -14,7 +14,15 @@ EXPERIMENTS = [
     "scikit-learn>=1.5",
     "matplotlib>=3.9",
 ]
-TEST = ["pytest>=8.2", "hypothesis>=6.100", "ruff>=0.6", "mypy>=1.15", "nbclient>=0.10", "ipykernel>=6.29"]
+TEST = [
+    "pytest>=8.2",
+    "pytest-xdist>=3.6",
+    "hypothesis>=6.100",
+    "ruff>=0.6",
+    "mypy>=1.15",
+    "nbclient>=0.10",
+    "ipykernel>=6.29",
+]
 NOTEBOOKS = ["jupyter>=1.0", "matplotlib>=3.9", "scikit-learn>=1.5"]
 TENSORBOARD = ["tensorboard>=2.20"]
 DEVELOPMENT = ["pre-commit>=4.0"]

@@ -1,5 +1,6 @@
 """Directories that commands write to: what --overwrite removes, the lock, leftovers of killed writers, room on the disk."""
 
+import collections
 import os
 import pathlib
 import random
@@ -665,8 +666,12 @@ def test_a_kill_at_any_moment_loses_nothing(tmp_path):
     """
     workdir, copies, moments = tmp_path / "run", [], random.Random(time.time_ns())
     process = _trainer(tmp_path / "epochs", workdir)
-    checkpoint = workdir / "checkpoint"
+    checkpoint, taken = workdir / "checkpoint", collections.Counter()
     while process.poll() is None and not (workdir / "result.json").exists() and len(copies) < 14:
+        # Two copies between two ends of epochs, so that a slow machine does not spend them all on the first ones.
+        finished = len(os.listdir(tmp_path / "epochs"))
+        if taken[finished] == 2:
+            continue
         there = os.listdir(checkpoint) if checkpoint.exists() else []
         # Every second one while a file is being written; the others at any moment.
         if len(copies) % 2 and not any(name.startswith(".partial-") for name in there):
@@ -676,6 +681,7 @@ def test_a_kill_at_any_moment_loses_nothing(tmp_path):
             if not there:
                 continue
         process.send_signal(signal.SIGSTOP)
+        taken[finished] += 1
         copies.append(tmp_path / f"copy{len(copies)}")
         shutil.copytree(workdir, copies[-1])
         process.send_signal(signal.SIGCONT)
