@@ -1,4 +1,4 @@
-"""Batch normalisation and TTFS activation as one function, for training steps.
+"""Batch normalisation as one function, and batch normalisation and TTFS activation as one, for training steps.
 
 Between its convolutions a training step spends its time on reading and writing memory. So this function keeps only
 the input x and the output z_hat, and recomputes the normalised potentials z wherever they are needed. Forward, a level
@@ -162,8 +162,7 @@ def normalize_and_quantize(
     Reference: Eqs. 2-7.
     """
     mean, variance = tf.stop_gradient(normalization.mean), tf.stop_gradient(normalization.variance)
-    gamma = tf.ones_like(mean) if normalization.gamma is None else normalization.gamma
-    beta = tf.zeros_like(mean) if normalization.beta is None else normalization.beta
+    gamma, beta = _weights(normalization)
     size = tuple(normalization.x.shape[1:])
     shape = size if window is None else (size[0] // window[0], size[1] // window[1], size[2])
     shape = tf.TensorShape([normalization.x.shape[0], *shape])
@@ -191,11 +190,7 @@ def normalize_and_quantize(
             # Infinity, because the slope z_hat / z of a relaxed z is 1 however large z is.
             z_max = tf.where(relaxed, float("inf"), temporal_kernel.z_max(tau, t_d))
             norm_sums, kernel_sums = _partial_sums(upstream, heard, z_hat, *affine, *per_row(mean), z_max, dtype)
-            norm_sums = tf.reduce_sum(tf.reshape(norm_sums, tf.stack([-1, channels])), axis=0)
-            dbeta, dgamma = tf.math.real(norm_sums), tf.math.imag(norm_sums) * inverse
-            n = tf.cast(tf.size(x) // channels, tf.float32)
-            slope = -scale * inverse * dgamma / n
-            offset = -scale * dbeta / n - slope * mean
+            dgamma, dbeta, slope, offset = _statistics_gradient(norm_sums, mean, inverse, scale, tf.size(x))
             if window is None:
                 dx = _input_gradient(upstream, heard, z_hat, *affine, z_max, *per_row(slope, offset), dtype)
             else:
@@ -211,6 +206,74 @@ def normalize_and_quantize(
     z_hat = fused(normalization.x, gamma, beta, tau, t_d)
     z_hat.set_shape(shape)
     return z_hat
+
+
+def normalize(normalization: Normalization, dtype: Any) -> tf.Tensor:
+    """The output z of a batch normalisation, for a training step in which nothing else can be joined with it.
+
+    Forward: the value of batch normalisation, bit for bit.
+
+    Backward: its gradients up to rounding errors, by the sums of `normalize_and_quantize` with `dz = upstream`. It reads
+    x and upstream twice and keeps nothing else. The operations of Keras read and write a dozen tensors of their size.
+
+    Args:
+        normalization: a Normalization by the batch's own statistics; x is float32 or bfloat16 `(..., channels)`.
+        dtype: of z: float32 or bfloat16.
+
+    Returns:
+        z [1], of x's shape.
+    """
+    mean, variance = tf.stop_gradient(normalization.mean), tf.stop_gradient(normalization.variance)
+    gamma, beta = _weights(normalization)
+    shape = normalization.x.shape
+    columns, channels = _columns(shape), tf.size(mean)
+    rows = tf.stack([-1, columns * channels])
+
+    def per_row(*vectors):
+        return [tf.tile(vector, [columns]) for vector in vectors]
+
+    @tf.custom_gradient
+    def normalized(x, gamma, beta):
+        inverse = tf.math.rsqrt(variance + normalization.epsilon)
+        scale = inverse * gamma
+        affine = *per_row(scale, beta - mean * scale), tf.constant(float("inf"), tf.float32)
+        z = _normalized(tf.reshape(x, rows), *affine, dtype)
+
+        def gradient(upstream):
+            dz, flat = tf.reshape(upstream, rows), tf.reshape(x, rows)
+            dgamma, dbeta, slope, offset = _statistics_gradient(
+                _norm_sums(dz, flat, *per_row(mean)), mean, inverse, scale, tf.size(x)
+            )
+            dx = _normalized_gradient(dz, flat, *per_row(scale, slope, offset))
+            return tf.reshape(dx, tf.shape(x)), dgamma, dbeta
+
+        return tf.reshape(z, tf.shape(x)), gradient
+
+    z = normalized(normalization.x, gamma, beta)
+    z.set_shape(shape)
+    return z
+
+
+def _weights(normalization):
+    """`(gamma, beta)` of a Normalization: 1 and 0 where it has none."""
+    gamma, beta, mean = normalization.gamma, normalization.beta, normalization.mean
+    return tf.ones_like(mean) if gamma is None else gamma, tf.zeros_like(mean) if beta is None else beta
+
+
+def _statistics_gradient(sums, mean, inverse, scale, size):
+    """`(dgamma, dbeta, slope, offset)`: what mean and variance add to the gradient of x is `slope * x + offset`.
+
+    Args:
+        sums: of dz and of `dz * (x - mean)` over some rows each, as real and imaginary parts.
+        mean, inverse, scale: `(channels,)`: mean, 1 / sqrt(variance + epsilon), and this times gamma.
+        size: numbers in x.
+    """
+    channels = tf.size(mean)
+    sums = tf.reduce_sum(tf.reshape(sums, tf.stack([-1, channels])), axis=0)
+    dbeta, dgamma = tf.math.real(sums), tf.math.imag(sums) * inverse
+    n = tf.cast(size // channels, tf.float32)
+    slope = -scale * inverse * dgamma / n
+    return dgamma, dbeta, slope, -scale * dbeta / n - slope * mean
 
 
 @compiled
@@ -240,6 +303,22 @@ def _potential_gradient(upstream, x, z_hat, scale, shift, infinity, z_max, dtype
     z_hat = tf.cast(z_hat, tf.float32)
     inside = (z_hat > 0) & (z <= z_max)
     return tf.where(inside, tf.cast(upstream, tf.float32) * (z_hat / z), 0.0)
+
+
+@compiled
+def _normalized(x, scale, shift, infinity, dtype):
+    return tf.cast(_potential(x, scale, shift, infinity, dtype), dtype)
+
+
+@compiled
+def _norm_sums(dz, x, mean):
+    dz = tf.cast(dz, tf.float32)
+    return _pairs(dz, dz * (tf.cast(x, tf.float32) - mean))
+
+
+@compiled
+def _normalized_gradient(dz, x, scale, slope, offset):
+    return tf.cast(scale * tf.cast(dz, tf.float32) + slope * tf.cast(x, tf.float32) + offset, x.dtype)
 
 
 @compiled

@@ -420,6 +420,9 @@ class TKBatchNorm(checks.CheckedLayer, keras_internals.ObservedBatchNormalizatio
                 None if weight is None else tf.convert_to_tensor(weight) for weight in (self.gamma, self.beta)
             )
             normalization = fused.Normalization(inputs, *self._batch_moments, gamma, beta, self.epsilon)
+            # In a graph the operations of Keras are dropped, because nothing takes their output.
+            if tf.is_symbolic_tensor(inputs):
+                outputs = fused.normalize(normalization, outputs.dtype)
         fused.attach(outputs, fused.Origin(self, normalization))
         self._batch_moments = None
         return outputs

@@ -89,6 +89,44 @@ def test_gradients_are_the_closed_forms(rounding):
         np.testing.assert_allclose(ours, exact, rtol=1e-4, atol=2e-5 * np.abs(exact).max())
 
 
+@pytest.mark.parametrize("options", [{}, {"scale": False}, {"center": False, "epsilon": 0.1}])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"], indirect=True)
+def test_the_norm_alone_equals_that_of_keras(shape, options, policy):
+    half = policy == "mixed_bfloat16"
+    x, upstream = sample(shape, "bfloat16" if half else "float32")
+    results = []
+    for norm in (TKBatchNorm(**options), keras.layers.BatchNormalization(**options)):
+        norm.build(shape)
+        for weight, at in zip(norm.trainable_variables, (0, 1)):
+            weight.assign(np.random.default_rng(at).uniform(-0.5, 1.5, weight.shape))
+
+        @tf.function
+        def step(x, upstream, norm=norm):
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                z = norm(x, training=True)
+            return z, tape.gradient(z, [x, *(weight.value for weight in norm.trainable_variables)], upstream)
+
+        results.append(step(x, upstream))
+    (one, ours), (other, theirs) = results
+    assert one.dtype == x.dtype and one.shape == x.shape
+    np.testing.assert_array_equal(np.float64(one), np.float64(other))
+    for our, their in zip(ours, theirs, strict=True):
+        our, their = np.float64(our), np.float64(their)
+        np.testing.assert_allclose(our, their, atol=(2e-2 if half else 2e-5) * max(1.0, np.abs(their).max()))
+    x, upstream = (np.float64(value).reshape(-1, shape[-1]) for value in (x, upstream))
+    weights = {weight.name: np.float64(weight) for weight in norm.trainable_variables}
+    inverse = 1 / np.sqrt(x.var(0) + norm.epsilon)
+    x_hat = (x - x.mean(0)) * inverse
+    dbeta, dgamma = upstream.sum(0), (upstream * x_hat).sum(0)
+    dx = weights.get("gamma", 1.0) * inverse * (upstream - dbeta / len(x) - x_hat * dgamma / len(x))
+    exact = {"gamma": dgamma, "beta": dbeta}
+    for our, their in zip(ours, [dx.reshape(shape), *(exact[name] for name in weights)], strict=True):
+        scale = np.abs(their).max() + 1e-3
+        np.testing.assert_allclose(np.float64(our), their, atol=(1e-2 if half else 2e-5) * scale)
+
+
 @pytest.mark.parametrize("norm", [{"scale": False}, {"center": False}, {"scale": False, "center": False}])
 def test_without_scale_or_shift(norm):
     x, upstream = sample((8, 3, 4))
