@@ -11,7 +11,8 @@ from experiments.config import FLAGFILE, MODEL_FILES, Config
 from experiments.workdir import STARTING_RUNS, check_workdir
 
 # Fields in which a run agrees with the one that it begins from, whatever the flagfile says. A teacher may be wider.
-AGREEING = {"start_from": ("seed", "train_images", "width"), "teacher": ("seed", "train_images")}
+IMAGES = ("train_images", "validation_images")
+AGREEING = {"start_from": ("seed", *IMAGES, "width"), "teacher": ("seed", *IMAGES)}
 PLACES = dict(zip(MODEL_FILES, STARTING_RUNS))
 
 

@@ -156,6 +156,11 @@ class Config:
         0, "Size of a square at a random place that gets the mean colour [pixels]; 0: none.", NOT_NEGATIVE
     )
     train_images: int = _field(0, "Use only the first so many training images [images]; 0: all.", NOT_NEGATIVE)
+    validation_images: int = _field(
+        0,
+        "Images held back from training for validation [images]; 0: the data set's own, 5,000 of CIFAR.",
+        NOT_NEGATIVE,
+    )
     seed: int = _field(0, "Seed of weights, order, augmentation, dropout and relaxation.", NOT_NEGATIVE, network=True)
     dtype_policy: str = _field(
         "float32",
@@ -231,6 +236,7 @@ def choices(name: str) -> tuple[str, ...]:
 # Fields that configs of earlier versions lack, where runs were as the default says; and values that others had.
 ADDED_FIELDS = frozenset(
     {"relaxation", "pooling", "kernel_initializer", "whiten", "logit_scale", "spike_budget", "bias_rate", "ema"}
+    | {"validation_images"}
     | {*AUGMENTATION, *MODEL_FILES, *NEEDED}
 )
 EARLIER_CHOICES = {"activation": ("spike_time",)}

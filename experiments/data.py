@@ -45,14 +45,44 @@ class Data:
     padding: int
 
 
-def load(name: str, data_dir: str | None = None, download: bool = False, train_images: int = 0) -> Data:
-    """Loads `digits`, `cifar10` or `cifar100`, with the first `train_images` of the training split; with all if 0."""
+def load(
+    name: str,
+    data_dir: str | None = None,
+    download: bool = False,
+    train_images: int = 0,
+    validation_images: int = 0,
+) -> Data:
+    """Loads `digits`, `cifar10` or `cifar100`.
+
+    Args:
+        name: of the data set.
+        data_dir: where tensorflow-datasets keeps it.
+        download: whether to fetch it.
+        train_images: how many of the first training images there are [images]; 0: all.
+        validation_images: how many images are held back from training, the last ones [images]; 0: `VALIDATION[name]`.
+            Numbers other than 0 are for CIFAR, whose images stand in random order.
+    """
     if data_dir is not None and not (data_dir and (os.path.isdir(data_dir) or not os.path.lexists(data_dir))):
         raise FileExistsError(f"Expected --data_dir to be a directory. Received: --data_dir={data_dir!r}")
     data = _load_digits() if name == "digits" else _load_cifar(name, data_dir, download)
+    if validation_images:
+        data = _split_again(data, name, validation_images)
     if train_images > len(data.train):
         raise ValueError(f"Expected train_images <= {len(data.train)}. Received: train_images={train_images}")
     return dataclasses.replace(data, train=data.train.first(train_images))
+
+
+def _split_again(data: Data, name: str, validation_images: int) -> Data:
+    """The same images with another number of them held back."""
+    if name == "digits":
+        raise ValueError(f"Expected validation_images=0 on digits. Received: validation_images={validation_images}")
+    both = (data.train, data.validation)
+    images, labels = (np.concatenate([getattr(split, part) for split in both]) for part in ("images", "labels"))
+    cut = len(labels) - validation_images
+    if cut < 1:
+        raise ValueError(f"Expected validation_images < {len(labels)}. Received: validation_images={validation_images}")
+    train, validation = Split(images[:cut], labels[:cut]), Split(images[cut:], labels[cut:])
+    return dataclasses.replace(data, train=train, validation=validation)
 
 
 def _load_digits() -> Data:
@@ -106,7 +136,7 @@ def _load_cifar(name: str, data_dir: str | None, download: bool) -> Data:
             f"--data_dir={builder.data_dir_root}. Pass --download to fetch it (needs the internet), "
             "or train on digits: --flagfile=experiments/flagfiles/digits.flags."
         ) from error
-    # A fixed shuffle first: the last 5,000 are the validation split.
+    # `_read` has shuffled them: the last 5,000 are the validation split.
     cut = len(train) - VALIDATION[name]
     return Data(
         Split(train.images[:cut], train.labels[:cut]),

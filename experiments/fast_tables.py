@@ -96,7 +96,9 @@ def petaflop(run: Run, rows: Rows) -> float | None:
 
 def _network(result: dict[str, Any]) -> tuple[Any, ...]:
     """What decides the multiply-adds of a run's network, and its training images."""
-    return tuple(result["config"].get(name) for name in ("model", "width", "dataset", "train_images"))
+    return tuple(
+        result["config"].get(name) for name in ("model", "width", "dataset", "train_images", "validation_images")
+    )
 
 
 def _known_sizes(rows: Rows) -> dict[tuple[Any, ...], dict[str, int]]:

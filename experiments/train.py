@@ -94,7 +94,7 @@ def train(
         check_workdir(config, workdir, overwrite)
         located = with_models(config, models or {})
         keras.utils.set_random_seed(config.seed)
-        data = data_module.load(config.dataset, data_dir, download, config.train_images)
+        data = data_module.load(config.dataset, data_dir, download, config.train_images, config.validation_images)
         if expected_data is not None:
             check_data(expected_data, data, "the runs beside this one")
         data_module.batches_per_epoch(data, config.batch_size)

@@ -163,6 +163,23 @@ def test_digits_splits_are_disjoint_and_stratified():
     assert np.ptp(np.bincount(test.labels)) <= 2
 
 
+def test_other_numbers_of_validation_images_are_the_last_ones(monkeypatch):
+    images, labels = np.arange(100, dtype="uint8").reshape(100, 1, 1, 1), np.arange(100, dtype="int32")
+    parts = [data_module.Split(images[part], labels[part]) for part in (slice(90), slice(90, 100))]
+    cifar = data_module.Data(*parts, lambda: parts[1], 10, "fake", True, 4)
+    monkeypatch.setattr(data_module, "_load_cifar", lambda *arguments: cifar)
+    for held_back, first in ((3, 0), (25, 0), (25, 7)):
+        data = data_module.load("cifar10", train_images=first, validation_images=held_back)
+        kept = first or 100 - held_back
+        np.testing.assert_array_equal(data.train.labels, np.arange(kept))
+        np.testing.assert_array_equal(data.validation.images.ravel(), np.arange(100 - held_back, 100))
+    assert len(data_module.load("cifar10").validation) == 10
+    with pytest.raises(ValueError, match="Expected validation_images < 100. Received: validation_images=100"):
+        data_module.load("cifar10", validation_images=100)
+    with pytest.raises(ValueError, match="Expected validation_images=0 on digits. Received: validation_images=9"):
+        data_module.load("digits", validation_images=9)
+
+
 @pytest.mark.slow
 def test_real_cifar10():
     folder = os.path.join(ROOT, os.pardir, "shared", "data", "tfds")
