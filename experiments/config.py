@@ -125,9 +125,6 @@ class Config:
     optimizer: str = _field("adam", "sgd has Nesterov momentum.", choices=("adam", "sgd"))
     momentum: float = _field(0.9, "Momentum of sgd [1].", SHARE)
     bias_rate: float = _field(1.0, "Factor on the learning rate of biases and of beta [1].", POSITIVE)
-    ema: float = _field(
-        0.0, "Momentum, per step, of averaged weights, which are tested and saved [1]; 0: none.", SHARE, BELOW_ONE
-    )
     learning_rate: float = _field(1e-3, "Learning rate, the peak of a schedule [1].", POSITIVE)
     schedule: str = _field(
         "constant",
@@ -235,9 +232,8 @@ def choices(name: str) -> tuple[str, ...]:
 
 # Fields that configs of earlier versions lack, where runs were as the default says; and values that others had.
 ADDED_FIELDS = frozenset(
-    {"relaxation", "pooling", "kernel_initializer", "whiten", "logit_scale", "spike_budget", "bias_rate", "ema"}
-    | {"validation_images"}
-    | {*AUGMENTATION, *MODEL_FILES, *NEEDED}
+    {"relaxation", "pooling", "kernel_initializer", "whiten", "logit_scale", "spike_budget", "bias_rate"}
+    | {"validation_images", *AUGMENTATION, *MODEL_FILES, *NEEDED}
 )
 EARLIER_CHOICES = {"activation": ("spike_time",)}
 

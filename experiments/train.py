@@ -25,7 +25,7 @@ from experiments.config import AUGMENTATION, FIELDS, Config, with_models
 from experiments.data import Augmentation, Data
 from experiments.files import check_space, replaced, sha256, write_csv, write_json
 from experiments.lock import locked
-from experiments.optimizers import AveragedWeights, KernelHistory, compile_to_save, make_optimizer, use_averages
+from experiments.optimizers import compile_to_save, make_optimizer
 from experiments.start import CALIBRATION_IMAGES, begin_with
 from experiments.stored import SMALL_READERS, weights_file, with_digests
 from experiments.workdir import check_workdir, claim_workdir
@@ -108,7 +108,6 @@ def train(
         more = [keras.callbacks.TensorBoard(os.path.join(workdir, "tensorboard"))] if tensorboard else []
         _fit(config, model, data, checkpoint, more, verbose)
         checkpoint.load_kept(model)
-        use_averages(model)
         result = evaluate(config, model, data, checkpoint.state)
         images = data_module.scale(data.test().images[:KERNEL_SAMPLES])
         _write(workdir, model, result, checkpoint.state, distributions(model, images))
@@ -126,12 +125,12 @@ def _fit(
 ) -> None:
     """Trains from the checkpoint's epoch on."""
     first, batches = checkpoint.state["epochs"], data_module.batches_per_epoch(data, config.batch_size)
-    checkpoint.kernels = KernelHistory(
+    checkpoint.kernels = keras_ttfs.TemporalKernelHistory(
         data_module.scale(data.validation.images[:KERNEL_SAMPLES]).numpy(), rows=checkpoint.state["kernels"]
     )
     if first == config.epochs:
         return
-    callbacks = [LearningRate(config, batches), StopOnNonFinite(), AveragedWeights()]
+    callbacks = [LearningRate(config, batches), StopOnNonFinite()]
     if config.relaxation and config.target_epoch:
         callbacks.append(keras_ttfs.RelaxationSchedule(config.target_epoch))
     if config.spike_budget:
@@ -178,7 +177,7 @@ def build(config: Config, data: Data) -> keras.Model:
     if config.start_from:
         images = data_module.scale(data.train.images[:CALIBRATION_IMAGES]).numpy()
         begin_with(config.start_from, model, config, images)
-    model.compile(make_optimizer(config, model), loss, metrics=["accuracy"], jit_compile=config.jit_compile)
+    model.compile(make_optimizer(config), loss, metrics=["accuracy"], jit_compile=config.jit_compile)
     model.optimizer.build(model.trainable_variables)
     return model
 

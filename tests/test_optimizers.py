@@ -1,4 +1,4 @@
-"""Averaged weights and the rate of biases: by hand in NumPy, what is validated and what is saved."""
+"""The rate of biases: by hand in NumPy, and what is saved."""
 
 import keras
 import numpy as np
@@ -19,7 +19,7 @@ def network(seed=0):
 def compiled(config, **options):
     model = network()
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(optimizers.make_optimizer(config, model), loss, metrics=["accuracy"], **options)
+    model.compile(optimizers.make_optimizer(config), loss, metrics=["accuracy"], **options)
     model.optimizer.build(model.trainable_variables)
     return model
 
@@ -27,54 +27,6 @@ def compiled(config, **options):
 X = np.random.default_rng(0).uniform(size=(16, 4)).astype("float32")
 Y = np.arange(16) % 2
 SGD = {"optimizer": "sgd", "learning_rate": 0.1}
-
-
-def averaged_weights(model):
-    """What is averaged: trained weights and the statistics of batch normalisation."""
-    norm = model.batch_norm_pairs()[0][0]
-    return [np.array(weight) for weight in (*model.trainable_variables, norm.moving_mean, norm.moving_variance)]
-
-
-def steps(model, count):
-    for _ in range(count):
-        model.train_on_batch(X, Y)
-        yield averaged_weights(model)
-
-
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"], indirect=True)
-def test_averages_are_the_mean_until_ema_forgets(optimizer, policy):
-    model = compiled(Config(optimizer=optimizer, learning_rate=0.01, ema=0.75))
-    wanted, seen = None, []
-    for number, weights in enumerate(steps(model, 8), 1):
-        seen.append(weights)
-        momentum = min(0.75, 1 - 1 / number)
-        wanted = weights if wanted is None else [
-            momentum * old + (1 - momentum) * new for old, new in zip(wanted, weights)
-        ]  # fmt: skip
-        if number == 4:
-            for mean, *values in zip(wanted, *seen):
-                np.testing.assert_allclose(mean, np.mean(values, axis=0), rtol=1e-5, atol=1e-6)
-    with optimizers.averaged(model):
-        for ours, theirs in zip(averaged_weights(model), wanted, strict=True):
-            np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
-    for ours, theirs, mean in zip(averaged_weights(model), seen[-1], wanted, strict=True):
-        np.testing.assert_array_equal(ours, theirs)
-        assert not np.allclose(ours, mean, atol=1e-7)
-
-
-def test_validation_sees_averages_and_training_does_not():
-    plain, averaging = compiled(Config(**SGD)), compiled(Config(**SGD, ema=0.9))
-    kernels = optimizers.KernelHistory()
-    options = {"batch_size": 4, "epochs": 3, "shuffle": False, "verbose": 0, "validation_data": (X, Y)}
-    one = plain.fit(X, Y, **options).history
-    other = averaging.fit(X, Y, **options, callbacks=[optimizers.AveragedWeights(), kernels]).history
-    assert one["loss"] == other["loss"] and one["val_loss"] != other["val_loss"]
-    for ours, theirs in zip(plain.get_weights(), averaging.get_weights()):
-        np.testing.assert_array_equal(ours, theirs)
-    optimizers.use_averages(averaging)
-    assert averaging.evaluate(X, Y, verbose=0, return_dict=True)["loss"] == pytest.approx(other["val_loss"][-1])
-    assert kernels.rows[-1]["tau"] == float(averaging.encoders[0].tau) != float(plain.encoders[0].tau)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
@@ -101,15 +53,15 @@ def test_biases_and_beta_have_a_rate_of_their_own(optimizer):
 
 def test_the_defaults_are_keras_own_optimizers():
     for name, kind in (("sgd", keras.optimizers.SGD), ("adam", keras.optimizers.Adam)):
-        assert type(optimizers.make_optimizer(Config(optimizer=name), network())) is kind
+        assert type(optimizers.make_optimizer(Config(optimizer=name))) is kind
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 @pytest.mark.parametrize("policy", ["float32", "mixed_float16"], indirect=True)
 def test_a_saved_model_needs_nothing_of_experiments(optimizer, policy, tmp_path, in_fresh_process):
-    model = compiled(Config(optimizer=optimizer, learning_rate=0.01, ema=0.9, bias_rate=2.0))
-    list(steps(model, 3))
-    optimizers.use_averages(model)
+    model = compiled(Config(optimizer=optimizer, learning_rate=0.01, bias_rate=2.0))
+    for _ in range(3):
+        model.train_on_batch(X, Y)
     assert len({variable.path for variable in model.optimizer.variables}) == len(model.optimizer.variables)
     inner = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     kinds = {"sgd": ("momentums",), "adam": ("_momentums", "_velocities")}[optimizer]

@@ -1,4 +1,4 @@
-"""Parts of a recipe in a whole run: averages, flips and squares resume exactly; the dtype policy suits the processor."""
+"""Parts of a recipe in a whole run: flips and squares resume exactly; the dtype policy suits the processor."""
 
 import pathlib
 
@@ -27,7 +27,6 @@ RECIPE = {
     "tau_0": 5.0,
     "rounding": "nearest",
     "dropout": 0.2,
-    "ema": 0.8,
     "bias_rate": 4.0,
     "flip": "alternating",
     "translation": 2,
@@ -133,7 +132,6 @@ def test_auto_becomes_the_policy_that_suits_the_processor(units, policy, reason,
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"ema": 1.0}, "Expected ema < 1. Received: ema=1.0"),
         ({"bias_rate": 0.0}, "Expected bias_rate > 0. Received: bias_rate=0.0"),
         ({"translation": -2}, "Expected translation >= -1. Received: translation=-2"),
         ({"border": "wrap"}, r"Expected border to be one of \('zeros', 'reflect'\). Received: border='wrap'"),
@@ -150,7 +148,7 @@ def test_configs_of_earlier_versions_differ_where_their_runs_did():
     old = {
         name: value for name, value in Config().as_dict().items() if name not in RECIPE or name in ("model", "width")
     }
-    old |= {name: Config().as_dict()[name] for name in RECIPE if name not in ("ema", "flip", "border", "cutout")}
-    assert len(old) == len(Config().as_dict()) - 4
+    old |= {name: Config().as_dict()[name] for name in RECIPE if name not in ("flip", "border", "cutout")}
+    assert len(old) == len(Config().as_dict()) - 3
     assert differences(old, Config().as_dict()) == ""
-    assert differences(old, Config(ema=0.5).as_dict()) == "ema: 0.0 there, 0.5 asked"
+    assert differences(old, Config(cutout=5).as_dict()) == "cutout: 0 there, 5 asked"
