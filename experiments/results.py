@@ -69,7 +69,8 @@ def sweep_results(group: str) -> dict[str, Result]:
         row, point = name.split(",", 1)
         flag, _, value = point.partition("=")
         number = float(value) if value.replace(".", "").replace("e-", "").isdigit() else 0.0
-        return list(TABLE1_ROWS).index(row), flag, number, value
+        rank = list(TABLE1_ROWS).index(row) if row in TABLE1_ROWS else len(TABLE1_ROWS)
+        return rank, row, flag, number, value
 
     found = read_points(RESULTS / group)
     return {name: found[name] for name in sorted(found, key=place)}

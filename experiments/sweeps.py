@@ -1,7 +1,7 @@
 """One setting after the other: `python -m experiments.sweeps --workdir=runs/sweeps [--sweeps=lambda_tb,tau_0]`.
 
-Each point is a row of Table 1 with one flag changed; flags of `experiments.cifar` change all of them. Resumes as
-`experiments.table1` does.
+Each point is a row of Table 1, or of `experiments.fast`, with one flag changed; flags of `experiments.cifar` change all of
+them. A run that rows begin from is trained first, in WORKDIR/start. Resumes as `experiments.table1` does.
 """
 
 import os
@@ -10,11 +10,11 @@ from typing import Any
 
 from absl import flags
 
-from experiments import command, runs, table1, tables
+from experiments import chain, command, fast, runs, table1, tables
 from experiments.config import Config
 from experiments.lock import locked
 
-# Sweep: (row of Table 1, flag, values).
+# Sweep: (row of Table 1 or "fast/" and a row of experiments.fast, flag, values).
 SWEEPS = {
     # Fig. 3.
     "z_max_0": ("sm_2", "z_max_0", (1.0, 1.5, 2.0, 3.0, 4.0)),
@@ -30,6 +30,20 @@ SWEEPS = {
     "target_epoch": ("sm_sr_tr", "target_epoch", (0, 1, 2)),
     "label_smoothing": ("sm_sr_tr", "label_smoothing", (0.0, 0.1)),
     "l2": ("sm_sr_tr", "l2", (0.0, 2.5e-4, 5e-4, 1e-3)),
+    # What the recipe of fast_vgg was chosen from.
+    "fast_kernel_initializer": ("fast/relu", "kernel_initializer", ("he", "dirac")),
+    "fast_whiten": ("fast/relu", "whiten", (False, True)),
+    "fast_logit_scale": ("fast/relu", "logit_scale", (0.111, 1.0)),
+    "fast_label_smoothing": ("fast/relu", "label_smoothing", (0.0, 0.2)),
+    "fast_bias_rate": ("fast/relu", "bias_rate", (1.0, 16.0)),
+    "fast_l2": ("fast/relu", "l2", (2.5e-4, 6.65e-4)),
+    "fast_flip": ("fast/relu", "flip", ("random", "alternating")),
+    "fast_translation": ("fast/relu", "translation", (0, 2, 4)),
+    "fast_border": ("fast/relu", "border", ("zeros", "reflect")),
+    "fast_cutout": ("fast/relu", "cutout", (0, 8)),
+    # What saves spikes.
+    "fast_tau_0": ("fast/t16", "tau_0", (5.0, 6.0, 7.0, 8.0, 10.0)),
+    "fast_spike_budget": ("fast/t16", "spike_budget", (0.0, 8000.0, 10000.0, 12000.0, 15000.0)),
 }
 
 
@@ -47,22 +61,42 @@ def configs(sweeps: Iterable[str], overrides: dict[str, Any]) -> dict[str, Confi
     wanted = {}
     for sweep in sweeps:
         row, flag, values = SWEEPS[sweep]
-        base = table1.row_config(row, overrides)
+        folder, _, name = row.rpartition("/")
+        table = fast.TABLE if folder else table1.TABLE
+        base, label = table.row_config(name, overrides), row.replace("/", "_")
         for value in values:
             shown = f"{value:g}" if isinstance(value, float) else value
-            name = f"{row},base" if getattr(base, flag) == value else f"{row},{flag}={shown}"
-            wanted[name] = table1.row_config(row, {**overrides, flag: value})
+            point = f"{label},base" if getattr(base, flag) == value else f"{label},{flag}={shown}"
+            wanted[point] = table.row_config(name, {**overrides, flag: value})
     return wanted
+
+
+def starts(wanted: dict[str, Config], workdir: str) -> tuple[dict[str, Config], dict[str, dict[str, str]]]:
+    """`({name: Config}, {point: {flagfile: model}})`: what points begin from, in directories of `workdir` that they share."""
+    before: dict[str, Config] = {}
+    models = {}
+    for point, config in wanted.items():
+        found, their_models = chain.runs_before(config, workdir)
+        if any(before.get(name, other) != other for name, other in found.items()):
+            raise ValueError(
+                f"Expected sweeps that begin from the same runs. Received: {point}, which begins from others"
+            )
+        before |= found
+        models |= {name or point: paths for name, paths in their_models.items()}
+    return before, models
 
 
 def main(options: flags.FlagValues) -> None:
     with command.usage_errors():
         command.check_names("sweeps", options.sweeps, SWEEPS)
-    wanted = configs(options.sweeps, command.changed_fields())
+        wanted = configs(options.sweeps, command.changed_fields())
+        before, models = starts(wanted, options.workdir)
+    data = {"data_dir": options.data_dir, "download": options.download}
     with locked(options.workdir):
-        results, failures = runs.train_all(
-            wanted, options.workdir, data_dir=options.data_dir, download=options.download, collect=options.collect
-        )
+        _, failures = runs.train_all(before, options.workdir, **data, models=models)
+        if failures:
+            command.exit_with_failures(failures)
+        results, failures = runs.train_all(wanted, options.workdir, **data, collect=options.collect, models=models)
     print(f"\n{tables.sweep_table(results)}\n\nFiles: {os.path.abspath(options.workdir)}")
     command.exit_with_failures(failures)
 

@@ -138,10 +138,13 @@ def sweep_table(results: dict[str, Result]) -> str:
     lines = [list(columns)]
     for name, result in results.items():
         row, point = name.split(",", 1)
-        spikes = (f"{result['spikes'] / 1e4:.3f}", f"{100 * result['spikes_per_neuron']:.1f}")
+        spikes: tuple[str, ...] = ("-", "-")
+        if "spikes" in result:
+            spikes = (f"{result['spikes'] / 1e4:.3f}", f"{100 * result['spikes_per_neuron']:.1f}")
         ends = (str(result["epochs"]), str(result["config"]["seed"]))
         accuracies = (f"{100 * result[split]:.2f}" for split in ("accuracy", "val_accuracy"))
-        method = paper.TABLE1_ROWS[row][0].split(" (")[0].split(",")[0]
+        known = row in paper.TABLE1_ROWS
+        method = paper.TABLE1_ROWS[row][0].split(" (")[0].split(",")[0] if known else result["config"]["row"]
         lines.append([f"{method}, {point}", *accuracies, *spikes, *ends])
     return markdown(lines)
 
