@@ -145,16 +145,6 @@ def inputs(x: Any, shape: tuple[int, ...], dtype: str) -> np.ndarray:
     return x
 
 
-def intensities(x: Any) -> Any:
-    """`x`, if its numbers are in [0, 1], as an encoder of the input expects. Rounding errors may exceed that."""
-    own = np.asarray(x)
-    if own.size and not (own.min() >= -1e-3 and own.max() <= 1.001):
-        raise ValueError(
-            f"Expected inputs to be intensities in [0, 1]. Received: numbers from {own.min():g} to {own.max():g}"
-        )
-    return x
-
-
 def tensor(name: str, value: Any, dtype: Any = tf.float32) -> tf.Tensor:
     """`value` as a floating-point tensor: as it is, if it is floating-point; integers and bools as `dtype`."""
     try:
