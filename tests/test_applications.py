@@ -164,14 +164,14 @@ def kinds(model):
 
 def test_fast_vgg_is_what_its_docstring_says():
     model = fast_vgg()
-    assert model.neurons == 85_258 <= 90_000
-    assert model.membranes == 187_402
-    assert multiply_adds(model) == 108_775_936 <= 120e6
-    assert SpikingNetwork.from_model(model).dense_counts.multiply_adds == 94_404_668
-    assert len(model.encoders) == 8 and len(model.batch_norm_pairs()) == 7
+    assert model.neurons == 85_802 <= 90_000
+    assert model.membranes == 189_962
+    assert multiply_adds(model) == 114_821_952 <= 120e6
+    assert SpikingNetwork.from_model(model).dense_counts.multiply_adds == 99_119_484
+    assert len(model.encoders) == 7 == len(model.batch_norm_pairs())
     convolutions = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
     channels = [applications.FAST_VGG_FIRST, *(filters for block in applications.FAST_VGG_BLOCKS for filters in block)]
-    assert [layer.filters for layer in convolutions] == channels == [20, 64, 64, 192, 192, 256, 256]
+    assert [layer.filters for layer in convolutions] == channels == [20, 64, 64, 192, 192, 288, 288]
     assert convolutions[0].kernel_size == (2, 2)
     assert fast_vgg((8, 8, 1), classes=3, width=0.1).output_shape == (None, 3)
     with pytest.raises(ValueError, match=r"Expected input_shape \(height, width, channels\) of at least 8x8"):
@@ -182,7 +182,7 @@ def test_the_relu_twin_of_fast_vgg_has_its_weights():
     model, twin = fast_vgg((8, 8, 1), width=0.1), fast_vgg((8, 8, 1), width=0.1, activation="relu")
     shapes = [(w.path.split("/", 1)[-1], w.shape) for w in model.weights if "activation" not in w.path]
     assert shapes == [(w.path.split("/", 1)[-1], w.shape) for w in twin.weights]
-    assert twin.encoders == [] and len(fast_vgg((8, 8, 1), width=0.1, input_coding="analog").encoders) == 7
+    assert twin.encoders == [] and len(fast_vgg((8, 8, 1), width=0.1, input_coding="ttfs").encoders) == 8
 
 
 def test_max_pooling_of_potentials_gives_the_outputs_of_max_pooling_of_spikes():
