@@ -219,7 +219,8 @@ def published_table(results: Iterable[dict[str, Any]]) -> str:
 # What a trial of the search does not name is this.
 USUAL = {
     "learning_rate": 0.1, "bias_rate": 1, "label_smoothing": 0.2, "logit_scale": 0.111, "weight_decay": 5e-4, "whiten": 1,
-    "first_kernel": 3, "ema": 0, "distilled_share": 0, "spike_budget": 0, "tau_0": 5.0,
+    "first_kernel": 3, "ema": 0, "lookahead": 0, "distilled_share": 0, "spike_budget": 0, "tau_0": 5.0, "analog": 0,
+    "input_time_window": 16,
 }  # fmt: skip
 
 
