@@ -84,7 +84,8 @@ class SpikeBudget(keras.callbacks.Callback):
             )
         self.lambda_s = self.model.steer_spikes()
         self.lambda_s.assign(self.state["lambda_s"])
-        self._count = tf.function(self.model.count_spikes, autograph=False)
+        data, count = tf.convert_to_tensor(self.data), tf.function(self.model.count_spikes, autograph=False)
+        self._count = lambda: count(data)
 
     def on_train_end(self, logs: Any = None) -> None:
         # A later fit without the callback trains without the term. `state` keeps the number for one that resumes.
@@ -108,7 +109,7 @@ class SpikeBudget(keras.callbacks.Callback):
 
     def _steer(self, step, done):
         """Counts and sets lambda_s, when the share `done` of the run is over."""
-        spikes, state = float(sum(self._count(tf.convert_to_tensor(self.data)).values())), self.state
+        spikes, state = float(sum(self._count().values())), self.state
         state["first"] = state["first"] or spikes
         expected = max(0.0, spikes + 2.0 * (spikes - (state["last"] or spikes)))
         state["last"] = spikes
