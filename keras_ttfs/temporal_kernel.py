@@ -403,8 +403,8 @@ def compiled(function: Callable, *, each_shape: bool = False) -> Callable:
 
     @functools.cache
     def of_shapes(shapes: tuple) -> Callable:
-        # A function of its own, because TensorFlow warns of one that is traced again and again.
-        return tf.function(function, **options)
+        # A partial, because TensorFlow warns of one code object that is traced again and again.
+        return tf.function(functools.partial(function), **options)
 
     @functools.wraps(function)
     def each(*args: Any) -> Any:
