@@ -183,14 +183,22 @@ class TTFSModel(keras.Model):
     def firing_probability(self) -> tf.Tensor:
         """R: the sum over all pairs of `batch_norm_pairs` of the mean firing probability of the channels [1], a scalar.
 
-        It is that of single potentials, also where max pooling stands between the two.
+        A layer weighs as many times as its neurons exceed those of the mean layer, because a neuron is a spike at most:
+        R is the number of pairs times the expected spikes per neuron. Each layer weighs 1 in models of unknown shapes.
+        The probability is that of single potentials, also where max pooling stands between the two.
         """
+        neurons: dict[tuple, int] = {}
+        for call in self._spiking_calls():
+            for norm in call.norms:
+                neurons[norm, call.layer] = neurons.get((norm, call.layer), 0) + (call.neurons or 0)
+        average = sum(neurons.values()) / len(neurons) if all(neurons.values()) and neurons else None
         means = []
-        for norm, encoder in self.batch_norm_pairs():
+        for (norm, encoder), count in neurons.items():
             # The smallest threshold. With rounding="nearest" it lies half a step below the smallest level.
             late = temporal_kernel.threshold_shift(encoder.rounding) / encoder.tau
             threshold = tf.stop_gradient(encoder.z_min * tf.exp(-late))
-            means.append(tf.reduce_mean(regularizers.firing_probability(*norm.affine(), threshold)))
+            mean = tf.reduce_mean(regularizers.firing_probability(*norm.affine(), threshold))
+            means.append(mean * (count / average if average else 1.0))
         return tf.add_n(means) if means else tf.constant(0.0)
 
     def steer_spikes(self) -> tf.Variable:

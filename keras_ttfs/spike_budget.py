@@ -17,8 +17,9 @@ class SpikeBudget(keras.callbacks.Callback):
     """Steers the weight of the expected spikes in the loss until the spikes per sample meet a number.
 
     Forward: the loss gains `lambda_s * R`, where R sums, over all TKBatchNorm that an encoder follows, the mean over channels
-    of `regularizers.firing_probability`. Every `every` training steps the callback counts the spikes S of the hidden layers
-    on `data`. With S_next, the count that the last two counts lead to in twice `every` steps, it sets
+    of `regularizers.firing_probability`, each layer weighed by its neurons (`TTFSModel.firing_probability`). Every `every`
+    training steps the callback counts the spikes S of the hidden layers on `data`. With S_next, the count that the last two
+    counts lead to in twice `every` steps, it sets
 
         lambda_s = max(0, gain * e + I)    with  e = S_next / target - 1,
         I += gain / 10 * min(e, 0.2)  if e > 0,  else  I *= 0.7

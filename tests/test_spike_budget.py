@@ -1,5 +1,7 @@
 """SpikeBudget on a toy: the number that is asked for, exact resumption, and what it refuses."""
 
+import math
+
 import keras
 import numpy as np
 import pytest
@@ -124,6 +126,22 @@ def test_the_firing_probability_is_the_share_of_normal_potentials_that_fire():
         x = np.random.default_rng(0).normal(size=(40_000, 50)).astype("float32")
         fired = float(model.count_spikes(x)["hidden"]) / 50
         assert fired == pytest.approx(float(model.firing_probability()), abs=1e-3)
+
+
+def test_layers_weigh_by_their_neurons():
+    """One layer of 8x8x2 = 128 neurons, one of 32: 1.6 and 0.4 of the mean layer's 80."""
+    inputs = keras.Input((8, 8, 1))
+    norms = [TKBatchNorm(epsilon=0.0), TKBatchNorm(epsilon=0.0)]
+    z = TTFSActivation(16, 5.0)(norms[0](keras.layers.Conv2D(2, 3, padding="same")(inputs)))
+    z = TTFSActivation(16, 5.0)(norms[1](keras.layers.Dense(32)(keras.layers.Flatten()(z))))
+    model = TTFSModel(inputs, keras.layers.Dense(2)(z))
+    threshold = np.exp(-15 / 5.0)
+    shares = []
+    for norm, gamma, beta in zip(norms, (0.3, 0.2), (0.1, -0.1)):
+        norm.gamma.assign(np.full(norm.gamma.shape, gamma))
+        norm.beta.assign(np.full(norm.beta.shape, beta))
+        shares.append(0.5 * (1 + math.erf((beta - threshold) / gamma / math.sqrt(2))))
+    assert float(model.firing_probability()) == pytest.approx(1.6 * shares[0] + 0.4 * shares[1], rel=1e-5)
 
 
 def test_nothing_is_left_of_a_budget_behind_its_fit():
