@@ -66,7 +66,7 @@ def drive(budget, counts, epochs, steps=16):
     for epoch in epochs:
         budget.on_epoch_begin(epoch)
         for batch in range(steps):
-            budget._count = lambda x, step=epoch * steps + batch: {"hidden": counts[step]}
+            budget._count = lambda step=epoch * steps + batch: {"hidden": counts[step]}
             budget.on_train_batch_begin(batch)
     return budget
 
