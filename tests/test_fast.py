@@ -37,7 +37,7 @@ def test_rows_begin_from_their_twin_or_from_the_longer_window():
         "relu": [],
         "t16": ["relu"],
         "t8": ["t16", "relu"],
-        "budget": ["relu"],
+        "budget": ["t16", "relu"],
         "cifar100_relu": [],
         "cifar100_t16": ["cifar100_relu"],
     }
