@@ -197,7 +197,8 @@ class TTFSModel(keras.Model):
             # The smallest threshold. With rounding="nearest" it lies half a step below the smallest level.
             late = temporal_kernel.threshold_shift(encoder.rounding) / encoder.tau
             threshold = tf.stop_gradient(encoder.z_min * tf.exp(-late))
-            mean = tf.reduce_mean(regularizers.firing_probability(*norm.affine(), threshold))
+            gamma, beta = norm.affine()
+            mean = tf.reduce_mean(regularizers.firing_probability(gamma, beta, threshold))
             means.append(mean * (count / average if average else 1.0))
         return tf.add_n(means) if means else tf.constant(0.0)
 
