@@ -161,7 +161,7 @@ def normalize_and_quantize(
 
     Reference: Eqs. 2-7.
     """
-    mean, variance = tf.stop_gradient(normalization.mean), tf.stop_gradient(normalization.variance)
+    mean = tf.stop_gradient(normalization.mean)
     gamma, beta = _weights(normalization)
     size = tuple(normalization.x.shape[1:])
     shape = size if window is None else (size[0] // window[0], size[1] // window[1], size[2])
@@ -169,15 +169,9 @@ def normalize_and_quantize(
     columns, channels = _columns(shape), tf.size(mean)
     rows = tf.stack([-1, columns * channels])
 
-    def per_row(*vectors):
-        return [tf.tile(vector, [columns]) for vector in vectors]
-
     @tf.custom_gradient
     def fused(x, gamma, beta, tau, t_d):
-        # The operations of tf.nn.batch_normalization, in its order.
-        inverse = tf.math.rsqrt(variance + normalization.epsilon)
-        scale = inverse * gamma
-        affine = *per_row(scale, beta - mean * scale), tf.constant(float("inf"), tf.float32)
+        inverse, scale, affine = _affine(normalization, gamma, beta, columns)
         # What decides the spikes: every x, or one of each window.
         heard, place = (x, None) if window is None else _extremes(x, scale, size, window)
         pooled_shape, heard = tf.shape(heard), tf.reshape(heard, rows)
@@ -189,10 +183,12 @@ def normalize_and_quantize(
             upstream = tf.reshape(upstream, rows)
             # Infinity, because the slope z_hat / z of a relaxed z is 1 however large z is.
             z_max = tf.where(relaxed, float("inf"), temporal_kernel.z_max(tau, t_d))
-            norm_sums, kernel_sums = _partial_sums(upstream, heard, z_hat, *affine, *per_row(mean), z_max, dtype)
+            norm_sums, kernel_sums = _partial_sums(
+                upstream, heard, z_hat, *affine, *_per_row(columns, mean), z_max, dtype
+            )
             dgamma, dbeta, slope, offset = _statistics_gradient(norm_sums, mean, inverse, scale, tf.size(x))
             if window is None:
-                dx = _input_gradient(upstream, heard, z_hat, *affine, z_max, *per_row(slope, offset), dtype)
+                dx = _input_gradient(upstream, heard, z_hat, *affine, z_max, *_per_row(columns, slope, offset), dtype)
             else:
                 scaled = _scaled_gradient(upstream, heard, z_hat, *affine, z_max, dtype)
                 dx = _window_gradient(x, tf.reshape(scaled, pooled_shape), place, slope, offset, size, window)
@@ -215,6 +211,7 @@ def normalize(normalization: Normalization, dtype: Any) -> tf.Tensor:
 
     Backward: its gradients up to rounding errors, by the sums of `normalize_and_quantize` with `dz = upstream`. It reads
     x and upstream twice and keeps nothing else. The operations of Keras read and write a dozen tensors of their size.
+    The gradients of these gradients are refused, because mean and variance count as constants in them.
 
     Args:
         normalization: a Normalization by the batch's own statistics; x is float32 or bfloat16 `(..., channels)`.
@@ -223,29 +220,24 @@ def normalize(normalization: Normalization, dtype: Any) -> tf.Tensor:
     Returns:
         z [1], of x's shape.
     """
-    mean, variance = tf.stop_gradient(normalization.mean), tf.stop_gradient(normalization.variance)
+    mean = tf.stop_gradient(normalization.mean)
     gamma, beta = _weights(normalization)
     shape = normalization.x.shape
     columns, channels = _columns(shape), tf.size(mean)
     rows = tf.stack([-1, columns * channels])
 
-    def per_row(*vectors):
-        return [tf.tile(vector, [columns]) for vector in vectors]
-
     @tf.custom_gradient
     def normalized(x, gamma, beta):
-        inverse = tf.math.rsqrt(variance + normalization.epsilon)
-        scale = inverse * gamma
-        affine = *per_row(scale, beta - mean * scale), tf.constant(float("inf"), tf.float32)
+        inverse, scale, affine = _affine(normalization, gamma, beta, columns)
         z = _normalized(tf.reshape(x, rows), *affine, dtype)
 
         def gradient(upstream):
             dz, flat = tf.reshape(upstream, rows), tf.reshape(x, rows)
             dgamma, dbeta, slope, offset = _statistics_gradient(
-                _norm_sums(dz, flat, *per_row(mean)), mean, inverse, scale, tf.size(x)
+                _norm_sums(dz, flat, *_per_row(columns, mean)), mean, inverse, scale, tf.size(x)
             )
-            dx = _normalized_gradient(dz, flat, *per_row(scale, slope, offset))
-            return tf.reshape(dx, tf.shape(x)), dgamma, dbeta
+            dx = _normalized_gradient(dz, flat, *_per_row(columns, scale, slope, offset))
+            return [_differentiable_once(value) for value in (tf.reshape(dx, tf.shape(x)), dgamma, dbeta)]
 
         return tf.reshape(z, tf.shape(x)), gradient
 
@@ -258,6 +250,31 @@ def _weights(normalization):
     """`(gamma, beta)` of a Normalization: 1 and 0 where it has none."""
     gamma, beta, mean = normalization.gamma, normalization.beta, normalization.mean
     return tf.ones_like(mean) if gamma is None else gamma, tf.zeros_like(mean) if beta is None else beta
+
+
+def _per_row(columns, *vectors):
+    """Vectors of the channels, repeated for each of the `columns` pixels in a row."""
+    return [tf.tile(vector, [columns]) for vector in vectors]
+
+
+def _affine(normalization, gamma, beta, columns):
+    """`(inverse, scale, affine)`: 1 / sqrt(variance + epsilon), this times gamma, and the arguments of `_potential`."""
+    # The operations of tf.nn.batch_normalization, in its order.
+    mean, variance = tf.stop_gradient(normalization.mean), tf.stop_gradient(normalization.variance)
+    inverse = tf.math.rsqrt(variance + normalization.epsilon)
+    scale = inverse * gamma
+    return inverse, scale, (*_per_row(columns, scale, beta - mean * scale), tf.constant(float("inf"), tf.float32))
+
+
+@tf.custom_gradient
+def _differentiable_once(value):
+    def refuse(*_):
+        raise ValueError(
+            "Expected first derivatives of a TKBatchNorm in a tf.function, which is one function there. Received: the "
+            "gradient of its gradient. Use keras.layers.BatchNormalization, or compute it eagerly"
+        )
+
+    return tf.identity(value), refuse
 
 
 def _statistics_gradient(sums, mean, inverse, scale, size):

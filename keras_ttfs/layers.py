@@ -372,9 +372,10 @@ class TKBatchNorm(checks.CheckedLayer, keras_internals.ObservedBatchNormalizatio
     Use it in front of a TTFSActivation or TTFSEncode. Training with `TTFSModel` adds `-lambda_tb * P_TB(gamma, beta)`
     to the loss, for the smallest level of that encoder.
 
-    Forward and backward: those of BatchNormalization, exactly. In training, a TTFSActivation called on the very output
-    of this layer computes both layers at once (`keras_ttfs.fused`): the same values bit for bit, the same gradients up
-    to rounding errors, in less time and memory. A gradient with respect to the tensor between the two is then None.
+    Forward and backward: those of BatchNormalization, exactly. A training step in a tf.function computes them as one
+    function (`keras_ttfs.fused`): the same values bit for bit, the same gradients up to rounding errors, in less time and
+    memory. In training, a TTFSActivation called on the very output of this layer computes both layers at once, likewise.
+    A gradient with respect to the tensor between the two is then None.
 
     >>> layer = TKBatchNorm()
     >>> layer.build((None, 4))
@@ -395,7 +396,8 @@ class TKBatchNorm(checks.CheckedLayer, keras_internals.ObservedBatchNormalizatio
 
     Raises:
         ValueError: "Expected ... Received: ..." for a momentum outside [0, 1], an epsilon < 0, unknown keywords, and
-            inputs that are no dense tensor of real numbers; otherwise as `keras.layers.BatchNormalization`.
+            inputs that are no dense tensor of real numbers; otherwise as `keras.layers.BatchNormalization`. In a
+            tf.function, for the gradient of its gradient.
 
     Reference: section 5, Eqs. 7, 8 and 14-16.
     """

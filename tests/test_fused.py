@@ -127,6 +127,24 @@ def test_the_norm_alone_equals_that_of_keras(shape, options, policy):
         np.testing.assert_allclose(np.float64(our), their, atol=(1e-2 if half else 2e-5) * scale)
 
 
+def test_the_gradient_of_the_norms_gradient_is_refused():
+    x, _ = sample((8, 4))
+    norm = TKBatchNorm()
+
+    def second(x):
+        with tf.GradientTape() as outer:
+            outer.watch(x)
+            with tf.GradientTape() as inner:
+                inner.watch(x)
+                z = tf.reduce_sum(norm(x, training=True) ** 3)
+            first = inner.gradient(z, x)
+        return outer.gradient(first, x)
+
+    assert np.abs(second(x)).max() > 0
+    with pytest.raises(ValueError, match="Expected first derivatives of a TKBatchNorm in a tf.function"):
+        tf.function(second)(x)
+
+
 @pytest.mark.parametrize("norm", [{"scale": False}, {"center": False}, {"scale": False, "center": False}])
 def test_without_scale_or_shift(norm):
     x, upstream = sample((8, 3, 4))

@@ -16,17 +16,16 @@ def network(seed=0):
     return keras_ttfs.TTFSModel(inputs, keras.layers.Dense(2)(keras_ttfs.TTFSActivation()(hidden)))
 
 
-def compiled(config, **options):
+def compiled(config):
     model = network()
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(optimizers.make_optimizer(config), loss, metrics=["accuracy"], **options)
+    model.compile(optimizers.make_optimizer(config), loss, metrics=["accuracy"])
     model.optimizer.build(model.trainable_variables)
     return model
 
 
 X = np.random.default_rng(0).uniform(size=(16, 4)).astype("float32")
 Y = np.arange(16) % 2
-SGD = {"optimizer": "sgd", "learning_rate": 0.1}
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
