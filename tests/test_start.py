@@ -84,7 +84,7 @@ def test_half_the_window_has_every_second_level(trained, data):
     [
         (
             lambda: applications.fast_vgg((8, 8, 1), width=0.2),
-            r"layer 'conv0' of shapes \[\(4, 4, 1, 13\)\], here of shapes",
+            r"layer 'conv0' of shapes \[\(2, 2, 1, 4\)\], here of shapes",
         ),
         (lambda: applications.vgg6((8, 8, 1)), "layer 'conv0' missing, here of shapes"),
         (
