@@ -16,12 +16,17 @@ from experiments.stored import read_any, read_history, read_result
 from experiments.tables import markdown, with_deviation
 
 GROUP = "fast_cifar"
+# Where the same rows, and those that start in other ways, are collected at half width.
+HALF_GROUP = "fast_half"
 # Our rows in the table's order, and the ReLU twin of each.
 TWINS = {
     "relu": None,
     "t16": "relu",
     "t8": "relu",
     "budget": "relu",
+    "untaught": "relu",
+    "scratch": "relu",
+    "t8_at_once": "relu",
     "cifar100_relu": None,
     "cifar100_t16": "cifar100_relu",
 }
@@ -125,11 +130,12 @@ def minutes(run: Run, rows: Rows, goal: float | None = None) -> float | None:
 
 
 def fast_table(rows: Rows) -> str:
-    """A line for each row, mean and standard deviation over its seeds; the paper's lines behind ours of the same data."""
+    """A line for each row, mean and standard deviation over its seeds; the paper's lines behind full width on its data."""
     lines = [list(COLUMNS), *(_line(row, rows) for row in TWINS if row in rows)]
-    datasets = {run["result"]["config"]["dataset"] for runs in rows.values() for run in runs}
+    configs = [run["result"]["config"] for runs in rows.values() for run in runs]
+    whole = {config["dataset"] for config in configs if config["width"] == 1}
     for dataset, (name, accuracy, spikes, time_steps) in paper.BEST_ROWS.items():
-        if dataset in datasets:
+        if dataset in whole:
             numbers = [f"{accuracy:.2f}", "-", f"{spikes:,.0f}", f"{100 * spikes / paper.NEURONS:.1f}"]
             ends = [str(time_steps), *["-"] * (1 + 1 + len(GOALS) + 1), f"{paper.EPOCHS[dataset]:,}", "-"]
             lines.append([f"paper: {name}", *numbers, f"{paper.NEURONS:,}", "-", *ends])
@@ -177,30 +183,39 @@ def _mean(values: Iterable[float | None], digits: int) -> str:
     return f"{statistics.mean(known):,.{digits}f}" if known and len(known) == len(values) else "-"
 
 
+def rows_section(title: str, folder: pathlib.Path) -> list[str]:
+    """The table of a folder of collected rows, and what they were measured on. An empty list where nothing is there."""
+    rows = read_rows(folder)
+    results = [run["result"] for runs in rows.values() for run in runs]
+    if not results:
+        return []
+    data = ", ".join(dict.fromkeys(result["data"] for result in results))
+    check_one_value(folder.name, "width", [result["config"]["width"] for result in results])
+    devices = "; ".join(dict.fromkeys(f"{result['device']}, {result['config']['dtype_policy']}" for result in results))
+    return [
+        f"**{title}**: {data}, width {results[0]['config']['width']:g}, {results[0]['test_images']:,} test images, "
+        f"{devices}. Mean ± standard deviation over the seeds. PFLOP and minutes include the runs that a row begins "
+        "from. Products with the zeros beyond a border are not counted. Minutes are those to a validation accuracy, at "
+        f"the end of an epoch.\n\n{fast_table(rows)}"
+    ]
+
+
 def fast_section(folder: pathlib.Path = RESULTS / GROUP) -> list[str]:
     """Tables of our rows and of the published weights, and the figure. An empty list where nothing is there."""
-    rows, parts = read_rows(folder), []
-    if rows:
-        results = [run["result"] for runs in rows.values() for run in runs]
-        data = ", ".join(dict.fromkeys(result["data"] for result in results))
-        devices = "; ".join(
-            dict.fromkeys(f"{result['device']}, {result['config']['dtype_policy']}" for result in results)
-        )
-        parts.append(
-            f"**fast_vgg**: {data}, width {results[0]['config']['width']:g}, {results[0]['test_images']:,} test images, "
-            f"{devices}. Mean ± standard deviation over the seeds. PFLOP and minutes include the runs that a row begins "
-            "from. Products with the zeros beyond a border are not counted. Minutes are those to a validation accuracy, at "
-            "the end of an epoch. The paper's rows: VGG-16.\n\n"
-            f"{fast_table(rows)}"
-        )
-        if (folder / "frontier.png").exists():
-            parts.append(f"![Accuracy over spikes and over time steps](results/{folder.name}/frontier.png)")
+    parts = rows_section("fast_vgg, beside the paper's VGG-16", folder)
+    if parts and (folder / "frontier.png").exists():
+        parts.append(f"![Accuracy over spikes and over time steps](results/{folder.name}/frontier.png)")
     if published := [read_any(path) for path in sorted(folder.glob("published_*.json"))]:
         parts.append(
             "**Weights that come with the package**, as they are loaded (kernels in float16), simulated on the whole test "
             f"split.\n\n{published_table(published)}"
         )
     return parts
+
+
+def starts_section(folder: pathlib.Path = RESULTS / HALF_GROUP) -> list[str]:
+    """The table of the ways to start, at half width."""
+    return rows_section("Ways to start a TTFS network, at the same cost", folder)
 
 
 def published_table(results: Iterable[dict[str, Any]]) -> str:

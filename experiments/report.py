@@ -12,7 +12,7 @@ from typing import Any
 from absl import flags
 
 from experiments import command, paper
-from experiments.fast_tables import fast_section, read_rows, search_table
+from experiments.fast_tables import fast_section, read_rows, search_table, starts_section
 from experiments.files import read_json, write_text
 from experiments.results import (
     RESULTS,
@@ -135,6 +135,7 @@ def sweeps_section() -> str:
     return "\n\n".join(
         [
             search_table(),
+            *starts_section(),
             *(_sweep_tables(group) for group in SWEEP_GROUPS),
             comparison_section(),
             *table1_section("table1_gamma1"),

@@ -41,9 +41,9 @@ SWEEPS = {
     "fast_translation": ("fast/relu", "translation", (0, 2, 4)),
     "fast_border": ("fast/relu", "border", ("zeros", "reflect")),
     "fast_cutout": ("fast/relu", "cutout", (0, 8)),
-    # What saves spikes.
+    # What saves spikes: budgets of half the width.
     "fast_tau_0": ("fast/t16", "tau_0", (5.0, 6.0, 7.0, 8.0, 10.0)),
-    "fast_spike_budget": ("fast/t16", "spike_budget", (0.0, 10000.0, 12000.0, 15000.0, 19000.0)),
+    "fast_spike_budget": ("fast/t16", "spike_budget", (0.0, 3000.0, 4500.0, 6000.0, 8000.0, 10000.0)),
 }
 
 

@@ -25,8 +25,9 @@ class SpikeBudget(keras.callbacks.Callback):
         I += gain / 10 * min(e, 0.2)  if e > 0,  else  I *= 0.7
 
     The target falls from the first count to the budget over the share `ramp` of the run, in a straight line, because spikes
-    that go slowly cost less accuracy. Once a network is below its budget, lambda_s falls to 0. When `fit` ends, it is 0. The
-    callback draws nothing at random and remembers `state`, so a run that is resumed with it goes on exactly.
+    that go slowly cost less accuracy, and because many go by themselves while the learning rate falls. Once a network is below
+    its budget, lambda_s falls to 0. When `fit` ends, it is 0. The callback draws nothing at random and remembers `state`, so a
+    run that is resumed with it goes on exactly.
 
     The logs of each epoch gain `lambda_s` [1]. `rows` is a list of dicts, one for each count: `step`, `spikes`, `target`
     [spikes per sample] and `lambda_s`.
@@ -54,7 +55,7 @@ class SpikeBudget(keras.callbacks.Callback):
         spikes: float,
         data: Any,
         every: int = 20,
-        ramp: float = 0.5,
+        ramp: float = 0.8,
         gain: float = 1.0,
         state: dict[str, float] | None = None,
     ):

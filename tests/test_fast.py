@@ -38,6 +38,9 @@ def test_rows_begin_from_their_twin_or_from_the_longer_window():
         "t16": ["relu"],
         "t8": ["t16", "relu"],
         "budget": ["t16", "relu"],
+        "untaught": ["relu"],
+        "scratch": [],
+        "t8_at_once": ["relu"],
         "cifar100_relu": [],
         "cifar100_t16": ["cifar100_relu"],
     }
