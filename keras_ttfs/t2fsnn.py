@@ -28,8 +28,9 @@ def convert_t2fsnn(
     keras_model: keras.Model,
     data: Any,
     *,
-    time_window: int = 40,
-    tau_0: float = 10.0,
+    time_window: int = 80,
+    tau_0: float = 20.0,
+    rounding: str = "ceil",
     batch_size: int = 100,
     lambda_tr: float = 1e-5,
     lambda_tb: float = 1e-5,
@@ -52,6 +53,7 @@ def convert_t2fsnn(
             percentile that scales a layer is about its maximum.
         time_window: int >= 1: T [steps].
         tau_0: float > 0: time constant before the fit [steps].
+        rounding: `"ceil"`, as the paper's Eq. 3, or `"nearest"`.
         batch_size: int >= 1: samples of `data` at a time.
         lambda_tr: float >= 0: weight of REG_TR, for fine-tuning [1/steps^2].
         lambda_tb: float >= 0: weight of P_TB, for fine-tuning [1].
@@ -74,6 +76,7 @@ def convert_t2fsnn(
     options: dict[str, Any] = {
         "time_window": time_window,
         "tau_0": tau_0,
+        "rounding": rounding,
         "lambda_tr": lambda_tr,
         "lambda_tb": lambda_tb,
     }
@@ -90,25 +93,27 @@ def convert_t2fsnn(
     for encoder in model.encoders:
         z = activations[encoder.name] / units[encoder.name]
         if len(z):
-            tau, t_d = fit_kernel(z[:: max(1, len(z) // SAMPLED_ACTIVATIONS)], tau_0, time_window)
+            tau, t_d = fit_kernel(z[:: max(1, len(z) // SAMPLED_ACTIVATIONS)], tau_0, time_window, rounding)
             encoder.tau.assign(tau)
             encoder.t_d.assign(t_d)
     return model
 
 
-def fit_kernel(z: Any, tau_0: float, time_window: int) -> tuple[float, float]:
+def fit_kernel(z: Any, tau_0: float, time_window: int, rounding: str = "ceil") -> tuple[float, float]:
     """`(tau, t_d)` [steps] to which T2FSNN's three losses lead from `(tau_0, 0)`.
 
     Args:
         z: float array of activations > 0 [1].
         tau_0: float > 0: time constant at the start [steps].
         time_window: int >= 1: T [steps].
+        rounding: `"ceil"` or `"nearest"`.
 
     Reference: Park et al., "T2FSNN", DAC 2020.
     """
     z = tf.constant(z, "float32")
     smallest, largest = tf.reduce_min(z), tf.reduce_max(z)
     tau = keras.Variable(tau_0)
+    best_tau, least = keras.Variable(tau_0), tf.Variable(math.inf)
     optimizer = keras.optimizers.Adam(LEARNING_RATE)
     optimizer.build([tau])
 
@@ -117,13 +122,18 @@ def fit_kernel(z: Any, tau_0: float, time_window: int) -> tuple[float, float]:
         with tf.GradientTape() as tape:
             # t_d is a function of tau, so the gradient of tau contains that of t_d.
             t_d = tau * tf.math.log(largest)
-            precision = tf.reduce_mean((z - temporal_kernel.quantize(z, tau, t_d, time_window)) ** 2) / 2
+            levels = temporal_kernel.quantize(z, tau, t_d, time_window, rounding=rounding)
+            precision = tf.reduce_mean((z - levels) ** 2) / 2
             minimum = (smallest - temporal_kernel.z_min(tau, t_d, time_window)) ** 2 / 2
             loss = precision + minimum
+        # The gradient does not see that spikes move to other steps, so the descent may lead past the least loss.
+        better = loss < least
+        best_tau.assign(tf.where(better, tau.value, best_tau.value))
+        least.assign(tf.where(better, loss, least))
         optimizer.apply([tape.gradient(loss, tau.value)], [tau])
         tau.assign(tf.maximum(tau, SMALLEST_TAU))
 
     for _ in range(ITERATIONS):
         descend()
-    tau = float(np.asarray(tau))
+    tau = float(np.asarray(best_tau))
     return tau, tau * math.log(largest)

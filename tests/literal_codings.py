@@ -14,10 +14,10 @@ class Population:
 
 
 class Rate:
-    share, window = 1.0, None
+    share, window, first = 1.0, None, 0.5
 
     def begin(self, count):
-        self.u = np.zeros(count)
+        self.u = np.full(count, self.first)
 
     def threshold(self, neuron, step):
         return 1.0
@@ -36,13 +36,15 @@ class Rate:
 
 
 class Phase(Rate):
-    share = 1 / 8
+    share, first = 1 / 8, 0.0
 
     def threshold(self, neuron, step):
         return 2.0 ** -(1 + step % 8)
 
 
 class Burst(Rate):
+    share, first = 1 / 8, 0.0
+
     def begin(self, count):
         super().begin(count)
         self.in_a_row = np.zeros(count, int)
@@ -55,7 +57,7 @@ class Burst(Rate):
 
 
 class Switch(Rate):
-    share = None
+    share, first = None, 0.0
 
     def __init__(self, window):
         self.window = window

@@ -361,7 +361,8 @@ class _Simulation:
         initial = tf.identity if self.coding.current is None else tf.zeros_like
         memory = {OUTPUT: initial(drive[OUTPUT])}
         for population in self.network.populations:
-            potential = initial(drive[population.name])
+            first = self.coding.initial_potential * self.scales[population.name]
+            potential = initial(drive[population.name]) + first
             memory[population.name] = potential, self.coding.state(potential)
         for node in self.gated:
             memory[node.name] = tf.zeros((samples, *node.inputs[0].shape), self.dtype)

@@ -168,11 +168,22 @@ def test_temporal_switch_fires_two_spikes_or_none(digits, relu_on_digits):
     assert all(spikes % 2 == 0 for spikes in result.spikes.values())
 
 
-def test_a_strong_neuron_bursts():
+def one_neuron(coding):
     model = keras.Sequential([keras.Input((1,)), L.Dense(1, activation="relu"), L.Dense(1)])
     model.set_weights([np.ones((1, 1)), np.zeros(1), np.ones((1, 1)), np.zeros(1)])
-    network = CodedNetwork.from_model(model, codings.BurstCoding(), np.ones((2, 1)))
-    result = network.run(np.full((1, 1), 0.9), time_steps=2000, verbose=0)
-    assert result.logits[0, 0] == pytest.approx(0.9, abs=0.01)
-    # More than two thresholds of 0.125 a spike: single spikes would carry one.
-    assert 2000 * result.logits[0, 0] / result.hidden_spikes > 0.25
+    return CodedNetwork.from_model(model, coding, np.ones((2, 1)))
+
+
+@pytest.mark.parametrize("activation, bursts", [(0.4, False), (2.0, True)])
+def test_a_strong_neuron_bursts(activation, bursts):
+    result = one_neuron(codings.BurstCoding()).run(np.full((1, 1), activation), time_steps=2000, verbose=0)
+    assert result.logits[0, 0] == pytest.approx(activation, rel=0.01)
+    # What a spike carries on average: single spikes carry one threshold, 0.125. The drive is an eighth of the activation.
+    carried = 2000 / 8 * result.logits[0, 0] / result.hidden_spikes
+    assert carried > 0.25 if bursts else carried == pytest.approx(0.125, rel=0.01)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.24, 0.26, 0.3])
+def test_rates_are_rounded_to_the_nearest_count(share):
+    result = one_neuron(codings.RateCoding()).run(np.full((1, 1), share / 10), time_steps=100, verbose=0)
+    assert result.hidden_spikes == np.floor(10 * share + 0.5)

@@ -10,8 +10,9 @@ class BurstCoding(Coding):
     """Burst coding: the threshold grows by a factor with every spike in a row, and a spike carries its threshold.
 
     At a step without a spike the threshold goes back to its first value. The reset is soft: the potential loses what
-    the spike carries. An activation of 1 means a drive of 1 per step, several thresholds. What a neuron cannot send in
-    single spikes it sends in bursts.
+    the spike carries. An activation of 1 means a drive of 1/8 per step, one threshold: in the original the input is
+    phase-coded with a period of 8, which sends an activation once in 8 steps, and biases act once in a period. So
+    single spikes serve small activations, and bursts serve large ones and what arrives at once.
 
     Args:
         threshold: float in (0, 1]: of the first spike of a burst, in units of the scale [1].
@@ -20,12 +21,13 @@ class BurstCoding(Coding):
     Raises:
         ValueError: "Expected threshold in (0, 1]. Received: ..." or "Expected factor >= 1, finite. Received: ...".
 
-    Differs from the paper: the input is an analog current, constant over time.
+    Differs from the paper: the input is an analog current, an equal share at each step, not a binary fraction.
 
     Reference: Park et al., "Fast and efficient information transmission with burst spikes", DAC 2019.
     """
 
     time_steps = 1125
+    current = 1.0 / 8
 
     def __init__(self, threshold: float = 0.125, factor: float = 2.0):
         self.threshold, self.factor = checks.real(threshold), checks.real(factor)

@@ -28,6 +28,7 @@ class Coding:
     Attributes:
         saturates: bool: whether a neuron sends exactly its scale if its activation is larger. Then a ReLU may be cut off.
         time_steps: int >= 1: default length of a simulation [steps]. None only in a coding with windows.
+        initial_potential: float >= 0: potential of every neuron at the start, in units of the scale [1].
         current: float: share of bias and analog input that enters a neuron at each step [1]. None: all of it enters
             before the neuron fires.
         time_window: int >= 1: length of the window that each layer has for itself, after the windows of the layers
@@ -36,6 +37,7 @@ class Coding:
 
     saturates: bool = False
     time_steps: int | None = None
+    initial_potential: float = 0.0
     current: float | None = 1.0
     time_window: int | None = None
 
