@@ -33,6 +33,8 @@ TABLE2 = (
     ("Park & Yoon, lambda_TB = 1e-5", "direct", "TTFS", 91.90, 544, 0.067),
     ("Park & Yoon, lambda_TB = 1e-4", "direct", "TTFS", 91.49, 544, 0.049),
 )
+# Of each data set, the one whose TSC row has energy 1.
+ENERGY_REFERENCES = {"digits": "cifar10", "cifar10": "cifar10", "cifar100": "cifar100"}
 # VGG-16 at full width.
 NEURONS = 280586
 # Zhou et al., whose S the paper does not print [%].

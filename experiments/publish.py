@@ -83,7 +83,7 @@ def publish(options: flags.FlagValues, run: dict[str, Any], network: str, path: 
         how = {"mode": "event", "dtype": "float32"}
         total, _, accuracy = simulate.simulate(spiking, images, test.labels, batch_size=options.batch_size, **how)
         result = {"data": data.description, "test_images": len(test), "accuracy": accuracy, **how}
-        result |= simulate.summary(spiking, total)
+        result |= simulate.summary(spiking, total, run["config"]["dataset"])
         with train.dtype_policy("float64"):
             exact = function(**arguments)
             exact.set_weights(model.get_weights())

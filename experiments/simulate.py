@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from experiments import command
+from experiments import command, paper
 from experiments.files import write_json
 from experiments.lock import locked
 from experiments.stored import SIMULATION, read_any
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import keras
     import numpy as np
 
+    from keras_ttfs.energy import EnergyReport
     from keras_ttfs.snn import SimulationResult, SpikingNetwork
 
 # All that may be in an output_dir whose simulation is replaced.
@@ -82,9 +83,15 @@ def simulate(
     return total, histograms, correct / len(images)
 
 
-def summary(network: "SpikingNetwork", total: "SimulationResult") -> dict[str, Any]:
+def energy_report(network: "SpikingNetwork", total: "SimulationResult", dataset: str) -> "EnergyReport":
+    """The energy of a simulation, normalised to TSC on the paper's data set."""
+    from keras_ttfs import energy
+
+    return energy.report(network, total, paper.ENERGY_REFERENCES[dataset])
+
+
+def summary(network: "SpikingNetwork", total: "SimulationResult", dataset: str) -> dict[str, Any]:
     """Spikes, time, operations and energy of a simulation, for JSON."""
-    import keras_ttfs
 
     return {
         "neurons": network.neurons,
@@ -95,7 +102,7 @@ def summary(network: "SpikingNetwork", total: "SimulationResult") -> dict[str, A
         "time_steps": total.time_steps,
         "decision_step": total.decision_step,
         "dense_operations": network.dense_operations,
-        "energy": dataclasses.asdict(keras_ttfs.energy.report(network, total)),
+        "energy": dataclasses.asdict(energy_report(network, total, dataset)),
         "layers": [
             {
                 "layer": name,
@@ -191,7 +198,7 @@ def run(options: flags.FlagValues, folder: str) -> None:
         **how,
         "test_images": len(test),
         "accuracy": accuracy,
-        **summary(network, total),
+        **summary(network, total, options.dataset),
     }
     if options.check_images:
         result["equivalence"] = check(model, images[: options.check_images], batch_size=options.batch_size, **how)
@@ -200,7 +207,7 @@ def run(options: flags.FlagValues, folder: str) -> None:
     remove_leftovers(folder, pattern_of(SIMULATION_FILES))
     draw(network, images, total, histograms, folder)
     write_json(os.path.join(folder, "simulation.json"), {**result, **provenance()}, sealed=True)
-    print(keras_ttfs.energy.report(network, total))
+    print(energy_report(network, total, options.dataset))
     print(
         f"\naccuracy {100 * result['accuracy']:.2f} % of {result['test_images']:,} images, {result['spikes']:,.0f} spikes "
         f"({100 * result['spikes_per_neuron']:.1f} % per neuron), decision at step {result['decision_step']} of "

@@ -19,7 +19,7 @@ import tensorflow as tf
 
 import keras_ttfs
 from experiments import data as data_module
-from experiments import plots, saved_model
+from experiments import paper, plots, saved_model
 from experiments.checkpoint import Checkpoint, check_data, check_room, saved_bytes
 from experiments.config import AUGMENTATION, FIELDS, Config, with_models
 from experiments.data import Augmentation, Data
@@ -316,12 +316,18 @@ def evaluate(config: Config, model: keras.Model, data: Data, state: dict[str, An
     if model.encoders:
         network = keras_ttfs.snn.SpikingNetwork.from_model(model)
         time_steps = network.time_steps
+        energies = {
+            platform: keras_ttfs.energy.normalized_energy(
+                spikes, time_steps, platform, paper.ENERGY_REFERENCES[config.dataset]
+            )
+            for platform in keras_ttfs.energy.COEFFICIENTS
+        }
         result.update(
             spike_rate=keras_ttfs.spike_rate(spikes, model.neurons, time_steps),
             time_steps=time_steps,
             decision_step=network.decision_step,
-            truenorth_energy=keras_ttfs.energy.normalized_energy(spikes, time_steps, "truenorth"),
-            spinnaker_energy=keras_ttfs.energy.normalized_energy(spikes, time_steps, "spinnaker"),
+            truenorth_energy=energies["truenorth"],
+            spinnaker_energy=energies["spinnaker"],
             layers=[
                 {"layer": encoder.name, "neurons": encoder.neurons, "spikes": float(encoder.spikes.result())}
                 for encoder in model.encoders

@@ -17,9 +17,10 @@ from keras_ttfs import checks
 # (E_d, E_s): dynamic and static share, of TrueNorth (Merolla et al. 2014) and SpiNNaker (Furber et al. 2014) as used by
 # Park et al. 2020 (T2FSNN). They give every energy cell of Table 2.
 COEFFICIENTS = {"truenorth": (0.4, 0.6), "spinnaker": (0.64, 0.36)}
-# (spikes per sample, time steps) of TSC coding (Han & Roy 2020), Table 2's reference.
+# (spikes per sample, time steps) of TSC coding (Han & Roy 2020), Table 2's reference on each data set.
 TSC_CIFAR10 = (0.193e6, 512)
 TSC_CIFAR100 = (0.170e6, 512)
+REFERENCES = {"cifar10": TSC_CIFAR10, "cifar100": TSC_CIFAR100}
 
 PICOJOULE = 1e-12
 
@@ -74,20 +75,21 @@ HOROWITZ = (
 
 
 def normalized_energy(
-    spikes: float, time_steps: float, platform: str = "truenorth", reference: tuple[float, float] = TSC_CIFAR10
+    spikes: float, time_steps: float, platform: str = "truenorth", reference: tuple[float, float] | str = TSC_CIFAR10
 ) -> float:
     """Energy relative to a reference network: `E = E_d * S / S_ref + E_s * H / H_ref` [1].
 
     E_d and E_s are the dynamic and the static share of the platform, `COEFFICIENTS`.
 
-    >>> round(normalized_energy(0.067e6, 544), 2)
-    0.78
+    >>> round(normalized_energy(0.067e6, 544), 2), round(normalized_energy(0.078e6, 544, reference="cifar100"), 2)
+    (0.78, 0.82)
 
     Args:
         spikes: float >= 0: S, mean spikes per sample of the hidden layers.
         time_steps: int >= 1: H [steps].
         platform: `"truenorth"` or `"spinnaker"`.
-        reference: `(spikes, time_steps)` of the network that has energy 1, by default TSC coding on CIFAR-10.
+        reference: `(spikes, time_steps)` of the network that has energy 1, or the data set of the paper on which TSC coding
+            has it, `"cifar10"` or `"cifar100"`.
 
     Raises:
         ValueError: "Expected platform to be one of ... Received: ...", and for numbers out of their range.
@@ -102,7 +104,7 @@ def normalized_energy(
 
 
 def latency_share(
-    spikes: float, time_steps: float, platform: str = "truenorth", reference: tuple[float, float] = TSC_CIFAR10
+    spikes: float, time_steps: float, platform: str = "truenorth", reference: tuple[float, float] | str = TSC_CIFAR10
 ) -> float:
     """Share of `normalized_energy` that the time steps cost, whether or not neurons spike [1]: `E_s * H / H_ref / E`.
 
@@ -121,7 +123,9 @@ def _coefficients(platform):
 
 def _checked_reference(reference):
     """`(spikes, time_steps)` of the network that has energy 1, both > 0."""
-    if not isinstance(reference, Sequence) or isinstance(reference, str) or len(reference) != 2:
+    if isinstance(reference, str):
+        return REFERENCES[checks.one_of("reference", reference, REFERENCES)]
+    if not isinstance(reference, Sequence) or len(reference) != 2:
         raise ValueError(f"Expected reference to be (spikes, time_steps). Received: reference={reference!r}")
     return tuple(checks.number("reference", value, above=0) for value in reference)
 
@@ -199,7 +203,7 @@ class EnergyReport:
         return "\n".join([*lines, f"  ({HOROWITZ})"])
 
 
-def report(network: Any, result: Any, reference: tuple[float, float] = TSC_CIFAR10) -> EnergyReport:
+def report(network: Any, result: Any, reference: tuple[float, float] | str = TSC_CIFAR10) -> EnergyReport:
     """Energy of a simulated network, with its ReLU twin and the bit-matched quantised network beside it.
 
     A TTFS network computes the function of a ReLU network whose activations are quantised to T levels and 0: the
@@ -230,7 +234,7 @@ def report(network: Any, result: Any, reference: tuple[float, float] = TSC_CIFAR
     Args:
         network: SpikingNetwork or CodedNetwork.
         result: what `run` of this very network, or of a copy of it, returned.
-        reference: `(spikes, time_steps)` of the network that has energy 1.
+        reference: as of `normalized_energy`: the data set's name, where the paper has it.
 
     Returns:
         An EnergyReport.

@@ -95,3 +95,14 @@ def test_latency_share_at_the_papers_last_row():
     assert energy.latency_share(0.049e6, 544) == pytest.approx(0.86, abs=0.005)
     with pytest.raises(ValueError, match="Expected platform"):
         energy.latency_share(1.0, 1, "loihi")
+
+
+def test_a_reference_by_the_name_of_its_data_set():
+    # The paper's own CIFAR-100 row, 0.78 with the reference of CIFAR-10.
+    for platform, printed in (("truenorth", 0.82), ("spinnaker", 0.68)):
+        named = energy.normalized_energy(0.078e6, 544, platform, "cifar100")
+        assert named == energy.normalized_energy(0.078e6, 544, platform, energy.TSC_CIFAR100)
+        assert named == pytest.approx(printed, abs=0.005)
+    assert energy.normalized_energy(1.0, 1, reference="cifar10") == energy.normalized_energy(1.0, 1)
+    with pytest.raises(ValueError, match="Expected reference to be one of"):
+        energy.normalized_energy(1.0, 1, reference="cifar")
