@@ -152,17 +152,19 @@ def spike_logits(z: Any) -> tf.Tensor:
 
 @keras.saving.register_keras_serializable("keras_ttfs")
 class SpikeTimeEncode(checks.CheckedLayer, keras.layers.Layer):
-    """Encodes intensities in [0, 1] as spike times in the z-domain. Every input fires, the brightest first.
+    """Encodes intensities in [0, 1] as spike times in the z-domain. Every input fires, the brightest or the darkest first.
 
     Outside training the layer counts its spikes in the metric `spikes` (mean per sample), which `evaluate` reports.
 
-    Forward: `z = exp(scale * (1 - x))`. Backward: the gradient of that function.
+    Forward: `z = exp(scale * (1 - x))`, or `exp(scale * x)` with `first="dark"`, as in the authors' program. Backward: the
+    gradient of that function.
 
     >>> SpikeTimeEncode()(keras.ops.array([[1.0, 0.0]])).numpy().round(2)
     array([[ 1.  , 20.09]], dtype=float32)
 
     Args:
-        scale: float > 0, < ln(NEVER) = 11.5: when the darkest input fires [tau].
+        scale: float > 0, < ln(NEVER) = 11.5: when the last input fires [tau].
+        first: `"bright"` or `"dark"`: which inputs fire first.
         **kwargs: as `keras.layers.Layer`.
 
     Call arguments:
@@ -181,13 +183,14 @@ class SpikeTimeEncode(checks.CheckedLayer, keras.layers.Layer):
     Reference: Zhou et al., AAAI 2021.
     """
 
-    def __init__(self, scale: float = 3.0, **kwargs: Any):
+    def __init__(self, scale: float = 3.0, first: str = "bright", **kwargs: Any):
         super().__init__(**kwargs)
         self.scale = checks.number("scale", scale, above=0, unit="tau")
+        self.first = checks.one_of("first", first, ("bright", "dark"))
         self.supports_masking = True
         if not self.scale < math.log(NEVER):
             raise ValueError(
-                f"Expected scale < {math.log(NEVER):.1f} [tau], so that the darkest fires. Received: scale={scale!r}"
+                f"Expected scale < {math.log(NEVER):.1f} [tau], so that all inputs fire. Received: scale={scale!r}"
             )
 
     def build(self, input_shape: Any) -> None:
@@ -196,7 +199,8 @@ class SpikeTimeEncode(checks.CheckedLayer, keras.layers.Layer):
         self.built = True
 
     def call(self, inputs: Any, training: bool = False, mask: Any = None) -> Any:
-        z = tf.exp(self.scale * (1.0 - self.floating(inputs)))
+        x = self.floating(inputs)
+        z = tf.exp(self.scale * (x if self.first == "dark" else 1.0 - x))
         if not training:
             self.spikes.update_state(z, mask=mask)
         return z
@@ -208,7 +212,7 @@ class SpikeTimeEncode(checks.CheckedLayer, keras.layers.Layer):
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "scale": self.scale}
+        return {**super().get_config(), "scale": self.scale, "first": self.first}
 
 
 class _SpikeTimeSynapses(checks.CheckedLayer, keras.layers.Layer):
@@ -346,12 +350,14 @@ class SpikeTimeOutput(SpikeTimeDense):
 
 @keras.saving.register_keras_serializable("keras_ttfs")
 class SpikeTimeConv2D(_SpikeTimeSynapses):
-    """Neurons of a 3x3 convolution in the spike-time domain, with same padding: inputs beyond the border are silent.
+    """Neurons of a convolution in the spike-time domain, with same padding: inputs beyond the border are silent.
 
     Outside training the layer counts its spikes in the metric `spikes` (mean per sample), which `evaluate` reports.
 
     Args:
         filters: int >= 1: output channels.
+        kernel_size: int >= 1: height and width of the window [pixels].
+        strides: int >= 1: distance of two windows, in rows and in columns [pixels].
         initial_sum: float >= 0: mean of the sum of a neuron's weights at the start [1], 4 by default.
         cost: float >= 0: weight of `weight_sum_cost` in the loss [1], 100 by default.
         seed: int >= 0, < 2**31, or None: of the initial weights.
@@ -364,7 +370,7 @@ class SpikeTimeConv2D(_SpikeTimeSynapses):
 
     Input shape: `(batch, rows, columns, channels)`.
 
-    Output shape: `(batch, rows, columns, filters)`.
+    Output shape: `(batch, rows, columns, filters)`; rows and columns divided by `strides`, rounded up.
 
     Raises:
         ValueError: "Expected ... Received: ..." for every argument out of its range, for a policy other than float32 or
@@ -375,27 +381,38 @@ class SpikeTimeConv2D(_SpikeTimeSynapses):
 
     INPUT_RANK = 4
 
-    def __init__(self, filters: int, **kwargs: Any):
+    def __init__(self, filters: int, kernel_size: int = 3, strides: int = 1, **kwargs: Any):
         super().__init__("filters", filters, **kwargs)
+        self.kernel_size = checks.integer("kernel_size", kernel_size, unit="pixels")
+        self.strides = checks.integer("strides", strides, unit="pixels")
 
     def build(self, input_shape: Any) -> None:
-        self._build(input_shape[-1], 9, neurons_of((*input_shape[:3], self.outputs)))
+        self._build(input_shape[-1], self.kernel_size**2, neurons_of(self.compute_output_shape(input_shape)))
 
     def call(self, inputs: Any, training: bool = False, mask: Any = None) -> Any:
         inputs = self.floating(inputs)
-        bordered = tf.pad(inputs, [[0, 0], [1, 1], [1, 1], [0, 0]], constant_values=NEVER)
-        patches = tf.image.extract_patches(bordered, [1, 3, 3, 1], [1, 1, 1, 1], [1, 1, 1, 1], "VALID")
-        rows = tf.reshape(patches, (-1, patches.shape[-1]))
-        height, width = (
-            known or tf.shape(inputs)[axis] for axis, known in ((1, inputs.shape[1]), (2, inputs.shape[2]))
-        )
-        return self._fired(rows, (-1, height, width, self.outputs), training, mask)
+        sizes = [known or tf.shape(inputs)[axis] for axis, known in ((1, inputs.shape[1]), (2, inputs.shape[2]))]
+        windows = [-(-size // self.strides) for size in sizes]
+        # As "same" padding of TensorFlow: where the border is not even, the larger half is behind.
+        beyond = [
+            tf.maximum((count - 1) * self.strides + self.kernel_size - size, 0) for count, size in zip(windows, sizes)
+        ]
+        border = [[0, 0], *([both // 2, both - both // 2] for both in beyond), [0, 0]]
+        bordered = tf.pad(inputs, border, constant_values=NEVER)
+        size, step = [1, self.kernel_size, self.kernel_size, 1], [1, self.strides, self.strides, 1]
+        patches = tf.image.extract_patches(bordered, size, step, [1, 1, 1, 1], "VALID")
+        rows = tf.reshape(patches, (-1, self.kernel_size**2 * self.channels))
+        return self._fired(rows, (-1, *windows, self.outputs), training, mask)
 
     def compute_output_spec(self, inputs: Any, training: bool = False, mask: Any = None) -> Any:
         return keras.KerasTensor(self.compute_output_shape(inputs.shape), dtype=self.compute_dtype)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
-        return (*input_shape[:3], self.outputs)
+        sides = (None if side is None else -(-side // self.strides) for side in input_shape[1:3])
+        return (input_shape[0], *sides, self.outputs)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "kernel_size": self.kernel_size, "strides": self.strides}
 
 
 @keras.saving.register_keras_serializable("keras_ttfs")

@@ -14,7 +14,7 @@ LAYERS = [
 # In float32 and float64 only; their inputs are spike times, but for the encoder's.
 SPIKE_TIME_LAYERS = [
     (spike_time_layers.SpikeTimeEncode, {"scale": 2.0}),
-    (spike_time_layers.SpikeTimeConv2D, {"filters": 3, "initial_sum": 3.0, "seed": 1}),
+    (spike_time_layers.SpikeTimeConv2D, {"filters": 3, "kernel_size": 2, "strides": 2, "initial_sum": 3.0, "seed": 1}),
     (spike_time_layers.SpikeTimePooling2D, {"pool_size": 2}),
     (spike_time_layers.SpikeTimeDense, {"units": 3, "cost": 1.0, "seed": 2}),
     (spike_time_layers.SpikeTimeOutput, {"units": 3}),

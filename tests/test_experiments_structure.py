@@ -23,7 +23,7 @@ RANK = {
     "chain": 5,
     "rows": 6,
     **dict.fromkeys(("table2", "simulate", "convert", "benchmark", "figures", "frontier", "report"), 7),
-    **dict.fromkeys(("cifar", "table1", "fast"), 7),
+    **dict.fromkeys(("cifar", "table1", "fast", "zhou"), 7),
     **dict.fromkeys(("sweeps", "publish"), 8),
 }
 COMMANDS = sorted(name for name, rank in RANK.items() if rank >= 7)

@@ -116,6 +116,7 @@ def test_encoding_and_pooling():
     encoder = spike_time_layers.SpikeTimeEncode()
     np.testing.assert_allclose(encoder(x), np.exp(3 * (1 - x)), rtol=1e-6)
     assert encoder.neurons == 3 and float(encoder.spikes.result()) == 3
+    np.testing.assert_allclose(spike_time_layers.SpikeTimeEncode(2.0, first="dark")(x), np.exp(2 * x), rtol=1e-6)
     z = np.array([[4.0, NEVER, NEVER, NEVER], [2.0, 3.0, NEVER, NEVER]], "float32").reshape(1, 2, 4, 1)
     np.testing.assert_array_equal(spike_time_layers.SpikeTimePooling2D(2)(z).numpy().ravel(), [2.0, NEVER])
 
@@ -135,22 +136,29 @@ def test_generic(layer, kwargs, dtype):
     np.testing.assert_array_equal(copy(x), outputs)
 
 
-def test_convolution_is_the_dense_layer_at_every_place():
+# Kernel size, strides, output, and the border before and behind rows and columns of 5x4 inputs.
+CONVOLUTIONS = [(3, 1, (5, 4), ((1, 1), (1, 1))), (5, 2, (3, 2), ((2, 2), (1, 2))), (2, 3, (2, 2), ((0, 0), (0, 1)))]
+
+
+@pytest.mark.parametrize(("kernel_size", "strides", "places", "border"), CONVOLUTIONS)
+def test_convolution_is_the_dense_layer_at_every_place(kernel_size, strides, places, border):
     """Values, and gradients of inputs and weights."""
     rng = np.random.default_rng(0)
-    z, upstream = np.exp(rng.uniform(0, 1, (2, 5, 4, 3))), rng.normal(size=(2, 5, 4, 6))
-    layer = spike_time_layers.SpikeTimeConv2D(6, dtype="float64")
-    layer(z)
+    z, upstream = np.exp(rng.uniform(0, 1, (2, 5, 4, 3))), rng.normal(size=(2, *places, 6))
+    layer = spike_time_layers.SpikeTimeConv2D(6, kernel_size, strides, dtype="float64")
+    assert layer(z).shape == layer.compute_output_shape(z.shape) == upstream.shape
+    assert layer.neurons == 6 * places[0] * places[1]
     layer.kernel.assign(rng.normal(0.15, 0.3, layer.kernel.shape))
     inputs, weights = tf.constant(z), tf.constant(layer.kernel.numpy())
-    bordered = np.pad(np.arange(z.size).reshape(z.shape), ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=z.size)
+    bordered = np.pad(np.arange(z.size).reshape(z.shape), ((0, 0), *border, (0, 0)), constant_values=z.size)
     with tf.GradientTape(persistent=True) as tape:
         tape.watch((inputs, weights))
         whole = layer(inputs)
         flat = tf.concat([tf.reshape(inputs, [-1]), [NEVER]], axis=0)
         crossings = []
-        for sample, row, column in np.ndindex(2, 5, 4):
-            patch = tf.gather(flat, bordered[sample, row : row + 3, column : column + 3].ravel())
+        for sample, row, column in np.ndindex(2, *places):
+            top, left = strides * row, strides * column
+            patch = tf.gather(flat, bordered[sample, top : top + kernel_size, left : left + kernel_size].ravel())
             crossings.append(spike_time_layers.first_crossing(tf.concat([patch, [1.0]], axis=0)[None], weights)[0])
         expected = tf.reshape(tf.stack(crossings), whole.shape)
     assert (whole.numpy() < NEVER).any() and (whole.numpy() >= NEVER).any()
