@@ -10,6 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 VALIDATION = {"digits": 180, "cifar10": 5000, "cifar100": 5000}
+# Of the host that a data set is fetched from.
+SECONDS_TO_ANSWER = 8
 # Digits have no official test split: one fixed, stratified draw.
 DIGITS_TEST = 360
 
@@ -119,8 +121,9 @@ def _load_cifar(name: str, data_dir: str | None, download: bool) -> Data:
             f"--dataset={name} needs tensorflow-datasets: pip install 'keras-ttfs[experiments]'"
         ) from error
     builder = tfds.builder(name, data_dir=data_dir)
-    if download:
+    if download and not builder.is_prepared():
         try:
+            _check_reachable(builder.info.homepage)
             builder.download_and_prepare()
         # All that a download can raise: tensorflow-datasets, requests and the file system have their own.
         except Exception as error:
@@ -131,10 +134,12 @@ def _load_cifar(name: str, data_dir: str | None, download: bool) -> Data:
     try:
         train = _read(builder, "train")
     except (AssertionError, FileNotFoundError, ValueError) as error:
+        root = builder.data_dir_root
+        prepare = f"import tensorflow_datasets as t; t.builder('{name}', data_dir='{root}').download_and_prepare()"
         raise FileNotFoundError(
-            f"Expected {name}, prepared by tensorflow-datasets, under --data_dir. Received: "
-            f"--data_dir={builder.data_dir_root}. Pass --download to fetch it (needs the internet), "
-            "or train on digits: --flagfile=experiments/flagfiles/digits.flags."
+            f"Expected {name}, prepared by tensorflow-datasets, under --data_dir. Received: --data_dir={root}. Fill it where "
+            f'there is internet: pass --download to this command, or run python -c "{prepare}". Or train on digits: '
+            "--flagfile=experiments/flagfiles/digits.flags."
         ) from error
     # `_read` has shuffled them: the last 5,000 are the validation split.
     cut = len(train) - VALIDATION[name]
@@ -147,6 +152,13 @@ def _load_cifar(name: str, data_dir: str | None, download: bool) -> Data:
         flip=True,
         padding=4,
     )
+
+
+def _check_reachable(address: str) -> None:
+    """Raises at once where the host does not answer: tensorflow-datasets would try again and again, for minutes."""
+    import requests
+
+    requests.head(address, timeout=SECONDS_TO_ANSWER)
 
 
 def _read(builder: Any, split: str) -> Split:

@@ -11,6 +11,7 @@ import types
 import keras
 import numpy as np
 import pytest
+import requests
 
 from experiments import benchmark_networks, cifar, report, runs, stored, tables, train
 from experiments import config as config_module
@@ -426,9 +427,24 @@ def test_flag_errors(tmp_path):
 def test_missing_cifar_is_explained(tmp_path):
     done = run(tmp_path / "run", "--dataset=cifar10", "--model=vgg16", f"--data_dir={tmp_path}/none")
     assert done.returncode != 0
-    assert "Pass --download to fetch it" in done.stderr
+    assert "pass --download to this command, or run python -c" in done.stderr
+    assert f"t.builder('cifar10', data_dir='{tmp_path}/none').download_and_prepare()" in done.stderr
     assert "--flagfile=experiments/flagfiles/digits.flags" in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_a_download_without_network_ends_at_once(tmp_path, monkeypatch):
+    asked = []
+
+    def head(address, timeout):
+        asked.append((address, timeout))
+        raise requests.ConnectionError("no network")
+
+    monkeypatch.setattr(requests, "head", head)
+    with pytest.raises(ConnectionError, match="Expected to download cifar10 to .* Received: ConnectionError: no network"):
+        data_module.load("cifar10", str(tmp_path), download=True)
+    (address, timeout), *more = asked
+    assert address.startswith("https://") and 0 < timeout <= 10 and not more
 
 
 def test_non_finite_loss_stops():
