@@ -1,7 +1,7 @@
 """TTFS coding by conversion: T2FSNN, whose kernels are fitted to the activations of a trained ReLU network.
 
 `model = convert_t2fsnn(relu_model, training_images)` is a TTFSModel. With early firing it answers sooner:
-`SpikingNetwork.from_model(model, early_firing=20).run(images, mode="clock")`.
+`SpikingNetwork.from_model(model, early_firing=40).run(images, mode="clock")`.
 """
 
 import math
@@ -65,8 +65,8 @@ def convert_t2fsnn(
         ValueError: "Expected ... Received: ..." as `keras_ttfs.convert`, and for a layer that is silent on `data`.
 
     Differs from the paper: the losses are computed on a random sample of all activations, not batch by batch. Adam
-    descends. t_d is not learnt but computed from tau. On VGG-16, Table 2's 680 steps are the time steps of T = 40
-    (17 T), and the decision step of T = 80 with early firing by 40.
+    descends. t_d is not learnt but computed from tau. Table 2's 680 steps are those after which VGG-16 answers with
+    T = 80 and early firing by 40, half a window. Without early firing it answers after 1,280.
 
     Reference: Park et al., "T2FSNN", DAC 2020; section 6, Table 2.
     """

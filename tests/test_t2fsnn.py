@@ -1,10 +1,13 @@
 """Conversion to TTFS by fitted kernels: accuracy, losses of the fit, and the units of layers that meet."""
 
+import math
+
 import keras
 import numpy as np
 import pytest
 
-from keras_ttfs import convert_t2fsnn, t2fsnn
+from keras_ttfs import convert_t2fsnn, t2fsnn, temporal_kernel
+from keras_ttfs.applications import vgg16
 from keras_ttfs.snn import SpikingNetwork, check_equivalence
 from tests.networks import relu_model
 
@@ -63,6 +66,30 @@ def test_t2fsnn_fits_kernels_in_the_units_that_layers_share():
     converted = convert_t2fsnn(model, rng.uniform(0.2, 1, (200, 6)))
     largest = {encoder.name: float(encoder.z_max) for encoder in converted.encoders}
     assert largest["small_activation"] == pytest.approx(largest["large_activation"] / 8, rel=0.05)
+
+
+def test_vgg16_answers_at_the_papers_step():
+    relu = vgg16((32, 32, 3), width=1 / 64, activation="relu", seed=0)
+    converted = convert_t2fsnn(relu, np.random.default_rng(0).uniform(size=(4, 32, 32, 3)))
+    assert {(layer.time_window, layer.tau_0) for layer in converted.encoders} == {(80, 20.0)}
+    assert SpikingNetwork.from_model(converted, early_firing=40).decision_step == 680
+    assert SpikingNetwork.from_model(converted).decision_step == 1280
+
+
+@pytest.mark.parametrize("rounding", ["ceil", "nearest"])
+def test_the_fit_never_ends_above_its_start(rounding):
+    """The gradient does not see that spikes move to other steps: descent alone may end anywhere."""
+
+    def loss(z, tau, t_d):
+        levels = temporal_kernel.quantize(z, tau, t_d, 80, rounding=rounding).numpy()
+        smallest = float(temporal_kernel.z_min(tau, t_d, 80))
+        return ((z - levels) ** 2).mean() / 2 + (z.min() - smallest) ** 2 / 2
+
+    for seed in range(3):
+        z = np.random.default_rng(seed).gamma(0.4, 0.3, 5000).astype("float32")
+        z = z[z < 1.0]
+        before = loss(z, 20.0, 20.0 * math.log(z.max()))
+        assert loss(z, *t2fsnn.fit_kernel(z, 20.0, 80, rounding)) <= before
 
 
 def test_t2fsnn_wants_intensities():
