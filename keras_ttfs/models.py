@@ -114,7 +114,6 @@ class TTFSModel(keras.Model):
         self._seen = {name: keras.metrics.Sum(name=f"keras_ttfs_{name}", dtype="int64") for name in names}
         self._tested = False
         self._range_seen = False
-        self._lambda_s: tf.Variable | None = None
         self.teaching: Teaching | None = None
         self.learn_from(teacher, lambda_kd=lambda_kd, temperature=temperature)
 
@@ -202,18 +201,6 @@ class TTFSModel(keras.Model):
             means.append(mean * (count / average if average else 1.0))
         return tf.add_n(means) if means else tf.constant(0.0)
 
-    def steer_spikes(self) -> tf.Variable:
-        """lambda_s: the weight of `firing_probability` in the loss of `fit`, a variable that is 0 until someone steers it.
-
-        Without a call of this method the loss has no such term. That of `evaluate` never has it.
-        """
-        if self._lambda_s is None:
-            with self.distribute_strategy.scope():
-                self._lambda_s = tf.Variable(0.0, trainable=False, name="lambda_s")
-            # Steps that were traced before do not know of the term.
-            self.make_train_function(force=True)
-        return self._lambda_s
-
     def count_spikes(self, x: Any) -> dict[str, tf.Tensor]:
         """`{layer: mean spikes per sample}` of the hidden layers on one batch, at inference.
 
@@ -237,8 +224,6 @@ class TTFSModel(keras.Model):
         reg_tr, p_tb = self.penalties()
         # Keras divides its own loss by the replicas, whose gradients are then summed.
         loss += tf.cast(self.lambda_tr * reg_tr - self.lambda_tb * p_tb, loss.dtype) / replicas
-        if self._lambda_s is not None and training:
-            loss += tf.cast(self._lambda_s * self.firing_probability(), loss.dtype) / replicas
         if self.teaching and training:
             kd = self.teaching.loss(x, y_pred, sample_weight)
             loss += tf.cast(self.teaching.lambda_kd * kd, loss.dtype) / replicas

@@ -10,27 +10,31 @@ import tensorflow as tf
 
 from keras_ttfs import checks
 
-STATE = ("first", "last", "integral", "lambda_s")
+STATE = ("first", "ratio")
+# Of the moving average of counts, which scatter while the learning rate is large: moving statistics lag behind the weights.
+SHARE_OF_A_COUNT = 0.1
+# What one move takes from the firing probability at most, because the move is right to first order alone [1].
+LARGEST_CUT = 0.05
 
 
 class SpikeBudget(keras.callbacks.Callback):
-    """Steers the weight of the expected spikes in the loss until the spikes per sample meet a number.
+    """Holds the spikes per sample below a number while `fit` trains: gradient descent that is projected onto the budget.
 
-    Forward: the loss gains `lambda_s * R`, where R sums, over all TKBatchNorm that an encoder follows, the mean over channels
-    of `regularizers.firing_probability`, each layer weighed by its neurons (`TTFSModel.firing_probability`). Every `every`
-    training steps the callback counts the spikes S of the hidden layers on `data`. With S_next, the count that the last two
-    counts lead to in twice `every` steps, it sets
+    Every `every` training steps the callback counts the spikes S of the hidden layers on `data`. R is
+    `TTFSModel.firing_probability`, what the scales and shifts of all TKBatchNorm that an encoder follows say of the spikes,
+    and k the moving average of S / R. Where k * R is above the target, these scales and shifts, together v, move down the
+    gradient of R,
 
-        lambda_s = max(0, gain * e + I)    with  e = S_next / target - 1,
-        I += gain / 10 * min(e, 0.2)  if e > 0,  else  I *= 0.7
+        v <- v - (R - target / k) * dR/dv / |dR/dv|**2
 
-    The target falls from the first count to the budget over the share `ramp` of the run, in a straight line, because spikes
-    that go slowly cost less accuracy, and because many go by themselves while the learning rate falls. Once a network is below
-    its budget, lambda_s falls to 0. When `fit` ends, it is 0. The callback draws nothing at random and remembers `state`, so a
-    run that is resumed with it goes on exactly.
+    in several moves where one would take more than a twentieth of R. That is the smallest change that meets the target. The
+    loss stays what it is, and training goes on from there. The target falls from the first count to the budget over the share
+    `ramp` of the run, in a straight line: neurons that stop firing one after the other cost less accuracy than many at once, and early more is learnt without them.
+    A network within its target is left alone. The callback draws nothing at random and remembers `state`, so a run that is
+    resumed with it goes on exactly.
 
-    The logs of each epoch gain `lambda_s` [1]. `rows` is a list of dicts, one for each count: `step`, `spikes`, `target`
-    [spikes per sample] and `lambda_s`.
+    The logs of each epoch gain `spike_target` [spikes per sample]. `rows` is a list of dicts, one for each count: `step`,
+    `spikes` (S), `expected` (k * R before it is moved) and `target` [spikes per sample].
 
     >>> SpikeBudget(spikes=100, data=[[0.0, 1.0]]).spikes
     100.0
@@ -40,12 +44,12 @@ class SpikeBudget(keras.callbacks.Callback):
         data: array `(samples, ...)`: inputs on which spikes are counted, validation data, say. A few hundred are enough.
         every: int >= 1: counts spikes every so many training steps [steps].
         ramp: float in [0, 1]: share of the run after which the budget holds [1].
-        gain: float > 0: of the control [1]. Runs of few steps need more.
         state: `state` of an interrupted run, or None.
 
     Raises:
         ValueError: "Expected ... Received: ..." for an argument out of its range, and in `fit` for a model that is no
-            TTFSModel, whose P_TB pairs are none, or for data whose number of steps is not known.
+            TTFSModel, for one without a trainable scale or shift of a TKBatchNorm that an encoder follows, or for data
+            whose number of steps is not known.
 
     Differs from the paper, whose lambda_TB P_TB has one weight for all runs and meets no number.
     """
@@ -55,8 +59,7 @@ class SpikeBudget(keras.callbacks.Callback):
         spikes: float,
         data: Any,
         every: int = 20,
-        ramp: float = 0.8,
-        gain: float = 1.0,
+        ramp: float = 0.3,
         state: dict[str, float] | None = None,
     ):
         super().__init__()
@@ -64,7 +67,6 @@ class SpikeBudget(keras.callbacks.Callback):
         self.data = checks.array("data", data)
         self.every = checks.integer("every", every, unit="steps")
         self.ramp = checks.share("ramp", ramp)
-        self.gain = checks.number("gain", gain, above=0, unit="1")
         self.state = dict(state or dict.fromkeys(STATE, 0.0))
         if self.state.keys() != set(STATE):
             raise ValueError(f"Expected the state of a SpikeBudget. Received: state={state!r}")
@@ -72,26 +74,23 @@ class SpikeBudget(keras.callbacks.Callback):
         self.epoch = 0
         self._counted_at: int | None = None
         self._count: Any = None
+        self._moved: list[Any] = []
 
     def on_train_begin(self, logs: Any = None) -> None:
-        if not hasattr(self.model, "steer_spikes") or not self.model.batch_norm_pairs():
+        pairs = self.model.batch_norm_pairs() if hasattr(self.model, "batch_norm_pairs") else []
+        self._moved = [weight for norm in dict.fromkeys(norm for norm, _ in pairs) for weight in norm.trainable_weights]
+        if not self._moved:
             raise ValueError(
-                "Expected a TTFSModel with a TKBatchNorm that an encoder follows, because their scale and shift decide how "
-                f"many neurons fire. Received: {type(self.model).__name__} {self.model.name!r}"
+                "Expected a TTFSModel with a trainable TKBatchNorm that an encoder follows, because its scale and shift "
+                f"decide how many neurons fire. Received: {type(self.model).__name__} {self.model.name!r}"
             )
         if not self.params["steps"]:
             raise ValueError(
                 "Expected a known number of training steps in an epoch, because the target follows them. "
                 "Received: steps_per_epoch=None and data without a length"
             )
-        self.lambda_s = self.model.steer_spikes()
-        self.lambda_s.assign(self.state["lambda_s"])
         data, count = tf.convert_to_tensor(self.data), tf.function(self.model.count_spikes, autograph=False)
-        self._count = lambda: count(data)
-
-    def on_train_end(self, logs: Any = None) -> None:
-        # A later fit without the callback trains without the term. `state` keeps the number for one that resumes.
-        self.lambda_s.assign(0.0)
+        self._count = lambda: float(sum(count(data).values()))
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         if self._counted_at is None:  # A resumed run counts when the whole run would.
@@ -103,23 +102,37 @@ class SpikeBudget(keras.callbacks.Callback):
         # Not each multiple: with steps_per_execution Keras tells of some steps only.
         if step // self.every != self._counted_at:
             self._counted_at = step // self.every
-            self._steer(step, step / (self.params["epochs"] * self.params["steps"]))
+            self._project(step, step / (self.params["epochs"] * self.params["steps"]))
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        if logs is not None:
-            logs["lambda_s"] = self.state["lambda_s"]
+        if logs is not None and self.rows:
+            logs["spike_target"] = self.rows[-1]["target"]
 
-    def _steer(self, step, done):
-        """Counts and sets lambda_s, when the share `done` of the run is over."""
-        spikes, state = float(sum(self._count().values())), self.state
+    def _project(self, step, done):
+        """Counts, and moves scales and shifts, when the share `done` of the run is over."""
+        spikes, state = self._count(), self.state
+        probability = float(self.model.firing_probability())
         state["first"] = state["first"] or spikes
-        expected = max(0.0, spikes + 2.0 * (spikes - (state["last"] or spikes)))
-        state["last"] = spikes
+        ratio = spikes / probability if probability else state["ratio"]
+        state["ratio"] += (SHARE_OF_A_COUNT if state["ratio"] else 1.0) * (ratio - state["ratio"])
         share = min(1.0, done / self.ramp) if self.ramp else 1.0
         target = max(self.spikes, state["first"] + (self.spikes - state["first"]) * share)
-        error = expected / target - 1.0
-        more = state["integral"] + 0.1 * self.gain * min(error, 0.2)
-        state["integral"] = more if error > 0 else 0.7 * state["integral"]
-        state["lambda_s"] = max(0.0, self.gain * error + state["integral"])
-        self.lambda_s.assign(state["lambda_s"])
-        self.rows.append({"step": step, "spikes": spikes, "target": target, "lambda_s": state["lambda_s"]})
+        expected = state["ratio"] * probability
+        self.rows.append({"step": step, "spikes": spikes, "expected": expected, "target": target})
+        if expected > target:
+            self._lower(target / state["ratio"])
+
+    def _lower(self, wanted):
+        """Moves scales and shifts down the gradient of the firing probability until it is as wanted."""
+        for _ in range(round(2 / LARGEST_CUT)):
+            with tf.GradientTape() as tape:
+                probability = self.model.firing_probability()
+            missing = float(probability) - wanted
+            gradients = tape.gradient(probability, [weight.value for weight in self._moved])
+            square = sum(float(tf.reduce_sum(gradient**2)) for gradient in gradients)
+            # Without a gradient every neuron fires, or none, whatever a small move does.
+            if missing < 1e-4 * wanted or not square:
+                return
+            rate = min(missing, LARGEST_CUT * float(probability)) / square
+            for weight, gradient in zip(self._moved, gradients):
+                weight.assign_sub(tf.cast(rate * gradient, weight.dtype))
