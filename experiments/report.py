@@ -4,14 +4,13 @@ What stands between the markers is replaced. `--check` changes nothing, and fail
 numbers are written: what follows from them is prose outside the markers, and a test holds each number that it leans on.
 """
 
-import math
 import pathlib
 import statistics
 from typing import Any
 
 from absl import flags
 
-from experiments import command, paper
+from experiments import command, paper, table2_text
 from experiments.fast_tables import fast_section, read_rows, search_table, starts_section
 from experiments.files import read_json, write_text
 from experiments.results import (
@@ -29,12 +28,10 @@ from experiments.tables import (
     changes_table,
     differences_table,
     markdown,
-    paper_table2,
     results_table,
     short,
     sweep_table,
     table1,
-    table2,
     with_deviation,
 )
 
@@ -49,10 +46,10 @@ SWEEP_GROUPS = {
     "recipe_small": "What the reduced recipe was chosen from",
     "sweeps_small": "Figs. 3 and 8",
 }
-# Folder of a Table 2: whose models.
-TABLE2_GROUPS = {
-    "table2_small": "ReLU twin and TTFS models trained again as Table 1 at reduced scale, seed 0",
-    "table2_width1": "ReLU twin at full width, for the time that a simulation takes",
+# Folder of a Table 2: its data set, whose models, and why rows differ from the paper's: `{row: sentence}`.
+TABLE2_GROUPS: dict[str, tuple[str, str, dict[str, str]]] = {
+    "table2_small": ("cifar10", "ReLU twin and TTFS models trained again as Table 1 at reduced scale, seed 0", {}),
+    "table2_width1": ("cifar10", "ReLU twin at full width, for the time that a simulation takes", {}),
 }
 # Rows of Table 1 whose accuracies are compared seed by seed: the first minus the second.
 COMPARED_ROWS = (
@@ -214,59 +211,22 @@ def _sweep_tables(group: str) -> str:
 
 
 def table2_section() -> list[str]:
-    """Table 2 of the committed results, and the paper's."""
-    return [
-        *(_table2_of(group, models) for group, models in TABLE2_GROUPS.items()),
-        "The paper's Table 2 (CIFAR-10, VGG-16 at full width). Its last four columns are computed from its spikes and "
-        f"steps, except the row of Zhou et al.:\n\n{paper_table2()}",
-    ]
-
-
-def _table2_of(group: str, models: str) -> str:
-    """One Table 2 with its picture, and the runs of more steps."""
-    order = list(paper.TABLE2_ROWS)
-    results = read_group(group)
-    results.sort(key=lambda result: order.index(result["row"]) if result["row"] in order else len(order))
-    longer = read_group(f"{group}_long")
-    first = results[0]
-    settings = first["settings"]
-    for name in ("data", "test_images", "calibration_images", "time_window"):
-        check_one_value(group, name, [result["settings"][name] for result in results])
-    check_one_value(group, "ReLU twin", [result["settings"]["model_sha256"] for result in (first, *longer)])
-    minutes = sum(result["seconds"] for result in results) / 60
-    error = max(math.sqrt(r["accuracy"] * (1 - r["accuracy"]) / settings["test_images"]) for r in results)
-    if trained := first.get("training"):
-        models += f" (trained in {_epochs(trained)})"
-    others = [_other_network(result) for result in results if result["time_steps"] is None and result["training"]]
-    others += [_longer_run(result) for result in longer]
-    return (
-        f"**Table 2 on one network**: {settings['data']}, {models}, {first['neurons']:,} neurons, first "
-        f"{settings['test_images']:,} test images (standard error of an accuracy: up to {100 * error:.1f} points), scales "
-        f"of {settings['calibration_images']:,} training images, float32, {first['device']}, {minutes:.0f} minutes. "
-        "Energies are normalised to our TSC row; time steps of TTFS rows count the idle window of the output, as the "
-        "paper's 544 and 680 do, those of TSC the window of an input that is analog here. Seconds include conversion and "
-        f"calibration.{''.join(f' {text}' for text in others)}\n\n{table2(results)}\n\n"
-        f"![Accuracy over time steps and over spikes]({_link(RESULTS / group / 'codings.png')})"
-    )
-
-
-def _other_network(result: dict[str, Any]) -> str:
-    return (
-        f"{result['label']} is another network, of {result['neurons']:,} neurons, trained in "
-        f"{_epochs(result['training'])} and {result['training']['wall_time'] / 60:.0f} minutes; its spike times are real "
-        "numbers, without steps."
-    )
-
-
-def _longer_run(result: dict[str, Any]) -> str:
-    return (
-        f"In {result['time_steps']:,} steps {result['label']} reaches {100 * result['accuracy']:.1f} % of the first "
-        f"{result['settings']['test_images']:,} images, its model {100 * result['model_accuracy']:.1f} %."
-    )
-
-
-def _epochs(training: dict[str, Any]) -> str:
-    return f"{training['epochs']} epoch{'s' if training['epochs'] != 1 else ''}"
+    """The halves of Table 2 of the committed results, and the paper's."""
+    parts = []
+    for group, (dataset, models, reasons) in TABLE2_GROUPS.items():
+        results = read_group(group)
+        for name in ("data", "calibration_images", "time_window"):
+            check_one_value(group, name, [result["settings"][name] for result in results])
+        twins = [r["settings"]["model_sha256"] for r in results if r["row"] in paper.TABLE2_ROWS]
+        check_one_value(group, "ReLU twin", twins)
+        picture = _link(RESULTS / group / "codings.png")
+        parts.append(table2_text.section(results, dataset, models, picture, reasons))
+    for dataset in dict.fromkeys(dataset for dataset, _, _ in TABLE2_GROUPS.values()):
+        parts.append(
+            f"The paper's Table 2 ({dataset}, VGG-16 at full width). Its last four columns are computed from its spikes and "
+            f"steps, except those of Zhou et al.:\n\n{table2_text.paper_table2(dataset)}"
+        )
+    return parts
 
 
 def spiking_section(group: str = "spiking_small") -> list[str]:

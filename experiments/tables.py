@@ -11,10 +11,6 @@ Result = dict[str, Any]
 RESULT_COLUMNS = (
     "row", "accuracy [%]", "spikes", "spikes per neuron [%]", "time steps", "energy TN", "energy SN", "epochs", "seed",
 )  # fmt: skip
-TABLE2_COLUMNS = (
-    "method", "training", "coding", "accuracy [%]", "time steps", "spikes [10^4]", "spike rate [%]",
-    "spikes per neuron [%]", "energy TN", "energy SN",
-)  # fmt: skip
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
@@ -147,51 +143,3 @@ def sweep_table(results: dict[str, Result]) -> str:
         method = paper.TABLE1_ROWS[row][0].split(" (")[0].split(",")[0] if known else result["config"]["row"]
         lines.append([f"{method}, {point}", *accuracies, *spikes, *ends])
     return markdown(lines)
-
-
-def table2(results: list[Result]) -> str:
-    """Table 2 of the results of `experiments.table2`. Energies are normalised to our TSC, if that was measured."""
-    tsc = next(((r["spikes"], r["time_steps"]) for r in results if r["row"] == "tsc"), None)
-    lines = [[*TABLE2_COLUMNS[:4], "of its model [%]", "answer at step", *TABLE2_COLUMNS[4:], "seconds per image"]]
-    for result in results:
-        training = "conversion" if result["row"] in paper.TABLE2_ROWS else "direct"
-        coding = paper.TABLE2_ROWS.get(result["row"], ("", "TTFS"))[1]
-        numbers = _table2_numbers(result["spikes"], result["time_steps"], result["neurons"], tsc)
-        accuracies = (f"{100 * result[name]:.2f}" for name in ("accuracy", "model_accuracy"))
-        answer = f"{result['decision_step']:,}" if result["decision_step"] else "-"
-        seconds = f"{result['seconds'] / result['settings']['test_images']:.2g}"
-        lines.append([result["label"], training, coding, *accuracies, answer, *numbers, seconds])
-    return markdown(lines)
-
-
-def paper_table2() -> str:
-    """The paper's Table 2 on CIFAR-10, its derived columns computed from its S and L."""
-    from keras_ttfs import energy
-
-    lines = [list(TABLE2_COLUMNS)]
-    for method, training, coding, accuracy, steps, spikes in paper.TABLE2:
-        numbers = ["-", "-", "-", paper.ZHOU_SPIKES_PER_NEURON, "-", "-"]
-        if spikes is not None:
-            numbers = _table2_numbers(1e6 * spikes, steps, paper.NEURONS, energy.TSC_CIFAR10)
-        lines.append([method, training, coding, f"{accuracy:.2f}", *numbers])
-    return markdown(lines)
-
-
-def _table2_numbers(
-    spikes: float, time_steps: int | None, neurons: int, reference: tuple[float, int] | None
-) -> list[str]:
-    """The columns of Table 2 from "time steps" on."""
-    from keras_ttfs import energy, spike_rate, spikes_per_neuron
-
-    numbers = [
-        f"{time_steps:,}" if time_steps else "-",
-        f"{spikes / 1e4:,.2f}",
-        f"{100 * spike_rate(spikes, neurons, time_steps):.2f}" if time_steps else "-",
-        f"{100 * spikes_per_neuron(spikes, neurons):,.2f}",
-    ]
-    if reference is None or not time_steps:
-        return [*numbers, "-", "-"]
-    return numbers + [
-        f"{energy.normalized_energy(spikes, time_steps, platform, reference):.2f}"
-        for platform in ("truenorth", "spinnaker")
-    ]

@@ -31,7 +31,7 @@ def define_flags() -> None:
 
 
 def network() -> "keras.Model":
-    """Their small network, with untrained weights: intensities in [0, 1], the darkest pixels first, as their program has it."""
+    """Their small network, untrained: intensities in [0, 1], the darkest pixels first, as their program has it."""
     import keras
 
     from keras_ttfs import TTFSModel

@@ -29,9 +29,8 @@ class SpikeBudget(keras.callbacks.Callback):
 
     in several moves where one would take more than a twentieth of R. That is the smallest change that meets the target. The
     loss stays what it is, and training goes on from there. The target falls from the first count to the budget over the share
-    `ramp` of the run, in a straight line: neurons that stop firing one after the other cost less accuracy than many at once, and early more is learnt without them.
-    A network within its target is left alone. The callback draws nothing at random and remembers `state`, so a run that is
-    resumed with it goes on exactly.
+    `ramp` of the run, in a straight line. A network within its target is left alone. The callback draws nothing at random and
+    remembers `state`, so a run that is resumed with it goes on exactly.
 
     The logs of each epoch gain `spike_target` [spikes per sample]. `rows` is a list of dicts, one for each count: `step`,
     `spikes` (S), `expected` (k * R before it is moved) and `target` [spikes per sample].

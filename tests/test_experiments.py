@@ -441,7 +441,9 @@ def test_a_download_without_network_ends_at_once(tmp_path, monkeypatch):
         raise requests.ConnectionError("no network")
 
     monkeypatch.setattr(requests, "head", head)
-    with pytest.raises(ConnectionError, match="Expected to download cifar10 to .* Received: ConnectionError: no network"):
+    with pytest.raises(
+        ConnectionError, match="Expected to download cifar10 to .* Received: ConnectionError: no network"
+    ):
         data_module.load("cifar10", str(tmp_path), download=True)
     (address, timeout), *more = asked
     assert address.startswith("https://") and 0 < timeout <= 10 and not more

@@ -19,6 +19,7 @@ RANK = {
     **dict.fromkeys(("tables", "checkpoint"), 2),
     "train": 3,
     "fast_tables": 3,
+    "table2_text": 3,
     "runs": 4,
     "chain": 5,
     "rows": 6,

@@ -202,7 +202,7 @@ def test_what_others_print():
     names = {work[0]: work[1:] for work in paper.OTHERS}
     assert names["the paper, lambda_TB = 1e-5"] == (91.90, pytest.approx(67400), 544)
     assert names["T2FSNN"] == (91.43, 69_000, 680)
-    table2 = {row[0]: row for row in paper.TABLE2}
+    table2 = {row[0]: row for row in paper.TABLE2["cifar10"].values()}
     for work, row in (
         ("the paper, lambda_TB = 1e-5", "Park & Yoon, lambda_TB = 1e-5"),
         ("T2FSNN", "Park et al. 2020, T2FSNN"),

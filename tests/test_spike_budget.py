@@ -110,7 +110,9 @@ def test_scales_and_shifts_move_down_the_gradient_of_the_firing_probability():
 
     def read():
         """`[gamma of layer 1, of layer 2, beta of layer 1, of layer 2]`: all channels of the toy begin and move alike."""
-        return np.array([norm.gamma.numpy()[0] for norm, _ in pairs] + [norm.beta.numpy()[0] for norm, _ in pairs], float)
+        return np.array(
+            [norm.gamma.numpy()[0] for norm, _ in pairs] + [norm.beta.numpy()[0] for norm, _ in pairs], float
+        )
 
     def probability(v):
         z = (v[2:] - thresholds) / v[:2]
