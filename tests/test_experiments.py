@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 import requests
+import tensorflow_datasets as tfds
 
 from experiments import benchmark_networks, cifar, report, runs, stored, tables, train
 from experiments import config as config_module
@@ -21,7 +22,7 @@ from experiments.config import Config
 from experiments.files import read_csv, read_json, write_json
 from experiments.train import LearningRate, StopOnNonFinite
 from experiments.workdir import check_workdir, claim_workdir
-from keras_ttfs import applications
+from keras_ttfs import applications, energy
 
 # They run the commands.
 pytestmark = pytest.mark.slow
@@ -447,6 +448,22 @@ def test_a_download_without_network_ends_at_once(tmp_path, monkeypatch):
         data_module.load("cifar10", str(tmp_path), download=True)
     (address, timeout), *more = asked
     assert address.startswith("https://") and 0 < timeout <= 10 and not more
+
+
+@pytest.mark.slow
+def test_cifar100_trains_on_mock_data(tmp_path):
+    """Two epochs; its energies are relative to the paper's TSC row of CIFAR-100."""
+    network = {"model": "fast_vgg", "width": 0.1, "pooling": "potential", "input_coding": "analog", "gamma_0": 0.3}
+    config = Config(dataset="cifar100", epochs=2, batch_size=50, **network)
+    with tfds.testing.mock_data(num_examples=5100):
+        result = train.train(config, str(tmp_path / "run"), data_dir=str(tmp_path), verbose=0)
+    assert result["epochs"] == 2 and result["training_images"] == 100 and result["test_images"] == 5100
+    assert result["data"].startswith("cifar100/")
+    model = keras.models.load_model(tmp_path / "run" / "model.keras")
+    assert model.output_shape == (None, 100)
+    for platform in energy.COEFFICIENTS:
+        wanted = energy.normalized_energy(result["spikes"], result["time_steps"], platform, (0.170e6, 512))
+        assert result[f"{platform}_energy"] == pytest.approx(wanted, rel=1e-12)
 
 
 def test_non_finite_loss_stops():
