@@ -8,6 +8,7 @@ A new neural code is a file in `codings/`: a subclass of `Coding` that says how 
 """
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -199,6 +200,7 @@ class CodedNetwork:
         dtype: str = "float32",
         batch_size: int = 100,
         stop_after: int | None = None,
+        record: Mapping | None = None,
         verbose: Any = "auto",
     ) -> CodedResult:
         """Simulates the network on a batch of inputs. Memory does not grow with the time steps.
@@ -211,6 +213,7 @@ class CodedNetwork:
             stop_after: int >= 1 or None: a sample stops when its prediction has not changed for so many steps, counted
                 from its first spike at the output [steps]. A stopped sample fires no more. Codings with windows do not
                 stop before their last step.
+            record: `{layer: flat indices of neurons}` whose spikes to keep at every step, for `plots.spike_raster`.
             verbose: `"auto"` (a progress bar on terminals), 0 or 1.
 
         Returns:
@@ -222,13 +225,14 @@ class CodedNetwork:
         checks.batch(batch_size)
         x = inputs(x, self.nodes, dtype)
         time_steps = self._checked_steps(time_steps, stop_after)
+        record = self._checked_record(record)
         bar = progress_bar(-(-len(x) // min(batch_size, len(x))) * time_steps, "step", verbose)
         simulation = self._simulation(dtype)
         runs = [
-            simulation.run(batch, samples, time_steps, stop_after, bar)
+            simulation.run(batch, samples, time_steps, stop_after, record, bar)
             for _, samples, batch in batches_of(x, batch_size)
         ]
-        logits, predictions, counts, synaptic_operations, stopped_at = zip(*runs)
+        logits, predictions, counts, synaptic_operations, stopped_at, trains = zip(*runs)
         spikes = sum(counts) / len(x)
         hidden = [population.name not in self.input_encoders for population in self.populations]
         return CodedResult(
@@ -241,8 +245,23 @@ class CodedNetwork:
             stopped_at=np.concatenate(stopped_at),
             time_steps=time_steps,
             synaptic_operations=sum(synaptic_operations) / len(x),
+            recorded=record,
+            spike_trains={name: np.concatenate([part[name] for part in trains]) for name in record},
             network=self.identity,
         )
+
+    def _checked_record(self, record):
+        if record is not None and not isinstance(record, Mapping):
+            raise ValueError(f"Expected record to be {{layer: flat indices of neurons}}. Received: record={record!r}")
+        sizes = {population.name: population.size for population in self.populations}
+        checked = {}
+        for name, places in (record or {}).items():
+            if name not in sizes:
+                raise ValueError(f"Expected the layers to record among {tuple(sizes)}. Received: {name!r}")
+            checked[name] = np.asarray(list(places), int)
+            if not all(0 <= place < sizes[name] for place in checked[name]):
+                raise ValueError(f"Expected neurons of {name!r} in 0..{sizes[name] - 1}. Received: {list(places)}")
+        return checked
 
     def _checked_steps(self, time_steps, stop_after):
         for name, value in (("time_steps", time_steps), ("stop_after", stop_after)):
@@ -290,8 +309,9 @@ class _Simulation:
         self.drive = tf.function(self._drive, autograph=False)
         self.advance = tf.function(self._advance, autograph=False)
 
-    def run(self, batch, samples, time_steps, stop_after, progress):
+    def run(self, batch, samples, time_steps, stop_after, record, progress):
         network = self.network
+        trains = {name: np.zeros((samples, len(places), time_steps), "int8") for name, places in record.items()}
         drive = self.drive(tf.constant(batch))
         memory = self._start(drive, len(batch))
         rows = np.arange(len(batch))  # Which sample's memory is at each place of the batch.
@@ -303,13 +323,15 @@ class _Simulation:
         answered = np.zeros(samples, bool)  # Whether a spike has ever reached the output.
         for now in range(time_steps):
             firing = self._firing(now)
-            memory, count, caused, potential, arrives = self.advance(
-                firing, tf.constant(now), drive, memory, tf.constant(alive)
+            memory, count, caused, potential, arrives, kept = self.advance(
+                firing, tf.constant(now), drive, memory, tf.constant(alive), record
             )
             counts[now] = count.numpy()
             synaptic_operations += float(caused)
             places, potential = np.flatnonzero(alive), potential.numpy()
             living = rows[places]
+            for name, fired in kept.items():
+                trains[name][living, :, now] = fired.numpy()[places]
             predictions[living, now:] = potential[places].argmax(-1)[:, None]
             logits[living] = potential[places] / self._elapsed(now)
             changes = ~answered[living] | (predictions[living, now] != predictions[living, now - 1])
@@ -331,7 +353,7 @@ class _Simulation:
                 kept = np.argsort(~alive, kind="stable")[: len(alive) // 2]
                 rows, alive = rows[kept], alive[kept]
                 drive, memory = tf.nest.map_structure(lambda value, kept=kept: tf.gather(value, kept), (drive, memory))
-        return logits, predictions, counts, synaptic_operations, stopped_at
+        return logits, predictions, counts, synaptic_operations, stopped_at, trains
 
     def _elapsed(self, now):
         """How often an activation has been sent by the end of a step."""
@@ -370,16 +392,17 @@ class _Simulation:
             memory |= {node.name: tf.zeros((samples, *node.shape), tf.bool) for node in self.pools}
         return memory
 
-    def _advance(self, firing, now, drive, memory, alive):
+    def _advance(self, firing, now, drive, memory, alive, record=None):
         """One time step of the living samples.
 
         Returns:
             `(memory, spikes of each population, synaptic operations, potentials of the output, whether a spike reached
-            it)`. Whether a spike reached the output is told for each sample.
+            it, spikes of the recorded neurons)`. The last two are told for each sample.
         """
         values: dict[Node, Any] = {}
         spikes: dict[Node, Any] = {}  # At each place, of the living samples together.
         after: dict[str, Any] = {}
+        kept: dict[str, Any] = {}
         drive = dict.fromkeys(drive) if self.coding.current is None else drive
         for node in self.network.nodes:
             inputs = [values[source] for source in node.inputs]
@@ -392,6 +415,9 @@ class _Simulation:
                     fire = compiled(self.coding.fire, each_shape=True)
                     potential, state, values[node], fired = fire(potential, state, self.scales[node.name], local)
                     spikes[node] = gating.at_each_place(fired, alive)
+                    if node.name in (record or {}):
+                        flat = tf.reshape(fired, (-1, node.size))
+                        kept[node.name] = tf.gather(flat, record[node.name], axis=1)
                 after[node.name] = potential, state
             elif all(value is None for value in inputs):
                 values[node], spikes[node] = None, None
@@ -411,7 +437,7 @@ class _Simulation:
         fired = [spikes[population] for population in self.network.populations]
         counts = [zero if places is None else tf.reduce_sum(places) for places in fired]
         caused = [tf.reduce_sum(spikes[source] * ways) for source, ways in self.fan_out if spikes[source] is not None]
-        return after, tf.stack(counts), tf.add_n([zero, *caused]), after[OUTPUT], arrives
+        return after, tf.stack(counts), tf.add_n([zero, *caused]), after[OUTPUT], arrives, kept
 
     def _pooled(self, node, memory, sent, alive):
         """`(memory, passed on, spikes at each place)` of a max pooling."""

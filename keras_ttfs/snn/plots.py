@@ -48,7 +48,7 @@ def spike_raster(result: Any, sample: int = 0, neurons_per_layer: int = 60) -> "
     """Spikes of one sample over global time, layer by layer. Each layer's fire phase is shaded (Fig. 9).
 
     Args:
-        result: SimulationResult with spike times.
+        result: SimulationResult with spike times, or CodedResult of `run(record=...)`, whose recorded neurons are drawn.
         sample: int >= 0: index of the sample.
         neurons_per_layer: int >= 1: how many neurons of a layer to draw, evenly spaced.
 
@@ -58,24 +58,39 @@ def spike_raster(result: Any, sample: int = 0, neurons_per_layer: int = 60) -> "
     Raises:
         ValueError: "Expected ... Received: ..." for a result without spike times and for an argument out of its range.
     """
-    _check_spike_times(result)
+    coded = hasattr(result, "spike_trains")
+    if coded and not result.spike_trains:
+        raise ValueError("Expected a result with spike trains. Received: one of run(record=None)")
+    if not coded:
+        _check_spike_times(result)
     checks.integer("neurons_per_layer", neurons_per_layer)
     _check_sample(result, sample)
-    names = list(result.spike_times)
+    names = list(result.spike_trains if coded else result.spike_times)
     figure, axis = _figure(8.0, 1.0 + 0.42 * len(names))
     for row, name in enumerate(names):
-        start, window = result.phases[name]
-        axis.fill_between([start, start + window], row - 0.45, row + 0.45, color="0.92", lw=0)
-        times = result.spike_times[name][sample].ravel().astype(int)
-        chosen = np.unique(np.linspace(0, len(times) - 1, neurons_per_layer).astype(int))
-        fired = times[chosen] < window
-        height = row - 0.4 + 0.8 * np.arange(len(chosen)) / max(1, len(chosen) - 1)
-        axis.plot(start + times[chosen][fired], height[fired], ".", ms=2.5, color=f"C{row % 10}")
+        if not coded:
+            start, window = result.phases[name]
+            axis.fill_between([start, start + window], row - 0.45, row + 0.45, color="0.92", lw=0)
+        neurons, steps, drawn = _spikes_of(result, name, sample, neurons_per_layer)
+        axis.plot(steps, row - 0.4 + 0.8 * neurons / max(1, drawn - 1), ".", ms=2.5, color=f"C{row % 10}")
     axis.axvline(result.decision_step, color="k", ls="--", lw=1)
     axis.text(result.decision_step, -0.5, "decision ", ha="right", va="top", fontsize=8)
     axis.set_yticks(range(len(names)), [_label(name) for name in names], fontsize=8)
     axis.set(xlabel="global time [steps]", xlim=(0, result.time_steps), ylim=(len(names) - 0.4, -0.6))
     return figure
+
+
+def _spikes_of(result, name, sample, most):
+    """`(which of the drawn neurons, global step of each of its spikes, how many neurons are drawn)` of a layer."""
+    coded = hasattr(result, "spike_trains")
+    spikes = result.spike_trains[name][sample] if coded else result.spike_times[name][sample].ravel().astype(int)
+    chosen = np.unique(np.linspace(0, len(spikes) - 1, most).astype(int))
+    if coded:
+        neurons, steps = np.nonzero(spikes[chosen])
+        return neurons, steps, len(chosen)
+    start, window = result.phases[name]
+    (neurons,) = np.nonzero(spikes[chosen] < window)
+    return neurons, start + spikes[chosen][neurons], len(chosen)
 
 
 def membrane_potentials(result: Any, layer: str, sample: int = 0) -> "matplotlib.figure.Figure":

@@ -136,6 +136,9 @@ class CodedResult:
         time_steps: H [steps].
         synaptic_operations: mean over samples of spikes times fan-out, borders included [operations per sample]. Behind
             max pooling the spikes that it passes on count.
+        spike_trains: `{layer: int8 array (samples, chosen neurons, time_steps)}`: spikes in each step. Only of the layers
+            in `run(record=...)`.
+        recorded: `{layer: flat indices of the chosen neurons}`.
         network: `identity` of the network.
     """
 
@@ -148,6 +151,8 @@ class CodedResult:
     stopped_at: np.ndarray
     time_steps: int
     synaptic_operations: float = 0.0
+    spike_trains: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    recorded: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     network: str = ""
 
     @property

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_ttfs.snn import CodedNetwork, codings
+from keras_ttfs.snn import CodedNetwork, codings, plots
 from tests import literal, literal_codings
 
 L = keras.layers
@@ -121,7 +121,11 @@ def test_agrees_spike_for_spike_with_literal_neurons(name, seed):
         for population, expected in zip(network.populations, hidden):
             potential = memory[population.name][0].numpy().ravel() / network.scales[population.name]
             np.testing.assert_allclose(potential, expected[now], rtol=1e-9, atol=1e-10)
-    result = network.run(np.stack([both.x, others[0]]), dtype="float64", verbose=0, time_steps=steps)
+    every = {population.name: range(population.size) for population in network.populations}
+    result = network.run(np.stack([both.x, others[0]]), dtype="float64", verbose=0, time_steps=steps, record=every)
+    for population, expected in zip(network.populations, spikes):
+        np.testing.assert_array_equal(result.spike_trains[population.name][0], expected.T)
+        assert result.spike_trains[population.name].shape == (2, population.size, steps)
     alone = network.run(both.x[None], dtype="float64", verbose=0, time_steps=steps)
     np.testing.assert_array_equal(alone.spikes_per_step, sum(record.sum(1) for record in spikes))
     assert list(alone.spikes.values()) == [record.sum() for record in spikes]
@@ -181,6 +185,29 @@ def test_a_strong_neuron_bursts(activation, bursts):
     # What a spike carries on average: single spikes carry one threshold, 0.125. The drive is an eighth of the activation.
     carried = 2000 / 8 * result.logits[0, 0] / result.hidden_spikes
     assert carried > 0.25 if bursts else carried == pytest.approx(0.125, rel=0.01)
+
+
+def test_trains_of_samples_that_stop_are_as_long_as_the_others():
+    network = one_neuron(codings.RateCoding())
+    (name,) = (population.name for population in network.populations)
+    x = np.array([[0.9], [0.0], [0.5], [0.4]])
+    whole = network.run(x, time_steps=40, record={name: [0]}, verbose=0)
+    result = network.run(x, time_steps=40, stop_after=5, record={name: [0]}, verbose=0)
+    assert result.stopped_at.min() < 20 and list(result.recorded[name]) == [0]
+    for train, expected, stopped in zip(result.spike_trains[name], whole.spike_trains[name], result.stopped_at):
+        np.testing.assert_array_equal(train[:, :stopped], expected[:, :stopped])
+        assert not train[:, stopped:].any()
+    drawn = plots.spike_raster(whole).axes[0].lines[0]
+    np.testing.assert_array_equal(drawn.get_xdata(), np.flatnonzero(whole.spike_trains[name][0, 0]))
+    for record, message in (
+        ([0], "Expected record to be"),
+        ({"none": [0]}, "Expected the layers to record among"),
+        ({name: [1]}, "Expected neurons of .* in 0..0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            network.run(x, time_steps=4, record=record, verbose=0)
+    with pytest.raises(ValueError, match="Expected a result with spike trains"):
+        plots.spike_raster(network.run(x, time_steps=4, verbose=0))
 
 
 @pytest.mark.parametrize("share", [0.2, 0.24, 0.26, 0.3])
