@@ -150,6 +150,17 @@ def test_reaches_the_accuracy_of_its_relu_network(digits, relu_on_digits, name):
 
 
 @pytest.mark.slow
+def test_burst_needs_a_fraction_of_the_spikes_of_phase(digits, relu_on_digits):
+    """At the drive of an eighth a step; with a drive of 1 burst needs more than half as many as phase."""
+    model, (x, _) = relu_on_digits, digits
+    spikes = []
+    for coding in (codings.PhaseCoding(), codings.BurstCoding()):
+        network = CodedNetwork.from_model(model, coding, x[:200])
+        spikes.append(network.run(x[1400:1450], time_steps=512, verbose=0).hidden_spikes)
+    assert spikes[0] / spikes[1] > 2.5
+
+
+@pytest.mark.slow
 def test_error_of_rates_falls_with_time(digits, relu_on_digits):
     model, (x, _) = relu_on_digits, digits
     network = CodedNetwork.from_model(model, codings.RateCoding(), x[:200])
