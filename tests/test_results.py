@@ -7,6 +7,7 @@ import statistics
 import pytest
 
 from experiments import paper, report
+from experiments.fast_tables import read_rows
 from experiments.files import read_json
 from experiments.results import (
     RESULTS,
@@ -91,6 +92,32 @@ def test_what_the_reduced_recipe_was_chosen_by():
     assert abs(change["learning_rate=0.2"]) < 0.5 and abs(change["schedule=triangular"]) < 0.5
     assert change["l2=0.0005"] > 1 and abs(change["l2=0.0005"] - change["l2=0.001"]) < 0.5 and change["l2=0"] < -2
     assert abs(change["label_smoothing=0"]) < 0.5 and change["target_epoch=2"] > 0
+
+
+def test_fast_vgg_beats_the_paper():
+    rows = {row: [run["result"] for run in runs] for row, runs in read_rows().items()}
+    accuracy, spikes, time_steps = paper.BEST_ROWS["cifar10"][1:]
+    twins = {run["config"]["seed"]: run["accuracy"] for run in rows["relu"]}
+    for run in rows["t16"]:
+        assert 100 * abs(run["accuracy"] - twins[run["config"]["seed"]]) < 0.5
+        assert run["spikes"] < 20_000 < spikes / 3 and (run["time_steps"], time_steps) == (144, 544)
+    for run in (*rows["t16"], *rows["t8"]):
+        assert 100 * run["accuracy"] > accuracy and run["input_spikes"] == 0
+    assert {run["time_steps"] for run in rows["t8"]} == {72}
+
+
+def test_fast_vgg_is_fast():
+    (training,) = (
+        r for r in read_benchmarks("training_*") if (r["network"], r["pooling"]) == ("fast_vgg", "potential")
+    )
+    assert (round(min(training["throughput_to_relu"]), 2), round(max(training["throughput_to_relu"]), 2)) == (
+        1.14,
+        1.16,
+    )
+    seconds = read_json(RESULTS / "benchmark" / "simulation_fast_vgg_potential.json")["seconds_per_image"]
+    counted, predict = seconds["event_counts"], seconds["predict"]
+    assert round(statistics.median(counted) / statistics.median(predict), 2) == 0.81
+    assert round(min(counted) / min(predict), 2) == 1.27
 
 
 def test_ttfs_is_close_to_its_twin():
