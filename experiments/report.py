@@ -5,6 +5,7 @@ numbers are written: what follows from them is prose outside the markers, and a 
 """
 
 import pathlib
+import re
 import statistics
 from typing import Any
 
@@ -381,11 +382,22 @@ def updated(text: str, content: str) -> str:
     return f"{before}{BEGIN}\n{content}\n{END}{after}"
 
 
+def check_clean(folder: pathlib.Path) -> None:
+    """Raises ValueError where a result was measured by code that was not committed: nobody can measure it again."""
+    for path in sorted(folder.rglob("*.json")):
+        if dirty := re.search(r'"git_revision": "([^"]*-dirty)"', path.read_text()):
+            raise ValueError(
+                f"Expected results of committed code. Received: {path.relative_to(folder)} of revision {dirty[1]}. Commit, "
+                "and measure it again."
+            )
+
+
 def define_flags() -> None:
     flags.DEFINE_boolean("check", False, "Only compare; exit with 1 where a document differs.")
 
 
 def main(options: flags.FlagValues) -> None:
+    check_clean(RESULTS)
     for name, content in DOCUMENTS.items():
         path = ROOT / name
         text = path.read_text()

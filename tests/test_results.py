@@ -8,7 +8,7 @@ import pytest
 
 from experiments import paper, report
 from experiments.fast_tables import read_rows
-from experiments.files import read_json
+from experiments.files import read_json, write_json
 from experiments.results import (
     RESULTS,
     accuracy_differences,
@@ -148,6 +148,15 @@ def test_a_ttfs_network_trains_at_about_the_speed_of_its_twin():
 def test_predict_of_the_twin_had_two_speeds():
     seconds = sorted(read_json(RESULTS / "benchmark" / "simulation.json")["seconds_per_image"]["predict"])
     assert len(seconds) == 3 and seconds[0] < 0.6 * seconds[1] and seconds[2] < 1.01 * seconds[1]
+
+
+def test_results_of_uncommitted_code_are_refused(tmp_path):
+    (tmp_path / "group").mkdir()
+    write_json(tmp_path / "group" / "run.json", {"training": {"git_revision": "0123456789ab"}})
+    report.check_clean(tmp_path)
+    write_json(tmp_path / "group" / "row.json", {"training": {"git_revision": "0123456789ab-dirty"}})
+    with pytest.raises(ValueError, match="Received: group/row.json of revision 0123456789ab-dirty"):
+        report.check_clean(tmp_path)
 
 
 def test_links_of_the_documents_lead_to_files():
