@@ -24,6 +24,7 @@ TWINS = {
     "t16": "relu",
     "t8": "relu",
     "budget": "relu",
+    "fewest": "relu",
     "untaught": "relu",
     "scratch": "relu",
     "t8_at_once": "relu",

@@ -38,6 +38,7 @@ def test_rows_begin_from_their_twin_or_from_the_longer_window():
         "t16": ["relu"],
         "t8": ["t16", "relu"],
         "budget": ["t16", "relu"],
+        "fewest": ["t16", "relu"],
         "untaught": ["relu"],
         "scratch": [],
         "t8_at_once": ["relu"],
