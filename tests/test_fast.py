@@ -188,7 +188,7 @@ def test_the_table_of_the_command_reads_both_places(folder, tmp_path):
 
 def test_the_figure(folder, tmp_path, capsys):
     points = frontier.points_of(fast_tables.read_rows(folder))
-    assert list(points) == ["TTFS, T = 16", "TTFS, T = 8", "TTFS, T = 16, fewer spikes"]
+    assert list(points) == ["TTFS, T = 16", "TTFS, T = 8", "TTFS, T = 16, 14,000 spikes"]
     assert points["TTFS, T = 16"]["accuracy"] == pytest.approx((92.8, 0.2828), abs=1e-3)
     assert points["TTFS, T = 8"]["spikes"] == (18000, 0) and points["TTFS, T = 8"]["time_steps"] == (72, 0)
     options = types.SimpleNamespace(results=str(folder), output=str(tmp_path / "out"), overwrite=False)
