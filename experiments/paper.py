@@ -18,7 +18,7 @@ TABLE2_ROWS = {
     "rate": ("RMP-SNN", "rate"),
     "phase": ("weighted spikes", "phase"),
     "burst": ("burst spikes", "burst"),
-    "tsc": ("TSC", "TSC"),
+    "tsc": ("TSC, neuron of ours", "TSC"),
     "t2fsnn": ("T2FSNN", "TTFS"),
     "t2fsnn_early": ("T2FSNN, early firing", "TTFS"),
 }
