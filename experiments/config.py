@@ -93,7 +93,7 @@ class Config:
     lambda_tb: float = _field(1e-5, "Weight of the pruning probability P_TB [1].", NOT_NEGATIVE, network=True)
     spike_budget: float = _field(
         0.0,
-        "Spikes that training steers to, of hidden layers, on validation images [spikes per image]; 0: none.",
+        "Budget of spikes of hidden layers, on validation images [spikes per image]; 0: none.",
         NOT_NEGATIVE,
     )
     relaxation: bool = _field(True, "Stochastic relaxation until target_epoch.")

@@ -216,7 +216,7 @@ def fast_section(folder: pathlib.Path = RESULTS / GROUP) -> list[str]:
 
 def starts_section(folder: pathlib.Path = RESULTS / HALF_GROUP) -> list[str]:
     """The table of the ways to start, at half width."""
-    return rows_section("Ways to start a TTFS network, at the same cost", folder)
+    return rows_section("Ways to start a TTFS network, in as many epochs", folder)
 
 
 def published_table(results: Iterable[dict[str, Any]]) -> str:

@@ -385,7 +385,7 @@ def updated(text: str, content: str) -> str:
 def check_clean(folder: pathlib.Path) -> None:
     """Raises ValueError where a result was measured by code that was not committed: nobody can measure it again."""
     for path in sorted(folder.rglob("*.json")):
-        if dirty := re.search(r'"git_revision": "([^"]*-dirty)"', path.read_text()):
+        if dirty := re.search(r'"git_revision": (null|"[^"]*-dirty[^"]*")', path.read_text()):
             raise ValueError(
                 f"Expected results of committed code. Received: {path.relative_to(folder)} of revision {dirty[1]}. Commit, "
                 "and measure it again."

@@ -25,13 +25,15 @@ if TYPE_CHECKING:
     import numpy as np
 
     from keras_ttfs.snn import CodedNetwork, SpikingNetwork
+    from keras_ttfs.snn.codings import Coding
 
 
 # Rows whose every time step costs as much as a forward pass, and there are a thousand.
 SLOW_ROWS = ("rate", "phase", "burst")
-ZHOU = "Zhou et al., their small network"
-# Larger intensities than this are no intensities in [0, 1] [1].
-LARGEST_INTENSITY = 1.5
+# T2FSNN's T in time constants before the fit.
+STEPS_OF_TAU = 4
+# A model that makes 1 of a larger intensity is not for intensities in [0, 1] [1].
+LARGEST_INTENSITY = 4.0
 
 
 class Images(NamedTuple):
@@ -76,11 +78,9 @@ def define_flags() -> None:
     flags.DEFINE_integer("time_steps", None, "H of rate, phase, burst [steps]; their own if not given.", lower_bound=1)
 
 
-def simulate_conversion(
-    row: str, model: "keras.Model", images: Images, batch_size: int, time_steps: int | None = None
-) -> Curve:
-    """A converted coding. Codings with windows, and all where `time_steps` is None, take their own number of steps."""
-    from keras_ttfs.snn import CodedNetwork, codings
+def coding_of(row: str) -> "Coding | None":
+    """The coding of a row, which a CodedNetwork simulates; None of other rows."""
+    from keras_ttfs.snn import codings
 
     kinds = {
         "rate": codings.RateCoding,
@@ -88,7 +88,16 @@ def simulate_conversion(
         "burst": codings.BurstCoding,
         "tsc": codings.TemporalSwitchCoding,
     }
-    coding = kinds[row]()
+    return kinds[row]() if row in kinds else None
+
+
+def simulate_conversion(
+    row: str, model: "keras.Model", images: Images, batch_size: int, time_steps: int | None = None
+) -> Curve:
+    """A converted coding. Codings with windows, and all where `time_steps` is None, take their own number of steps."""
+    from keras_ttfs.snn import CodedNetwork
+
+    coding = coding_of(row)
     network = CodedNetwork.from_model(model, coding, images.calibration)
     wanted = time_steps if coding.time_window is None else None
     result = network.run(images.test, wanted, batch_size=batch_size, verbose=1)
@@ -130,7 +139,7 @@ def evaluate_spike_times(path: str, images: "np.ndarray", labels: "np.ndarray", 
         raise ValueError(f"Expected --spike_time to be a model with a SpikeTimeOutput. Received: {path}")
     model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
     logs = model.evaluate(images, labels, batch_size=batch_size, return_dict=True, verbose=1)
-    own = {"label": ZHOU} if model.name == "zhou" and not _training_run(path) else {}
+    own = {"label": paper.ZHOU_LABEL} if model.name == "zhou" and not _training_run(path) else {}
     return {
         **own,
         "accuracy": float(logs["accuracy"]),
@@ -169,7 +178,9 @@ def simulate_steps(
         found = simulate_ttfs(model, images.test, images.labels, batch_size)
     elif row.startswith("t2fsnn"):
         early = time_window // 2 if row == "t2fsnn_early" else 0
-        converted = keras_ttfs.convert_t2fsnn(model, images.calibration, time_window=time_window)
+        converted = keras_ttfs.convert_t2fsnn(
+            model, images.calibration, time_window=time_window, tau_0=time_window / STEPS_OF_TAU
+        )
         found = simulate_ttfs(converted, images.test, images.labels, batch_size, early)
     else:
         found = simulate_conversion(row, model, images, batch_size, time_steps)
@@ -231,9 +242,6 @@ def models_of_rows(options: flags.FlagValues) -> dict[str, str]:
 
 def check_model(path: str, dataset: str, shape: tuple[int, ...], classes: int) -> None:
     """Refuses a model of another data set, of other inputs, of another range of inputs or of other classes."""
-    import keras
-    import numpy as np
-
     from experiments import saved_model
 
     training = _training_run(path)
@@ -242,26 +250,40 @@ def check_model(path: str, dataset: str, shape: tuple[int, ...], classes: int) -
             f"Expected a model of --dataset={dataset}. Received: {path} of {training['config']['dataset']}"
         )
     model = saved_model.load(path)
-    shapes = [tuple(tensor.shape[1:]) for tensor in (*(model.inputs or ()), *(model.outputs or ()))]
+    ends = [*(getattr(model, "inputs", None) or ()), *(getattr(model, "outputs", None) or ())]
+    shapes = [tuple(tensor.shape[1:]) for tensor in ends]
     if shapes != [tuple(shape), (classes,)]:
         raise ValueError(
             f"Expected a model of inputs {shape} and {classes} classes, as {dataset} has. "
             f"Received: {path} of inputs and outputs {shapes}"
         )
-    first = [layer for layer in model.layers if any(layer.input is given for given in model.inputs)]
-    for layer in first:
-        # The intensity that becomes 1, or the mean intensity of its data.
-        if isinstance(layer, keras.layers.Rescaling):
-            most = np.max((1.0 - np.asarray(layer.offset)) / np.asarray(layer.scale))
-        elif isinstance(layer, keras.layers.Normalization):
-            most = np.max(layer.mean)
-        else:
-            continue
+    for layer, most in ranges_of(model):
         if most > LARGEST_INTENSITY:
             raise ValueError(
-                f"Expected a model of intensities in [0, 1]. Received: {path}, whose {layer.name!r} is for intensities up "
-                f"to {most:g}, or around it"
+                f"Expected a model of intensities in [0, 1]. Received: {path}, whose {layer!r} is for intensities up to "
+                f"{most:g}, or around it"
             )
+
+
+def ranges_of(model: "keras.Model") -> list[tuple[str, float]]:
+    """`[(layer, the intensity that it makes 1, or that its data have on average), ...]` of layers that scale the input."""
+    import keras
+    import numpy as np
+
+    from keras_ttfs import keras_internals, model_inputs, topology
+
+    found = []
+
+    def visit(layer, *args, **kwargs):
+        raw = "raw" in keras.tree.flatten(args)
+        if raw and isinstance(layer, keras.layers.Rescaling):
+            found.append((layer.name, float(np.max((1.0 - np.asarray(layer.offset)) / np.asarray(layer.scale)))))
+        if raw and isinstance(layer, keras.layers.Normalization):
+            found.append((layer.name, float(np.max(layer.mean))))
+        return ["raw" if raw and type(layer) in model_inputs.ROUTES else "other"] * keras_internals.output_count(layer)
+
+    topology.walk(model, ["raw"], visit)
+    return found
 
 
 def jobs(options: flags.FlagValues) -> list[Job]:
@@ -292,6 +314,8 @@ def jobs(options: flags.FlagValues) -> list[Job]:
     def job(row):
         few = min(options.slow_images or len(test), len(test)) if row in SLOW_ROWS else len(test)
         asked = {**settings, "test_images": few, "model_sha256": sha256(paths[row])}
+        if coding := coding_of(row):
+            asked |= {"current": coding.current, "initial_potential": coding.initial_potential}
         file = os.path.join(options.workdir, f"{row}.json")
         return Job(
             row,

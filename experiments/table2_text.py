@@ -123,7 +123,9 @@ def section(results: Sequence[Result], dataset: str, models: str, picture: str, 
 
 
 def _other_network(result: dict[str, Any]) -> str:
-    trained = "with the weights that its authors publish"
+    trained = (
+        "with the weights that its authors publish" if result["label"] == paper.ZHOU_LABEL else "trained elsewhere"
+    )
     if training := result["training"]:
         trained = f"trained in {training['epochs']} epochs and {training['wall_time'] / 60:.0f} minutes"
     return (

@@ -14,6 +14,7 @@ Use it as keras.Model: functional, `TTFSModel(inputs, outputs)`, or subclassed. 
 """
 
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -179,12 +180,15 @@ class TTFSModel(keras.Model):
             p_tb = tf.reduce_sum(regularizers.pruning_probability(gamma, beta, tf.stop_gradient(z_min)))
         return reg_tr, p_tb
 
-    def firing_probability(self) -> tf.Tensor:
+    def firing_probability(self, affine: Mapping | None = None) -> tf.Tensor:
         """R: the sum over all pairs of `batch_norm_pairs` of the mean firing probability of the channels [1], a scalar.
 
         A layer weighs as many times as its neurons exceed those of the mean layer, because a neuron is a spike at most:
         R is the number of pairs times the expected spikes per neuron. Each layer weighs 1 in models of unknown shapes.
         The probability is that of single potentials, also where max pooling stands between the two.
+
+        Args:
+            affine: `{TKBatchNorm: (gamma, beta)}` to compute it of, or None: those that the layers have.
         """
         neurons: dict[tuple, int] = {}
         for call in self._spiking_calls():
@@ -196,9 +200,10 @@ class TTFSModel(keras.Model):
             # The smallest threshold. With rounding="nearest" it lies half a step below the smallest level.
             late = temporal_kernel.threshold_shift(encoder.rounding) / encoder.tau
             threshold = tf.stop_gradient(encoder.z_min * tf.exp(-late))
-            gamma, beta = norm.affine()
-            mean = tf.reduce_mean(regularizers.firing_probability(gamma, beta, threshold))
-            means.append(mean * (count / average if average else 1.0))
+            gamma, beta = affine[norm] if affine else norm.affine()
+            mean = tf.reduce_mean(regularizers.firing_probability(gamma, beta, tf.cast(threshold, gamma.dtype)))
+            # Layers may have policies of their own.
+            means.append(tf.cast(mean, tf.float32) * (count / average if average else 1.0))
         return tf.add_n(means) if means else tf.constant(0.0)
 
     def count_spikes(self, x: Any) -> dict[str, tf.Tensor]:

@@ -3,6 +3,7 @@
 `model.fit(x, y, callbacks=[SpikeBudget(spikes=20000, data=x_val[:500])])`
 """
 
+import warnings
 from typing import Any
 
 import keras
@@ -15,10 +16,13 @@ STATE = ("first", "ratio")
 SHARE_OF_A_COUNT = 0.1
 # What one move takes from the firing probability at most, because the move is right to first order alone [1].
 LARGEST_CUT = 0.05
+MOST_MOVES = 60
+# Above this share of the budget the callback warns when `fit` ends [1].
+MISSED = 1.1
 
 
 class SpikeBudget(keras.callbacks.Callback):
-    """Holds the spikes per sample below a number while `fit` trains: gradient descent that is projected onto the budget.
+    """Brings the spikes per sample to a number while `fit` trains: gradient descent that is projected onto the budget.
 
     Every `every` training steps the callback counts the spikes S of the hidden layers on `data`. R is
     `TTFSModel.firing_probability`, what the scales and shifts of all TKBatchNorm that an encoder follows say of the spikes,
@@ -27,9 +31,11 @@ class SpikeBudget(keras.callbacks.Callback):
 
         v <- v - (R - target / k) * dR/dv / |dR/dv|**2
 
-    in several moves where one would take more than a twentieth of R. That is the smallest change that meets the target. The
-    loss stays what it is, and training goes on from there. The target falls from the first count to the budget over the share
-    `ramp` of the run, in a straight line. A network within its target is left alone. The callback draws nothing at random and
+    in several moves where one would take more than a twentieth of R, with a count after each. That is the smallest change
+    that meets the target. The loss stays what it is, and training goes on from there. The target falls from the first count
+    to the budget over the share `ramp` of the run, in a straight line. Spikes follow it with some delay, because k is a
+    moving average, and end within a few per cent of the budget. A network within its target is left alone. A run that ends
+    far above its budget, because too few layers can be moved, ends with a warning. The callback draws nothing at random and
     remembers `state`, so a run that is resumed with it goes on exactly.
 
     The logs of each epoch gain `spike_target` [spikes per sample]. `rows` is a list of dicts, one for each count: `step`,
@@ -77,7 +83,13 @@ class SpikeBudget(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: Any = None) -> None:
         pairs = self.model.batch_norm_pairs() if hasattr(self.model, "batch_norm_pairs") else []
-        self._moved = [weight for norm in dict.fromkeys(norm for norm, _ in pairs) for weight in norm.trainable_weights]
+        # `(TKBatchNorm, place in its affine map, weight)`.
+        self._moved = [
+            (norm, place, weight)
+            for norm in dict.fromkeys(norm for norm, _ in pairs)
+            for place, weight in enumerate((norm.gamma, norm.beta))
+            if norm.trainable and weight is not None and weight.trainable
+        ]
         if not self._moved:
             raise ValueError(
                 "Expected a TTFSModel with a trainable TKBatchNorm that an encoder follows, because its scale and shift "
@@ -90,6 +102,14 @@ class SpikeBudget(keras.callbacks.Callback):
             )
         data, count = tf.convert_to_tensor(self.data), tf.function(self.model.count_spikes, autograph=False)
         self._count = lambda: float(sum(count(data).values()))
+
+    def on_train_end(self, logs: Any = None) -> None:
+        if self.rows and self.rows[-1]["target"] == self.spikes and (left := self._count()) > MISSED * self.spikes:
+            warnings.warn(
+                f"Expected {self.spikes:g} spikes per sample at the end of training. Received: {left:g}. Train longer, or "
+                "let more TKBatchNorm be trainable.",
+                stacklevel=2,
+            )
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         if self._counted_at is None:  # A resumed run counts when the whole run would.
@@ -119,19 +139,31 @@ class SpikeBudget(keras.callbacks.Callback):
         expected = state["ratio"] * probability
         self.rows.append({"step": step, "spikes": spikes, "expected": expected, "target": target})
         if expected > target:
-            self._lower(target / state["ratio"])
+            self._lower(target)
 
-    def _lower(self, wanted):
-        """Moves scales and shifts down the gradient of the firing probability until it is as wanted."""
-        for _ in range(round(2 / LARGEST_CUT)):
+    def _lower(self, target):
+        """Moves scales and shifts down the gradient of the firing probability until it means the target."""
+        for _ in range(MOST_MOVES):
+            # Of tensors, because the variables of a distribution strategy have no gradient outside of its replicas.
+            affine = {norm: norm.affine() for norm, _ in self.model.batch_norm_pairs()}
+            moved = [affine[norm][place] for norm, place, _ in self._moved]
             with tf.GradientTape() as tape:
-                probability = self.model.firing_probability()
-            missing = float(probability) - wanted
-            gradients = tape.gradient(probability, [weight.value for weight in self._moved])
+                tape.watch(moved)
+                probability = self.model.firing_probability(affine)
+            gradients = tape.gradient(probability, moved)
             square = sum(float(tf.reduce_sum(gradient**2)) for gradient in gradients)
+            missing = float(probability) - target / self.state["ratio"]
             # Without a gradient every neuron fires, or none, whatever a small move does.
-            if missing < 1e-4 * wanted or not square:
+            if missing < 1e-4 * float(probability) or not square:
                 return
-            rate = min(missing, LARGEST_CUT * float(probability)) / square
-            for weight, gradient in zip(self._moved, gradients):
-                weight.assign_sub(tf.cast(rate * gradient, weight.dtype))
+            cut = min(missing, LARGEST_CUT * float(probability))
+            for (_, place, weight), old, gradient in zip(self._moved, moved, gradients):
+                new = old - cut / square * gradient
+                # A scale keeps its sign, and half of its size at least.
+                new = new if place else tf.where(new / old > 0.5, new, 0.5 * old)
+                weight.assign(tf.cast(new, weight.dtype))
+            if cut < missing:
+                # What a large cut leaves is counted, because spikes may go faster than their probability.
+                self.state["ratio"] = self._count() / float(self.model.firing_probability())
+                if not self.state["ratio"]:
+                    return

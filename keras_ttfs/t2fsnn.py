@@ -53,7 +53,7 @@ def convert_t2fsnn(
             percentile that scales a layer is about its maximum.
         time_window: int >= 1: T [steps].
         tau_0: float > 0: time constant before the fit [steps].
-        rounding: `"ceil"`, as the paper's Eq. 3, or `"nearest"`.
+        rounding: `"ceil"`, as the paper's Eq. 4, or `"nearest"`.
         batch_size: int >= 1: samples of `data` at a time.
         lambda_tr: float >= 0: weight of REG_TR, for fine-tuning [1/steps^2].
         lambda_tb: float >= 0: weight of P_TB, for fine-tuning [1].

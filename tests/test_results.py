@@ -154,9 +154,11 @@ def test_results_of_uncommitted_code_are_refused(tmp_path):
     (tmp_path / "group").mkdir()
     write_json(tmp_path / "group" / "run.json", {"training": {"git_revision": "0123456789ab"}})
     report.check_clean(tmp_path)
-    write_json(tmp_path / "group" / "row.json", {"training": {"git_revision": "0123456789ab-dirty"}})
-    with pytest.raises(ValueError, match="Received: group/row.json of revision 0123456789ab-dirty"):
-        report.check_clean(tmp_path)
+    # A run that went on in another tree tells both.
+    for revision in ("0123456789ab-dirty", "0123456789ab-dirty then ba9876543210", None):
+        write_json(tmp_path / "group" / "row.json", {"training": {"git_revision": revision}})
+        with pytest.raises(ValueError, match="Received: group/row.json of revision"):
+            report.check_clean(tmp_path)
 
 
 def test_links_of_the_documents_lead_to_files():

@@ -203,7 +203,7 @@ class CodedNetwork:
         record: Mapping | None = None,
         verbose: Any = "auto",
     ) -> CodedResult:
-        """Simulates the network on a batch of inputs. Memory does not grow with the time steps.
+        """Simulates the network on a batch of inputs. Memory does not grow with the time steps, but for `record`.
 
         Args:
             x: array `(samples, ...)` of the model's input shape, finite [1]; or a data set, generator or list of batches.

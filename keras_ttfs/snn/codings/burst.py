@@ -10,9 +10,9 @@ class BurstCoding(Coding):
     """Burst coding: the threshold grows by a factor with every spike in a row, and a spike carries its threshold.
 
     At a step without a spike the threshold goes back to its first value. The reset is soft: the potential loses what
-    the spike carries. An activation of 1 means a drive of 1/8 per step, one threshold: in the original the input is
-    phase-coded with a period of 8, which sends an activation once in 8 steps, and biases act once in a period. So
-    single spikes serve small activations, and bursts serve large ones and what arrives at once.
+    the spike carries. An activation of 1 means a drive of 1/8 per step, the first threshold by default: in the original
+    the input is phase-coded with a period of 8, which sends an activation once in 8 steps, and biases act once in a
+    period. So single spikes serve small activations, and bursts serve large ones and what arrives at once.
 
     Args:
         threshold: float in (0, 1]: of the first spike of a burst, in units of the scale [1].
