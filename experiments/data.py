@@ -2,7 +2,9 @@
 
 import dataclasses
 import os
+import pathlib
 import re
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -123,7 +125,10 @@ def _load_cifar(name: str, data_dir: str | None, download: bool) -> Data:
     builder = tfds.builder(name, data_dir=data_dir)
     if download and not builder.is_prepared():
         try:
-            _check_reachable(builder.info.homepage)
+            # Its archive may be there from an earlier time.
+            archive = name.replace("cifar", "cifar-")
+            if not any(pathlib.Path(builder.data_dir_root, "downloads").rglob(f"*{archive}-*")):
+                _check_reachable(builder.info.homepage)
             builder.download_and_prepare()
         # All that a download can raise: tensorflow-datasets, requests and the file system have their own.
         except Exception as error:
@@ -155,10 +160,24 @@ def _load_cifar(name: str, data_dir: str | None, download: bool) -> Data:
 
 
 def _check_reachable(address: str) -> None:
-    """Raises at once where the host does not answer: tensorflow-datasets would try again and again, for minutes."""
+    """Raises soon where the host does not answer: tensorflow-datasets would try again and again, for minutes."""
     import requests
 
-    requests.head(address, timeout=SECONDS_TO_ANSWER)
+    found: list[Exception | None] = []
+
+    def ask():
+        try:
+            requests.head(address, timeout=SECONDS_TO_ANSWER)
+            found.append(None)
+        except requests.RequestException as error:
+            found.append(error)
+
+    # In a thread, because the time to look up a host's name has no limit of its own.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(SECONDS_TO_ANSWER + 4)
+    if error := found[0] if found else TimeoutError(f"no answer of {address}"):
+        raise error
 
 
 def _read(builder: Any, split: str) -> Split:

@@ -10,7 +10,7 @@ import functools
 import inspect
 import math
 import numbers
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import keras
@@ -113,6 +113,22 @@ def one_of(name: str, value: Any, choices: Iterable) -> Any:
     if not any(isinstance(value, type(choice)) and value == choice for choice in choices):
         raise ValueError(f"Expected {name} to be one of {choices}. Received: {name}={value!r}")
     return value
+
+
+def recorded(record: Any, sizes: Mapping[str, int], unit: str) -> dict[str, np.ndarray]:
+    """`{layer: flat indices}` of what a simulation keeps, of the `sizes` of its layers. `unit` is neurons or membranes."""
+    if record is not None and not isinstance(record, Mapping):
+        raise ValueError(f"Expected record to be {{layer: flat indices of {unit}}}. Received: record={record!r}")
+    found = {}
+    for name, places in (record or {}).items():
+        if name not in sizes:
+            raise ValueError(f"Expected the layers to record among {tuple(sizes)}. Received: {name!r}")
+        own = np.asarray(list(places) if isinstance(places, Iterable) else places)
+        fits = own.ndim == 1 and len(own) and np.issubdtype(own.dtype, np.integer)
+        if not fits or own.min() < 0 or own.max() >= sizes[name]:
+            raise ValueError(f"Expected {unit} of {name!r} in 0..{sizes[name] - 1}. Received: {places!r:.80}")
+        found[name] = own
+    return found
 
 
 def batch(batch_size: Any) -> int:

@@ -391,6 +391,11 @@ class SpikeTimeConv2D(_SpikeTimeSynapses):
 
     def call(self, inputs: Any, training: bool = False, mask: Any = None) -> Any:
         inputs = self.floating(inputs)
+        if mask is not None and mask.shape.rank != 1 and self.strides > 1:
+            raise ValueError(
+                f"Expected no mask of places with strides={self.strides}, whose windows are others. "
+                f"Received: a mask of shape {mask.shape}"
+            )
         sizes = [known or tf.shape(inputs)[axis] for axis, known in ((1, inputs.shape[1]), (2, inputs.shape[2]))]
         windows = [-(-size // self.strides) for size in sizes]
         # As "same" padding of TensorFlow: where the border is not even, the larger half is behind.

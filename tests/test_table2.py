@@ -245,6 +245,9 @@ def test_models_of_other_inputs_and_classes_are_refused(models, tmp_path):
             L.Dense(100),
         ],
     }
+    inner = keras.Sequential([keras.Input((8, 8, 1)), L.Rescaling(1 / 255)])
+    wrong["for intensities up to 255 *,"] = [inner, *ends()]
+    wrong["for intensities up to 255 ?,"] = [L.Reshape((8, 8, 1)), L.Rescaling(1 / 255), *ends()]
     for number, (message, layers) in enumerate(wrong.items()):
         path = saved(tmp_path / f"{number}.keras", *layers)
         with pytest.raises(ValueError, match=message):

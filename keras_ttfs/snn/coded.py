@@ -225,7 +225,9 @@ class CodedNetwork:
         checks.batch(batch_size)
         x = inputs(x, self.nodes, dtype)
         time_steps = self._checked_steps(time_steps, stop_after)
-        record = self._checked_record(record)
+        record = checks.recorded(
+            record, {population.name: population.size for population in self.populations}, "neurons"
+        )
         bar = progress_bar(-(-len(x) // min(batch_size, len(x))) * time_steps, "step", verbose)
         simulation = self._simulation(dtype)
         runs = [
@@ -249,19 +251,6 @@ class CodedNetwork:
             spike_trains={name: np.concatenate([part[name] for part in trains]) for name in record},
             network=self.identity,
         )
-
-    def _checked_record(self, record):
-        if record is not None and not isinstance(record, Mapping):
-            raise ValueError(f"Expected record to be {{layer: flat indices of neurons}}. Received: record={record!r}")
-        sizes = {population.name: population.size for population in self.populations}
-        checked = {}
-        for name, places in (record or {}).items():
-            if name not in sizes:
-                raise ValueError(f"Expected the layers to record among {tuple(sizes)}. Received: {name!r}")
-            checked[name] = np.asarray(list(places), int)
-            if not all(0 <= place < sizes[name] for place in checked[name]):
-                raise ValueError(f"Expected neurons of {name!r} in 0..{sizes[name] - 1}. Received: {list(places)}")
-        return checked
 
     def _checked_steps(self, time_steps, stop_after):
         for name, value in (("time_steps", time_steps), ("stop_after", stop_after)):
@@ -323,14 +312,14 @@ class _Simulation:
         answered = np.zeros(samples, bool)  # Whether a spike has ever reached the output.
         for now in range(time_steps):
             firing = self._firing(now)
-            memory, count, caused, potential, arrives, kept = self.advance(
+            memory, count, caused, potential, arrives, recorded = self.advance(
                 firing, tf.constant(now), drive, memory, tf.constant(alive), record
             )
             counts[now] = count.numpy()
             synaptic_operations += float(caused)
             places, potential = np.flatnonzero(alive), potential.numpy()
             living = rows[places]
-            for name, fired in kept.items():
+            for name, fired in recorded.items():
                 trains[name][living, :, now] = fired.numpy()[places]
             predictions[living, now:] = potential[places].argmax(-1)[:, None]
             logits[living] = potential[places] / self._elapsed(now)

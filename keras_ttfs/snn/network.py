@@ -258,17 +258,11 @@ class SpikingNetwork:
             raise ValueError(f"Expected mode='clock' for early firing. Received: mode={mode!r}")
         checks.batch(batch_size)
         x = inputs(x, self.nodes, dtype)
-        if record is not None and not isinstance(record, Mapping):
-            raise ValueError(f"Expected record to be {{layer: flat indices of membranes}}. Received: record={record!r}")
         if record and mode != "clock":
             raise ValueError(f"Expected mode='clock' to record membrane potentials. Received: mode={mode!r}")
         sizes = {population.name: population.membranes for population in self.populations}
         sizes[self.output.name] = self.output.size
-        for name, places in (record or {}).items():
-            if name not in sizes:
-                raise ValueError(f"Expected the layers to record among {tuple(sizes)}. Received: {name!r}")
-            if not all(0 <= place < sizes[name] for place in places):
-                raise ValueError(f"Expected membranes of {name!r} in 0..{sizes[name] - 1}. Received: {list(places)}")
+        checks.recorded(record, sizes, "membranes")
         return x
 
     def _counted(self, outcome, samples, kept, first):

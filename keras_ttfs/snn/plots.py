@@ -71,7 +71,7 @@ def spike_raster(result: Any, sample: int = 0, neurons_per_layer: int = 60) -> "
         if not coded:
             start, window = result.phases[name]
             axis.fill_between([start, start + window], row - 0.45, row + 0.45, color="0.92", lw=0)
-        neurons, steps, drawn = _spikes_of(result, name, sample, neurons_per_layer)
+        neurons, steps, drawn = _spikes_of(result, name, sample, neurons_per_layer, coded)
         axis.plot(steps, row - 0.4 + 0.8 * neurons / max(1, drawn - 1), ".", ms=2.5, color=f"C{row % 10}")
     axis.axvline(result.decision_step, color="k", ls="--", lw=1)
     axis.text(result.decision_step, -0.5, "decision ", ha="right", va="top", fontsize=8)
@@ -80,9 +80,8 @@ def spike_raster(result: Any, sample: int = 0, neurons_per_layer: int = 60) -> "
     return figure
 
 
-def _spikes_of(result, name, sample, most):
+def _spikes_of(result, name, sample, most, coded):
     """`(which of the drawn neurons, global step of each of its spikes, how many neurons are drawn)` of a layer."""
-    coded = hasattr(result, "spike_trains")
     spikes = result.spike_trains[name][sample] if coded else result.spike_times[name][sample].ravel().astype(int)
     chosen = np.unique(np.linspace(0, len(spikes) - 1, most).astype(int))
     if coded:
