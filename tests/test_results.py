@@ -98,6 +98,7 @@ def test_fast_vgg_beats_the_paper():
     rows = {row: [run["result"] for run in runs] for row, runs in read_rows().items()}
     accuracy, spikes, time_steps = paper.BEST_ROWS["cifar10"][1:]
     twins = {run["config"]["seed"]: run["accuracy"] for run in rows["relu"]}
+    assert {run["config"]["seed"] for run in rows["t16"]} == set(twins) == {0, 1, 2}
     for run in rows["t16"]:
         assert 100 * abs(run["accuracy"] - twins[run["config"]["seed"]]) < 0.5
         assert run["spikes"] < 20_000 < spikes / 3 and (run["time_steps"], time_steps) == (144, 544)
