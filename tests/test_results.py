@@ -102,7 +102,10 @@ def test_fast_vgg_beats_the_paper():
     for run in rows["t16"]:
         assert 100 * abs(run["accuracy"] - twins[run["config"]["seed"]]) < 0.5
         assert run["spikes"] < 20_000 < spikes / 3 and (run["time_steps"], time_steps) == (144, 544)
-    for run in (*rows["t16"], *rows["t8"]):
+    (budget,), (fewest,) = rows["budget"], rows["fewest"]
+    assert budget["config"]["spike_budget"] == 14_000 > budget["spikes"] and round(budget["spikes"] / spikes, 1) == 0.2
+    assert fewest["config"]["spike_budget"] == 11_000 > fewest["spikes"] and 100 * fewest["accuracy"] < accuracy
+    for run in (*rows["t16"], *rows["t8"], budget):
         assert 100 * run["accuracy"] > accuracy and run["input_spikes"] == 0
     assert {run["time_steps"] for run in rows["t8"]} == {72}
 
