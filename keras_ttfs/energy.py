@@ -249,7 +249,7 @@ def report(network: Any, result: Any, reference: tuple[float, float] | str = TSC
     if getattr(result, "network", None) != network.identity:
         found = "one of another network" if hasattr(result, "network") else f"result={result!r:.60}"
         raise ValueError(f"Expected a result of this network. Received: {found}")
-    reference = _checked_reference(reference)
+    known = _checked_reference(reference)
     spikes, steps = result.hidden_spikes, result.time_steps
     activity = _activity(network, result)
     analog = network.analog_counts.total
@@ -263,12 +263,12 @@ def report(network: Any, result: Any, reference: tuple[float, float] | str = TSC
         analog_operations=analog,
         normalized={
             platform: (
-                normalized_energy(*arguments, platform, reference),
-                latency_share(*arguments, platform, reference),
+                normalized_energy(*arguments, platform, known),
+                latency_share(*arguments, platform, known),
             )
             for platform in COEFFICIENTS
         },
-        reference=reference,
+        reference=known,
         chips={
             name: (
                 (result.synaptic_operations + analog) * chip.synaptic_operation,
