@@ -316,18 +316,13 @@ def evaluate(config: Config, model: keras.Model, data: Data, state: dict[str, An
     if model.encoders:
         network = keras_ttfs.snn.SpikingNetwork.from_model(model)
         time_steps = network.time_steps
-        energies = {
-            platform: keras_ttfs.energy.normalized_energy(
-                spikes, time_steps, platform, paper.ENERGY_REFERENCES[config.dataset]
-            )
-            for platform in keras_ttfs.energy.COEFFICIENTS
-        }
+        reference = paper.ENERGY_REFERENCES[config.dataset]
         result.update(
             spike_rate=keras_ttfs.spike_rate(spikes, model.neurons, time_steps),
             time_steps=time_steps,
             decision_step=network.decision_step,
-            truenorth_energy=energies["truenorth"],
-            spinnaker_energy=energies["spinnaker"],
+            truenorth_energy=keras_ttfs.energy.normalized_energy(spikes, time_steps, "truenorth", reference),
+            spinnaker_energy=keras_ttfs.energy.normalized_energy(spikes, time_steps, "spinnaker", reference),
             layers=[
                 {"layer": encoder.name, "neurons": encoder.neurons, "spikes": float(encoder.spikes.result())}
                 for encoder in model.encoders

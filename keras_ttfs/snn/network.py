@@ -238,7 +238,7 @@ class SpikingNetwork:
         Raises:
             ValueError: "Expected ... Received: ..." for a wrong argument.
         """
-        x = self._checked(x, mode, dtype, batch_size, record)
+        x, record = self._checked(x, mode, dtype, batch_size, record)
         simulate = self._simulation(mode, dtype)
         # Filled batch by batch, because joining them at the end would hold all spike times twice.
         times = {
@@ -248,9 +248,9 @@ class SpikingNetwork:
         bar = progress_bar(len(x), "sample", verbose)
         parts = []
         for first, samples, batch in batches_of(x, batch_size):
-            outcome = simulate(batch, samples, record or {}, bar.add if bar else lambda samples: None)
+            outcome = simulate(batch, samples, record, bar.add if bar else lambda samples: None)
             parts.append(self._counted(outcome, samples, times, first))
-        return self._result(parts, times, dtype, record or {})
+        return self._result(parts, times, dtype, record)
 
     def _checked(self, x, mode, dtype, batch_size, record):
         checks.one_of("mode", mode, MODES)
@@ -262,8 +262,7 @@ class SpikingNetwork:
             raise ValueError(f"Expected mode='clock' to record membrane potentials. Received: mode={mode!r}")
         sizes = {population.name: population.membranes for population in self.populations}
         sizes[self.output.name] = self.output.size
-        checks.recorded(record, sizes, "membranes")
-        return x
+        return x, checks.recorded(record, sizes, "membranes")
 
     def _counted(self, outcome, samples, kept, first):
         """What the first `samples` of a batch add to the result. Their spike times go into `kept`, from `first` on."""
@@ -306,7 +305,7 @@ class SpikingNetwork:
             decision_step=self.decision_step,
             time_steps=self.time_steps,
             membranes=joined("membranes"),
-            recorded={name: np.asarray(places) for name, places in record.items()},
+            recorded=record,
             heard_by={
                 population.name: _heard_by(population, record[population.name])
                 for population in self.populations
