@@ -98,6 +98,11 @@ class Config:
     )
     relaxation: bool = _field(True, "Stochastic relaxation until target_epoch.")
     target_epoch: int = _field(0, "e_tar of the stochastic relaxation [epochs]; 0: no relaxation.", NOT_NEGATIVE)
+    frozen_epochs: int = _field(
+        0,
+        "First epochs in which temporal kernels are frozen and REG_TR and P_TB are left out of the loss [epochs]; 0: none.",
+        NOT_NEGATIVE,
+    )
     gamma_0: float = _field(1.0, "Initial scale of batch normalisation [1].", network=True)
     bn_momentum: float = _field(
         0.99, "Momentum of the moving statistics of batch normalisation [1].", SHARE, BELOW_ONE, network=True
@@ -233,6 +238,7 @@ def choices(name: str) -> tuple[str, ...]:
 # Fields that configs of earlier versions lack, where runs were as the default says; and values that others had.
 ADDED_FIELDS = frozenset(
     {"relaxation", "pooling", "kernel_initializer", "whiten", "logit_scale", "spike_budget", "bias_rate"}
+    | {"frozen_epochs"}
     | {"validation_images", *AUGMENTATION, *MODEL_FILES, *NEEDED}
 )
 EARLIER_CHOICES = {"activation": ("spike_time",)}

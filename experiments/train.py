@@ -133,6 +133,8 @@ def _fit(
     callbacks = [LearningRate(config, batches), StopOnNonFinite()]
     if config.relaxation and config.target_epoch:
         callbacks.append(keras_ttfs.RelaxationSchedule(config.target_epoch))
+    if config.frozen_epochs:
+        callbacks.append(keras_ttfs.FreezeKernels(config.frozen_epochs))
     if config.spike_budget:
         counted = data_module.scale(data.validation.images[:COUNTED]).numpy()
         state = checkpoint.state["spike_budget"] or None

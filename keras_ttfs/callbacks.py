@@ -1,4 +1,4 @@
-"""Callbacks for `fit`: the schedule of the stochastic relaxation, and the history of the temporal kernels.
+"""Callbacks for `fit`: the schedule of the stochastic relaxation, kernels that wait, and the history of the kernels.
 
 `model.fit(x, y, callbacks=[RelaxationSchedule(target_epoch=50), TemporalKernelHistory()])`
 """
@@ -45,6 +45,36 @@ class RelaxationSchedule(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         for layer in topology.layers_of(self.model, TTFSActivation):
             layer.set_relaxation(self.probability(epoch))
+
+
+class FreezeKernels(keras.callbacks.Callback):
+    """Freezes every temporal kernel, and leaves REG_TR and P_TB out of the loss, in the first epochs.
+
+    Until then tau and t_d keep their values, while the other weights learn by the loss and by L2. It depends on the epoch
+    alone, so a run resumed with `initial_epoch` goes on exactly. The step is traced anew where the kernels are released.
+
+    Args:
+        epochs: int >= 0: how many [epochs].
+
+    Raises:
+        ValueError: "Expected epochs to be an integer >= 0 ...", and in `fit` for a model that is no TTFSModel.
+
+    Differs from the paper, which does not tell of it: its authors' code freezes for 50 of 2,000 epochs.
+    """
+
+    def __init__(self, epochs: int):
+        super().__init__()
+        self.epochs = checks.integer("epochs", epochs, least=0, unit="epochs")
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        if not hasattr(self.model, "freeze_kernels"):
+            raise ValueError(f"Expected a TTFSModel. Received: {type(self.model).__name__}")
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self.model.freeze_kernels(epoch < self.epochs)
+
+    def on_train_end(self, logs: Any = None) -> None:
+        self.model.freeze_kernels(False)
 
 
 class TemporalKernelHistory(keras.callbacks.Callback):

@@ -109,6 +109,8 @@ TABLE = [
     ("spike_rate(1.0, 5, {})", ": positive"),
     ("RelaxationSchedule({})", "target_epoch: count, target_epochs: any"),
     ("RelaxationSchedule(3).probability({})", ": epoch"),
+    ("FreezeKernels({})", ": epoch, epochs: epoch, epoch: any"),
+    ("TTFS.freeze_kernels({})", ": choice"),
     ("TemporalKernelHistory({})", "dta: any"),
     ("TemporalKernelHistory(data={})", ": data"),
     ("codings.BurstCoding({})", "threshold: positive, factor: finite, facter: any"),

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from experiments.files import write_csv
-from keras_ttfs import RelaxationSchedule, TemporalKernelHistory, TTFSActivation, TTFSModel
+from keras_ttfs import FreezeKernels, RelaxationSchedule, TemporalKernelHistory, TKBatchNorm, TTFSActivation, TTFSModel
 from tests import reference
 from tests.networks import vgg6_to_train
 
@@ -35,6 +35,60 @@ def test_relaxation_schedule():
     assert traced[-1] == traced[0], "nothing is traced again after the first epoch"
     with pytest.raises(ValueError, match="Expected target_epoch to be an integer >= 1 .* Received: target_epoch=0"):
         RelaxationSchedule(0)
+
+
+def _two_layers(**kwargs):
+    """A model and what its training is compared by: both kernels move, gamma and beta too."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 1))
+    z = keras.layers.Dense(12)(keras.layers.Flatten()(TTFSActivation(name="in")(inputs)))
+    hidden = TTFSActivation(name="hid", time_window=8, tau_0=3.0)(TKBatchNorm()(z))
+    return TTFSModel(inputs, keras.layers.Dense(10)(hidden), **kwargs)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+@pytest.mark.parametrize("eager", [False, True])
+def test_frozen_kernels_wait_and_the_rest_learns(optimizer, eager):
+    def trained(callbacks, lambda_tr, lambda_tb, epochs, model=None, initial_epoch=0):
+        model = model or _two_layers(lambda_tr=lambda_tr, lambda_tb=lambda_tb)
+        if not model.compiled:
+            made = {"adam": keras.optimizers.Adam(0.01), "adamw": keras.optimizers.AdamW(0.01)}
+            made["sgd"] = keras.optimizers.SGD(0.1, momentum=0.9)
+            model.compile(made[optimizer], LOSS, run_eagerly=eager)
+        history = model.fit(
+            X, Y, epochs=epochs, initial_epoch=initial_epoch, callbacks=callbacks, verbose=0, shuffle=False,
+            validation_data=(X, Y),
+        )  # fmt: skip
+        return model, history.history
+
+    kernels = TemporalKernelHistory()
+    model, logs = trained([FreezeKernels(2), kernels], 0.1, 0.1, 3)
+    tau = kernels.arrays()["tau"]
+    np.testing.assert_array_equal(tau[:2], [[10, 3], [10, 3]])
+    assert np.all(tau[2] != tau[1]) and not model.kernels_frozen
+    assert np.all(np.array(logs["p_tb"]) != 0)
+    # As long as they wait, it is the model without the two terms whose kernels are not trained.
+    plain = _two_layers(lambda_tr=0.0, lambda_tb=0.0)
+    for encoder in plain.encoders:
+        encoder.tau.trainable = encoder.t_d.trainable = False
+    plain, expected = trained([], 0.0, 0.0, 2, plain)
+    np.testing.assert_allclose(logs["loss"][:2], expected["loss"], rtol=1e-6)
+    np.testing.assert_allclose(logs["val_loss"][:2], expected["val_loss"], rtol=1e-6)
+    # An interrupted run goes on as it would have.
+    two, _ = trained([FreezeKernels(2)], 0.1, 0.1, 2)
+    assert not two.kernels_frozen
+    two, _ = trained([FreezeKernels(2)], 0.1, 0.1, 3, two, initial_epoch=2)
+    for ours, theirs in zip(two.get_weights(), model.get_weights()):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_only_a_ttfs_model_freezes_kernels():
+    model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)])
+    model.compile("adam", LOSS)
+    with pytest.raises(ValueError, match="Expected a TTFSModel. Received: Sequential"):
+        model.fit(X, Y, verbose=0, callbacks=[FreezeKernels(1)])
+    with pytest.raises(ValueError, match="Expected epochs to be an integer >= 0 .* Received: epochs=-1"):
+        FreezeKernels(-1)
 
 
 @pytest.mark.slow
