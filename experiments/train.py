@@ -134,7 +134,7 @@ def _fit(
     if config.relaxation and config.target_epoch:
         callbacks.append(keras_ttfs.RelaxationSchedule(config.target_epoch))
     if config.frozen_epochs:
-        callbacks.append(keras_ttfs.FreezeKernels(config.frozen_epochs))
+        callbacks.append(keras_ttfs.FreezeTemporalKernels(config.frozen_epochs))
     if config.spike_budget:
         counted = data_module.scale(data.validation.images[:COUNTED]).numpy()
         state = checkpoint.state["spike_budget"] or None

@@ -16,7 +16,7 @@ from keras_ttfs import (
     spike_time_layers,
     temporal_kernel,
 )
-from keras_ttfs.callbacks import FreezeKernels, RelaxationSchedule, TemporalKernelHistory
+from keras_ttfs.callbacks import FreezeTemporalKernels, RelaxationSchedule, TemporalKernelHistory
 from keras_ttfs.conversion import convert, quantization_report
 from keras_ttfs.layers import TemporalKernelDecode, TKBatchNorm, TTFSActivation, TTFSEncode
 from keras_ttfs.metrics import MeanSpikes, spike_rate, spikes_per_neuron
@@ -27,7 +27,7 @@ from keras_ttfs.t2fsnn import convert_t2fsnn
 __version__ = "0.9.0"
 
 __all__ = [
-    "FreezeKernels",
+    "FreezeTemporalKernels",
     "MeanSpikes",
     "RelaxationSchedule",
     "SpikeBudget",

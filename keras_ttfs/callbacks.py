@@ -47,7 +47,7 @@ class RelaxationSchedule(keras.callbacks.Callback):
             layer.set_relaxation(self.probability(epoch))
 
 
-class FreezeKernels(keras.callbacks.Callback):
+class FreezeTemporalKernels(keras.callbacks.Callback):
     """Freezes every temporal kernel, and leaves REG_TR and P_TB out of the loss, in the first epochs.
 
     Until then tau and t_d keep their values, while the other weights learn by the loss and by L2. It depends on the epoch
@@ -67,14 +67,14 @@ class FreezeKernels(keras.callbacks.Callback):
         self.epochs = checks.integer("epochs", epochs, least=0, unit="epochs")
 
     def on_train_begin(self, logs: Any = None) -> None:
-        if not hasattr(self.model, "freeze_kernels"):
+        if not hasattr(self.model, "freeze_temporal_kernels"):
             raise ValueError(f"Expected a TTFSModel. Received: {type(self.model).__name__}")
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self.model.freeze_kernels(epoch < self.epochs)
+        self.model.freeze_temporal_kernels(epoch < self.epochs)
 
     def on_train_end(self, logs: Any = None) -> None:
-        self.model.freeze_kernels(False)
+        self.model.freeze_temporal_kernels(False)
 
 
 class TemporalKernelHistory(keras.callbacks.Callback):

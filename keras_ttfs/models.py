@@ -115,7 +115,7 @@ class TTFSModel(keras.Model):
         self._seen = {name: keras.metrics.Sum(name=f"keras_ttfs_{name}", dtype="int64") for name in names}
         self._tested = False
         self._range_seen = False
-        self.kernels_frozen = False
+        self.temporal_kernels_frozen = False
         self.teaching: Teaching | None = None
         self.learn_from(teacher, lambda_kd=lambda_kd, temperature=temperature)
 
@@ -140,17 +140,17 @@ class TTFSModel(keras.Model):
         # A traced step would go on with what it was traced with.
         self.train_function = None
 
-    def freeze_kernels(self, frozen: bool) -> None:
+    def freeze_temporal_kernels(self, frozen: bool) -> None:
         """While frozen, `fit` leaves every tau and t_d as it is, and the loss is without REG_TR and P_TB.
 
-        It is a state of training: it is not saved. The callback `FreezeKernels` sets it for the first epochs.
+        It is a state of training: it is not saved. The callback `FreezeTemporalKernels` sets it for the first epochs.
 
         Raises:
             ValueError: "Expected frozen to be a bool. Received: ...".
         """
-        if checks.flag("frozen", frozen) == self.kernels_frozen:
+        if checks.flag("frozen", frozen) == self.temporal_kernels_frozen:
             return
-        self.kernels_frozen = frozen
+        self.temporal_kernels_frozen = frozen
         # Steps that are traced would go on as they were traced.
         if self.train_function is not None:
             self.make_train_function(force=True)
@@ -246,7 +246,7 @@ class TTFSModel(keras.Model):
         loss = self.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training)
         reg_tr, p_tb = self.penalties()
         # Keras divides its own loss by the replicas, whose gradients are then summed.
-        if not self.kernels_frozen:
+        if not self.temporal_kernels_frozen:
             loss += tf.cast(self.lambda_tr * reg_tr - self.lambda_tb * p_tb, loss.dtype) / replicas
         if self.teaching and training:
             kd = self.teaching.loss(x, y_pred, sample_weight)
@@ -292,7 +292,7 @@ class TTFSModel(keras.Model):
             kernels = [weight for encoder in self.encoders for weight in (encoder.tau, encoder.t_d)]
             keras_internals.exclude_from_weight_decay(self.optimizer, kernels)
             gradients = tape.gradient(loss, self.trainable_weights)
-            if self.kernels_frozen:
+            if self.temporal_kernels_frozen:
                 frozen = {id(weight) for weight in kernels}
                 pairs = zip(gradients, self.trainable_weights)
                 gradients = [tf.zeros_like(weight) if id(weight) in frozen else value for value, weight in pairs]

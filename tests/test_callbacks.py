@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 
 from experiments.files import write_csv
-from keras_ttfs import FreezeKernels, RelaxationSchedule, TemporalKernelHistory, TKBatchNorm, TTFSActivation, TTFSModel
+from keras_ttfs import (
+    FreezeTemporalKernels,
+    RelaxationSchedule,
+    TemporalKernelHistory,
+    TKBatchNorm,
+    TTFSActivation,
+    TTFSModel,
+)
 from tests import reference
 from tests.networks import vgg6_to_train
 
@@ -62,10 +69,10 @@ def test_frozen_kernels_wait_and_the_rest_learns(optimizer, eager):
         return model, history.history
 
     kernels = TemporalKernelHistory()
-    model, logs = trained([FreezeKernels(2), kernels], 0.1, 0.1, 3)
+    model, logs = trained([FreezeTemporalKernels(2), kernels], 0.1, 0.1, 3)
     tau = kernels.arrays()["tau"]
     np.testing.assert_array_equal(tau[:2], [[10, 3], [10, 3]])
-    assert np.all(tau[2] != tau[1]) and not model.kernels_frozen
+    assert np.all(tau[2] != tau[1]) and not model.temporal_kernels_frozen
     assert np.all(np.array(logs["p_tb"]) != 0)
     # As long as they wait, it is the model without the two terms whose kernels are not trained.
     plain = _two_layers(lambda_tr=0.0, lambda_tb=0.0)
@@ -75,9 +82,9 @@ def test_frozen_kernels_wait_and_the_rest_learns(optimizer, eager):
     np.testing.assert_allclose(logs["loss"][:2], expected["loss"], rtol=1e-6)
     np.testing.assert_allclose(logs["val_loss"][:2], expected["val_loss"], rtol=1e-6)
     # An interrupted run goes on as it would have.
-    two, _ = trained([FreezeKernels(2)], 0.1, 0.1, 2)
-    assert not two.kernels_frozen
-    two, _ = trained([FreezeKernels(2)], 0.1, 0.1, 3, two, initial_epoch=2)
+    two, _ = trained([FreezeTemporalKernels(2)], 0.1, 0.1, 2)
+    assert not two.temporal_kernels_frozen
+    two, _ = trained([FreezeTemporalKernels(2)], 0.1, 0.1, 3, two, initial_epoch=2)
     for ours, theirs in zip(two.get_weights(), model.get_weights()):
         np.testing.assert_array_equal(ours, theirs)
 
@@ -86,9 +93,9 @@ def test_only_a_ttfs_model_freezes_kernels():
     model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)])
     model.compile("adam", LOSS)
     with pytest.raises(ValueError, match="Expected a TTFSModel. Received: Sequential"):
-        model.fit(X, Y, verbose=0, callbacks=[FreezeKernels(1)])
+        model.fit(X, Y, verbose=0, callbacks=[FreezeTemporalKernels(1)])
     with pytest.raises(ValueError, match="Expected epochs to be an integer >= 0 .* Received: epochs=-1"):
-        FreezeKernels(-1)
+        FreezeTemporalKernels(-1)
 
 
 @pytest.mark.slow
