@@ -18,6 +18,7 @@ from keras_ttfs import (
 )
 from keras_ttfs.callbacks import FreezeTemporalKernels, RelaxationSchedule, TemporalKernelHistory
 from keras_ttfs.conversion import convert, quantization_report
+from keras_ttfs.exporting import check_export, export
 from keras_ttfs.layers import TemporalKernelDecode, TKBatchNorm, TTFSActivation, TTFSEncode
 from keras_ttfs.metrics import MeanSpikes, spike_rate, spikes_per_neuron
 from keras_ttfs.models import TTFSModel
@@ -38,9 +39,11 @@ __all__ = [
     "TemporalKernelDecode",
     "TemporalKernelHistory",
     "applications",
+    "check_export",
     "convert",
     "convert_t2fsnn",
     "energy",
+    "export",
     "initializers",
     "pretrained",
     "quantization_report",

@@ -25,7 +25,8 @@ import keras
 import tensorflow as tf
 
 from keras_ttfs import temporal_kernel
-from keras_ttfs.temporal_kernel import EPSILON, compiled
+from keras_ttfs.temporal_kernel import EPSILON
+from keras_ttfs.tracing import compiled
 
 # XLA unrolls a sum over so few rows and vectorises it across the channels. It adds longer sums one number at a time.
 ROWS = 8

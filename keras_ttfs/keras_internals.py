@@ -4,6 +4,8 @@ Keras may change a private name in any release. So setup.py puts a ceiling on Ke
 pins each name and says what breaks without it. Another test forbids private names everywhere else in the project.
 """
 
+import importlib
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +16,8 @@ _probe = keras.Input((1,), name="keras_ttfs_probe")
 Functional: type[keras.Model] = type(
     keras.Model(_probe, keras.layers.Identity(name="keras_ttfs_identity")(_probe), name="keras_ttfs_probe")
 )
+# The package in which Keras exports models.
+_EXPORTERS = keras.export.ExportArchive.__module__.rpartition(".")[0]
 
 
 def make_functional(subclass: type, base: type, replacement: type) -> None:
@@ -118,6 +122,25 @@ class ObservedBatchNormalization(keras.layers.BatchNormalization):
 def operation_type(function: Callable) -> type:
     """The class of the operation that a function of `keras.ops` or `keras.activations` adds to a graph."""
     return type(function(keras.Input((2,), name="keras_ttfs_probe"))._keras_history.operation)
+
+
+def is_exporting() -> bool:
+    """Whether this call comes from `keras.Model.export` or a `keras.export.ExportArchive`, which trace a model for a file."""
+    frame: Any = sys._getframe()
+    while frame is not None and not frame.f_globals.get("__name__", "").startswith(_EXPORTERS):
+        frame = frame.f_back
+    return frame is not None
+
+
+def tf2onnx() -> Any:
+    """The package tf2onnx, made to work with NumPy 2 as Keras' own ONNX export makes it."""
+    importlib.import_module(f"{_EXPORTERS}.tf2onnx_lib").patch_tf2onnx()
+    return importlib.import_module("tf2onnx")
+
+
+def litert_operations(interpreter: Any) -> list[str]:
+    """The name of every operation in a file that a LiteRT interpreter has loaded."""
+    return [details["op_name"] for details in interpreter._get_ops_details()]
 
 
 def is_private_method(name: str) -> bool:

@@ -23,7 +23,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_ttfs import checks, fused, keras_internals, regularizers, temporal_kernel
+from keras_ttfs import checks, fused, keras_internals, regularizers, temporal_kernel, tracing
 from keras_ttfs.metrics import MeanSpikes
 
 
@@ -134,6 +134,11 @@ class TTFSEncode(checks.CheckedLayer, keras.layers.Layer):
         return temporal_kernel.z_max(*self._tau_and_t_d())
 
     def _tau_and_t_d(self):
+        if tracing.is_plain():
+            # Numbers, so that a file holds the levels and does not compute them.
+            with tf.init_scope():
+                kernel = [float(weight.numpy()) for weight in (self.tau, self.t_d)]
+            return checks.scalars(*kernel, self._kernel_dtype, f" of layer {self.name!r}")
         return checks.scalars(self.tau, self.t_d, owner=f" of layer {self.name!r}")
 
     def call(self, inputs: Any, training: bool = False, mask: Any = None) -> Any:

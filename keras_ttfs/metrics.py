@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_ttfs import checks
+from keras_ttfs import checks, tracing
 
 # Added to the samples of a batch with NaN. No evaluation has so many samples that the sum is positive again.
 NAN_SEEN = -(2**40)
@@ -42,7 +42,12 @@ class MeanSpikes(keras.metrics.Metric):
         self.samples = self.add_variable(shape=(), initializer="zeros", name="samples", dtype="int64")
 
     def update_state(self, values: Any, sample_weight: Any = None, mask: Any = None) -> None:
-        """Counts a batch of values, those where `mask` `(batch, ...)` is true if it is given. Ignores sample weights."""
+        """Counts a batch of values, those where `mask` `(batch, ...)` is true if it is given. Ignores sample weights.
+
+        In a graph that is traced for a file nothing is counted.
+        """
+        if tracing.is_plain():
+            return
         values = checks.tensor("values", values)
         if values.shape.rank == 0:
             raise ValueError("Expected values (batch, ...). Received: a scalar")

@@ -19,7 +19,7 @@ import tensorflow as tf
 from keras_ttfs import checks
 from keras_ttfs.layers import neurons_of
 from keras_ttfs.metrics import MeanSpikes
-from keras_ttfs.temporal_kernel import compiled
+from keras_ttfs.tracing import compiled, differentiable
 
 # z of a neuron that stays silent.
 NEVER = 1e5
@@ -63,7 +63,7 @@ def first_crossing(z: Any, weights: Any) -> tf.Tensor:
             f"Received: z {z.shape}, weights {weights.shape}"
         )
 
-    @tf.custom_gradient
+    @differentiable
     def crossing(z, weights):
         # Without stop_gradient TensorFlow would keep every turn of the loop for a gradient of its own.
         times, fixed = tf.stop_gradient(z), tf.stop_gradient(weights)

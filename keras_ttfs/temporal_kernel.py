@@ -12,8 +12,6 @@ rounded once to the working precision, and compared. A spiking neuron that compa
 very same step. Layers call `quantize`, which is `decode(encode(z))` in one pass; simulators call `fire`.
 """
 
-import functools
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,6 +20,7 @@ import tensorflow as tf
 from keras_ttfs import checks
 from keras_ttfs.checks import as_dtype as as_dtype
 from keras_ttfs.checks import scalars
+from keras_ttfs.tracing import compiled, differentiable
 
 ROUNDINGS = ("ceil", "nearest")
 KERNEL_GRADIENTS = ("decoder", "full")
@@ -161,7 +160,7 @@ def encode(
     z, tau, t_d = _operands(z, tau, t_d)
     epsilon, tau = _far_below(epsilon, tau, t_d, time_window)
 
-    @tf.custom_gradient
+    @differentiable
     def straight_through(z, tau, t_d):
         table = thresholds(tau, t_d, time_window, rounding=rounding, dtype=z.dtype)
         step = proposed_step(z, tau, t_d, time_window, rounding, epsilon)
@@ -220,7 +219,7 @@ def decode(spike_time: Any, tau: Any, t_d: Any, time_window: int) -> tf.Tensor:
     """
     check_time_window(time_window)
 
-    @tf.custom_gradient
+    @differentiable
     def kernel(spike_time, tau, t_d):
         table = levels(tau, t_d, time_window, dtype=spike_time.dtype)
         step = tf.clip_by_value(tf.floor(spike_time), 0.0, time_window - 1.0)
@@ -333,7 +332,7 @@ def quantize(
         # Not tf.cond: with it, two runs of one seed drifted apart in the last bits.
         return z_hat if relaxed is False else tf.where(relaxed, tf.nn.relu(z), z_hat)
 
-    @tf.custom_gradient
+    @differentiable
     def fused(z, tau, t_d):
         kernel_tables = tables(tau, t_d, time_window, rounding)
         step = _quantize_propose(z, tau, t_d, time_window, rounding, epsilon)
@@ -390,27 +389,6 @@ def tables(tau: Any, t_d: Any, time_window: int, rounding: str) -> tuple[tf.Tens
     own = levels(tau, t_d, time_window, dtype=tau.dtype)
     own_thresholds = thresholds(tau, t_d, time_window, rounding=rounding, dtype=tau.dtype)
     return own_thresholds, tf.concat([own, [0.0 * tau]], axis=0)
-
-
-def compiled(function: Callable, *, each_shape: bool = False) -> Callable:
-    """A tf.function that XLA makes one loop over memory. As separate operations it would cost several times more.
-
-    One trace serves inputs of any shape. With `each_shape` every shape has its own trace, in which all sizes are known.
-    """
-    options = {"jit_compile": True, "autograph": False}
-    if not each_shape:
-        return tf.function(function, reduce_retracing=True, **options)
-
-    @functools.cache
-    def of_shapes(shapes: tuple) -> Callable:
-        # A partial, because TensorFlow warns of one code object that is traced again and again.
-        return tf.function(functools.partial(function), **options)
-
-    @functools.wraps(function)
-    def each(*args: Any) -> Any:
-        return of_shapes(tuple(str(getattr(leaf, "shape", "")) for leaf in tf.nest.flatten(args)))(*args)
-
-    return each
 
 
 # Two functions, not one: XLA does not vectorise a logarithm in a loop that looks up a table.

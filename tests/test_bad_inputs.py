@@ -93,9 +93,9 @@ ACCEPTED = {
 # What users do not call: the results that the library makes, and steps of its own computations.
 NOT_CALLED = {
     *("SimulationResult", "CodedResult", "EquivalenceReport", "EquivalenceError", "LayerEquivalence"),
-    *("EnergyReport", "Cost", "Chip", "QuantizationReport", "LayerQuantization"),
+    *("ExportReport", "EnergyReport", "Cost", "Chip", "QuantizationReport", "LayerQuantization"),
     *("as_dtype", "scalars", "check_time_window", "check_rounding", "check_kernel_gradient", "threshold_shift"),
-    *("proposed_step", "tables", "compiled", "level_or_relu", "integer_dtype", "neurons_of", "soft_reset"),
+    *("proposed_step", "tables", "level_or_relu", "integer_dtype", "neurons_of", "soft_reset"),
     *(
         "checked_data",
         "check_intensities",
@@ -157,13 +157,15 @@ def public_names():
         "calibration",
         "rebuilding",
         "pretrained",
+        "runtimes",
+        "tracing",
     } | set(PUBLIC_MODULES) == {module.name for module in pkgutil.iter_modules(keras_ttfs.__path__)}
     names = {name for module in modules for name, value in vars(module).items() if is_public(name, value, module)}
     return names | {name for name in keras_ttfs.__all__ if callable(getattr(keras_ttfs, name))}
 
 
 PUBLIC_MODULES = ["applications", "callbacks", "conversion", "energy", "layers", "metrics", "models", "regularizers"]
-PUBLIC_MODULES += ["spike_time_layers", "t2fsnn", "temporal_kernel", "initializers", "distillation", "spike_budget"]
+PUBLIC_MODULES += ["spike_time_layers", "t2fsnn", "temporal_kernel", "initializers", "distillation", "spike_budget", "exporting"]
 
 
 def is_public(name, value, module):

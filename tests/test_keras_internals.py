@@ -213,6 +213,42 @@ def test_operation_behind_a_function():
     assert keras_internals.operation_type(keras.ops.relu) is not keras_internals.operation_type(keras.ops.relu6)
 
 
+class SeesExports(L.Layer):
+    """A layer that notes whether each of its calls is traced for a file."""
+
+    def build(self, input_shape):
+        self.seen = []
+
+    def call(self, inputs):
+        self.seen.append(keras_internals.is_exporting())
+        return inputs
+
+
+@pins("__module__", "Files that Keras exports hold compiled functions and counters, and their runtimes refuse them.")
+def test_export_is_recognised(tmp_path):
+    layer = SeesExports()
+    model = keras.Sequential([keras.Input((3,)), layer])
+    model.predict(np.ones((2, 3)), verbose=0)
+    assert not any(layer.seen)
+    layer.seen = []
+    model.export(str(tmp_path / "model"), verbose=False)
+    assert layer.seen and all(layer.seen)
+
+
+@pins("_getframe", "The same: the frames of Python tell who traces a model.")
+def test_frames():
+    assert not keras_internals.is_exporting()
+
+
+@pins("_get_ops_details", "Reports of LiteRT files cannot tell their operations.")
+def test_operations_of_a_litert_file():
+    interpreter = pytest.importorskip("ai_edge_litert.interpreter")
+    function = tf.function(lambda x: tf.nn.relu(x) + 1.0, input_signature=[tf.TensorSpec((1, 3))])
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()])
+    loaded = interpreter.Interpreter(model_content=converter.convert())
+    assert set(keras_internals.litert_operations(loaded)) >= {"ADD", "RELU"}
+
+
 def test_clones_keep_their_options():
     inputs = keras.Input((3,))
     model = TTFSModel(inputs, L.Dense(2)(inputs), lambda_tr=0.25, lambda_tb=0.5)

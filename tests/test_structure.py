@@ -18,6 +18,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 # A module may import modules of lower rank only.
 FLOORS = (
     ("checks", "keras_internals"),
+    ("tracing", "runtimes"),
     ("temporal_kernel", "energy", "snn.plots"),
     ("fused", "initializers", "metrics", "regularizers", "snn.codings.coding"),
     ("layers", "snn.codings.rate", "snn.codings.phase", "snn.codings.burst", "snn.codings.temporal_switch"),
@@ -30,9 +31,10 @@ FLOORS = (
     ("snn.windows", "snn.operations", "snn.results", "snn.samples"),
     ("snn.reader",),
     ("snn.simulation",),
-    ("snn.network",),
+    ("snn.network", "snn.graph"),
     ("snn.equivalence", "snn.coded"),
     ("snn",),
+    ("exporting",),
     ("calibration",),
     ("rebuilding",),
     ("conversion",),

@@ -7,7 +7,8 @@
 
 from keras_ttfs.snn import codings, plots
 from keras_ttfs.snn.coded import CodedNetwork
-from keras_ttfs.snn.equivalence import EquivalenceError, EquivalenceReport, check_equivalence, in_dtype
+from keras_ttfs.snn.equivalence import EquivalenceError, EquivalenceReport, check_equivalence
+from keras_ttfs.snn.graph import in_dtype
 from keras_ttfs.snn.network import SpikingNetwork
 from keras_ttfs.snn.results import CodedResult, SimulationResult
 

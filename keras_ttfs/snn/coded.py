@@ -35,7 +35,7 @@ from keras_ttfs.snn.reader import read, schedule
 from keras_ttfs.snn.results import CodedResult, new_identity
 from keras_ttfs.snn.samples import inputs
 from keras_ttfs.snn.understood import MAXIMA
-from keras_ttfs.temporal_kernel import compiled
+from keras_ttfs.tracing import compiled
 
 PERCENTILE = 99.9
 OUTPUT = ""  # No layer has this name.

@@ -10,11 +10,10 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
-from keras_ttfs import checks, temporal_kernel, topology
-from keras_ttfs.layers import TTFSEncode
-from keras_ttfs.snn import copies, understood
+from keras_ttfs import checks
+from keras_ttfs.snn import copies
+from keras_ttfs.snn.graph import Graph, Surrogate
 from keras_ttfs.snn.network import MODES, SpikingNetwork, batches_of, progress_bar
 from keras_ttfs.snn.nodes import Node
 from keras_ttfs.snn.results import SimulationResult
@@ -189,9 +188,9 @@ def check_equivalence(
     own = SpikingNetwork.from_model(model)
     network = own.untraced() if network is None else _same_architecture(network, own)
     x = inputs(x, network.nodes, dtype)
-    surrogate = _Surrogate(model, dtype)
+    surrogate = Surrogate(model, dtype)
     # The same layers in the model's own precision, with its softmax.
-    graph = _Graph(model, None)
+    graph = Graph(model, None)
     report = _empty_report(network, modes, dtype, len(x))
     bar = progress_bar(len(x), "sample", verbose)
     names = [population.name for population in network.populations]
@@ -303,14 +302,30 @@ def _add_to(
     differs = np.zeros(len(logits), bool)
     for row in report.layers:
         if row.mode == mode:
-            _compare(row, result.spike_times[row.layer][: len(logits)], *promised[row.layer], differs)
+            compare_layer(row, result.spike_times[row.layer][: len(logits)], *promised[row.layer], differs)
     ours = result.logits[: len(logits)]
     report.logit_difference[mode] = max(report.logit_difference[mode], float(np.abs(ours - logits).max()))
     report.changed_predictions[mode] += int((ours.argmax(-1) != logits.argmax(-1)).sum())
 
 
-def _compare(row, times, expected, potential, thresholds, differs):
-    """Adds a batch's spikes and mismatches of one layer to its row. Marks in `differs` the samples that now differ."""
+def compare_layer(
+    row: LayerEquivalence,
+    times: np.ndarray,
+    expected: np.ndarray,
+    potential: np.ndarray,
+    thresholds: np.ndarray,
+    differs: np.ndarray,
+) -> None:
+    """Adds a batch's spikes and mismatches of one layer to its row. Marks in `differs` the samples that now differ.
+
+    Args:
+        row: of the layer.
+        times: spike times found `(samples, ...)` [steps].
+        expected: those that the model promises.
+        potential: the model's pre-activations [1].
+        thresholds: of the layer's steps [1].
+        differs: bool `(samples,)`: whether an earlier layer differs.
+    """
     wrong = expected != times
     row.spikes += int(np.count_nonzero(expected < len(thresholds)))
     by_sample = wrong.reshape(len(wrong), -1).sum(1)
@@ -321,98 +336,3 @@ def _compare(row, times, expected, potential, thresholds, differs):
         between = thresholds[np.minimum(expected[own], times[own])]
         row.ulp = max(row.ulp, float((np.abs(potential[own] - between) / np.spacing(between)).max()))
     differs |= by_sample > 0
-
-
-class _Graph:
-    """A model's graph of layers, each copied from its class and settings: nothing else of the model takes part.
-
-    Args:
-        model: Keras model that `understood.check_model` accepts.
-        dtype: in which each copy computes; None for the layer's own.
-    """
-
-    softmax = True
-
-    def __init__(self, model, dtype):
-        self.dtype = dtype
-        self.copies = {}
-        topology.walk(model, list(model.inputs), self._copy)
-        self.model = model
-        self.input_dtype = dtype or keras.backend.standardize_dtype(model.inputs[0].dtype)
-
-    def _copy(self, layer, *args, **kwargs):
-        if isinstance(layer, keras.layers.Layer) and layer not in self.copies:
-            shape = keras.tree.map_structure(lambda value: tuple(value.shape), args[0] if args else kwargs["inputs"])
-            self.copies[layer] = copies.computing_copy(layer, self.dtype or layer.dtype_policy, shape, self.softmax)
-        # Not a call, which would leave nodes in the model given.
-        return layer.compute_output_spec(*args, **kwargs)
-
-    def output(self, batch):
-        """What the graph of layers gives for a batch, an array."""
-        return self._compute(tf.cast(batch, self.input_dtype)).numpy()
-
-    def _compute(self, batch):
-        # Not in a tf.function: TensorFlow would keep the graph for ever, by the gradients that TTFS layers register.
-        return keras.tree.flatten(topology.walk(self.model, [batch], self._visit))[0]
-
-    def _visit(self, layer, *args, **kwargs):
-        # Without `training`, which `predict` overrides.
-        values = [*args, *(kwargs[name] for name in ("inputs",) if name in kwargs)]
-        return self.copies.get(layer, layer)(*values)
-
-
-class _Surrogate(_Graph):
-    """The model, rebuilt in another precision.
-
-    A call with a batch gives `(logits, [(spike times, pre-activations, thresholds) of each population])` of its first
-    samples. Logits are the inputs of a softmax at the output.
-    """
-
-    softmax = False
-
-    def __call__(self, batch, samples):
-        logits, promised = self._compute(tf.cast(batch, self.input_dtype))
-        promised = [(times.numpy()[:samples], z.numpy()[:samples], limits.numpy()) for times, z, limits in promised]
-        return logits.numpy()[:samples], promised
-
-    def _compute(self, batch):
-        self.promised: list = []
-        logits = super()._compute(batch)
-        return logits, self.promised
-
-    def _visit(self, layer, *args, **kwargs):
-        if isinstance(layer, TTFSEncode):
-            copy = self.copies[layer]
-            # Tensors, because a compiled function would keep a trace for each layer that it has ever seen.
-            kernel = tf.convert_to_tensor(copy.tau), tf.convert_to_tensor(copy.t_d), copy.time_window
-            times, _ = temporal_kernel.fire(args[0], *kernel, rounding=copy.rounding)
-            thresholds = temporal_kernel.thresholds(*kernel, rounding=copy.rounding, dtype=self.dtype)
-            self.promised.append((times, args[0], thresholds))
-        if understood.is_activation(layer):
-            return args[0]
-        return super()._visit(layer, *args, **kwargs)
-
-
-def in_dtype(model: keras.Model, dtype: str) -> keras.Model:
-    """A copy of a model with the same weights in which every layer computes in `dtype`.
-
-    Raises:
-        ValueError: "Expected ... Received: ..." for what is no model, and for a dtype that a layer cannot have.
-    """
-    checks.one_of("dtype", dtype, ("float32", "float64", "float16", "bfloat16", "mixed_float16", "mixed_bfloat16"))
-    if not isinstance(model, keras.Model):
-        raise ValueError(f"Expected a keras.Model. Received: {model!r}")
-    copy = keras.saving.deserialize_keras_object(_with_dtype(keras.saving.serialize_keras_object(model), dtype))
-    copy.set_weights(model.get_weights())
-    return copy
-
-
-def _with_dtype(config, dtype):
-    if isinstance(config, (list, tuple)):
-        return type(config)(_with_dtype(value, dtype) for value in config)
-    if not isinstance(config, dict):
-        return config
-    return {
-        key: dtype if key == "dtype" else None if key == "compile_config" else _with_dtype(value, dtype)
-        for key, value in config.items()
-    }

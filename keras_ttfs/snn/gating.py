@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_ttfs.snn.understood import GLOBAL_MAXIMA
-from keras_ttfs.temporal_kernel import compiled
+from keras_ttfs.tracing import compiled
 
 
 @functools.partial(compiled, each_shape=True)

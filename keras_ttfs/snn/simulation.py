@@ -14,7 +14,7 @@ import tensorflow as tf
 from keras_ttfs.snn.nodes import Node, Phase, Population, TTFSPopulation, propagate, sources_of
 from keras_ttfs.snn.operations import spike_entries
 from keras_ttfs.snn.windows import WindowPopulation
-from keras_ttfs.temporal_kernel import compiled
+from keras_ttfs.tracing import compiled
 
 
 @dataclasses.dataclass(frozen=True)

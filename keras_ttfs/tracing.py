@@ -1,0 +1,62 @@
+"""How the functions of this library are traced: as loops that XLA compiles, or as plain operations for a file.
+
+A file that another runtime is to read can hold neither functions compiled by XLA nor gradients nor counters. While a model
+is exported, `is_plain()` is true: `compiled` and `differentiable` leave the bare operations, and MeanSpikes counts nothing.
+"""
+
+import contextlib
+import contextvars
+import functools
+from collections.abc import Callable, Iterator
+
+import tensorflow as tf
+
+from keras_ttfs import keras_internals
+
+_plain = contextvars.ContextVar("keras_ttfs_plain", default=False)
+
+
+@contextlib.contextmanager
+def plain_operations() -> Iterator[None]:
+    """Context in which graphs are traced as plain operations."""
+    token = _plain.set(True)
+    try:
+        yield
+    finally:
+        _plain.reset(token)
+
+
+def is_plain() -> bool:
+    """Whether a graph is traced for a file: in `plain_operations`, and in `export` of any Keras model."""
+    return not tf.executing_eagerly() and (_plain.get() or keras_internals.is_exporting())
+
+
+def differentiable(function: Callable) -> Callable:
+    """`tf.custom_gradient` of a function that returns `(value, gradient)`; the value alone in a plain graph."""
+    return (lambda *args: function(*args)[0]) if is_plain() else tf.custom_gradient(function)
+
+
+def compiled(function: Callable, *, each_shape: bool = False) -> Callable:
+    """A tf.function that XLA makes one loop over memory. As separate operations it would cost several times more.
+
+    One trace serves inputs of any shape. With `each_shape` every shape has its own trace, in which all sizes are known. In a
+    plain graph it is the function itself.
+    """
+    options = {"jit_compile": True, "autograph": False}
+
+    @functools.cache
+    def of_shapes(shapes: tuple | None) -> Callable:
+        if not each_shape:
+            return tf.function(function, reduce_retracing=True, **options)
+        # A partial, because TensorFlow warns of one code object that is traced again and again.
+        return tf.function(functools.partial(function), **options)
+
+    @functools.wraps(function)
+    def call(*args, **kwargs):
+        if is_plain():
+            return function(*args, **kwargs)
+        leaves = tf.nest.flatten((args, kwargs)) if each_shape else ()
+        shapes = tuple(str(getattr(leaf, "shape", "")) for leaf in leaves)
+        return of_shapes(shapes)(*args, **kwargs)
+
+    return call
