@@ -165,7 +165,15 @@ def public_names():
 
 
 PUBLIC_MODULES = ["applications", "callbacks", "conversion", "energy", "layers", "metrics", "models", "regularizers"]
-PUBLIC_MODULES += ["spike_time_layers", "t2fsnn", "temporal_kernel", "initializers", "distillation", "spike_budget", "exporting"]
+PUBLIC_MODULES += [
+    "spike_time_layers",
+    "t2fsnn",
+    "temporal_kernel",
+    "initializers",
+    "distillation",
+    "spike_budget",
+    "exporting",
+]
 
 
 def is_public(name, value, module):

@@ -102,6 +102,11 @@ def _with_dtype(config, dtype):
         return type(config)(_with_dtype(value, dtype) for value in config)
     if not isinstance(config, dict):
         return config
+    if config.get("class_name") in ("InputLayer", "__keras_tensor__"):
+        # Dtypes, not policies; and integers stay integers.
+        own, policy = config["config"]["dtype"], keras.dtype_policies.get(dtype)
+        own = policy.variable_dtype if keras.backend.is_float_dtype(own) else own
+        return {**config, "config": {**config["config"], "dtype": own}}
     return {
         key: dtype if key == "dtype" else None if key == "compile_config" else _with_dtype(value, dtype)
         for key, value in config.items()

@@ -1,0 +1,321 @@
+"""Files for other runtimes: they fire the model's spikes, wrong ones are caught, and nothing is broken behind them."""
+
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from keras_ttfs import (
+    TemporalKernelDecode,
+    TKBatchNorm,
+    TTFSActivation,
+    TTFSEncode,
+    TTFSModel,
+    applications,
+    check_export,
+    export,
+)
+from keras_ttfs.snn import EquivalenceError, SpikingNetwork, in_dtype
+
+pytest.importorskip("onnxruntime", reason="the extra export is not installed")
+SUFFIXES = {"onnx": ".onnx", "litert": ".tflite", "tf_saved_model": ""}
+FORMATS = list(SUFFIXES)
+SHEETS = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data" / "cifar10"
+DIGITS = load_digits()
+X, Y = (DIGITS.images[..., None] / 16).astype("float32"), DIGITS.target
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+NORM = {"momentum": 0.8, "gamma_initializer": keras.initializers.Constant(0.3)}
+
+
+def small(**options):
+    """Every kind of layer that makes or takes spikes, both orders of pooling, both roundings."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 1))
+    z = keras.layers.Conv2D(8, 3, padding="same", use_bias=False)(TTFSActivation(name="in")(inputs))
+    z = TTFSActivation(name="windows", rounding="nearest")(keras.layers.MaxPooling2D()(TKBatchNorm(**NORM)(z)))
+    z = keras.layers.MaxPooling2D()(
+        TTFSActivation(name="conv", time_window=16, tau_0=5.0)(keras.layers.Conv2D(8, 3)(z))
+    )
+    z = TKBatchNorm(**NORM)(keras.layers.Dense(32)(keras.layers.Flatten()(z)))
+    z = TemporalKernelDecode(200)(TTFSEncode(200, tau_0=40.0, name="code")(z))
+    return TTFSModel(inputs, keras.layers.Dense(10)(z), **options)
+
+
+def trained(model, **options):
+    model.compile(keras.optimizers.Adam(3e-3), LOSS, metrics=["accuracy"], **options)
+    model.fit(X[1000:], Y[1000:], batch_size=32, epochs=4, verbose=0)
+    return model
+
+
+@pytest.fixture(scope="module")
+def model():
+    return trained(small())
+
+
+def path_for(tmp_path, format, name="model"):
+    return tmp_path / f"{name}{SUFFIXES[format]}"
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_file_has_the_spikes_and_the_classes_of_its_model(model, tmp_path, format):
+    path = path_for(tmp_path, format)
+    weights, spikes = model.get_weights(), int(model.encoders[0].spikes.count)
+    report = export(model, path, format, (X[:1000], Y[:1000]), tolerance=1e-3)
+    print(report)
+    # The model is as it was.
+    for ours, theirs in zip(model.get_weights(), weights):
+        np.testing.assert_array_equal(ours, theirs)
+    assert int(model.encoders[0].spikes.count) == spikes
+    assert path.exists() and report.samples == 1000 and report.changed_predictions == 0
+    assert [row.layer for row in report.layers] == ["in", "windows", "conv", "code"]
+    assert report.mismatches <= 1e-3 * report.spikes and report.spikes > 100_000
+    assert [row.neurons for row in report.layers] == [64, 128, 32, 32]
+    network = SpikingNetwork.from_model(model).run(X[:1000], verbose=0)
+    assert sum(network.spikes.values()) == pytest.approx(report.file_spikes, rel=1e-3)
+    right = float((model.predict(X[:1000], verbose=0).argmax(-1) == Y[:1000]).mean())
+    assert report.accuracy == {"keras": right, "file": right} and right > 0.5
+    assert report.size > 1000 and sum(report.operations.values()) > 20
+    assert not {"IfOp", "PartitionedCall", "StatefulPartitionedCall", "VAR_HANDLE"} & report.operations.keys()
+    assert check_export(model, path, format, X[:50], tolerance=1e-3).samples == 50
+    assert not list(tmp_path.glob(".keras_ttfs*"))
+
+
+@pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_the_process_trains_on_behind_every_export(tmp_path, jit_compile):
+    """Ours and Keras' own, every format, the first one twice, before and behind a fit, in one process."""
+    model = trained(small(), jit_compile=jit_compile)
+    for number, format in enumerate([*FORMATS, FORMATS[0]]):
+        expected = model.predict(X[:64], verbose=0)
+        spikes = model.evaluate(X[:64], Y[:64], verbose=0, return_dict=True)["spikes"]
+        export(model, path_for(tmp_path, format, f"ours{number}"), format, X[:16], 1e-2)
+        model.export(str(path_for(tmp_path, format, f"keras{number}")), format=format, verbose=False)
+        # XLA adds up in another order.
+        np.testing.assert_allclose(model(X[:64]), expected, atol=0.2)
+        np.testing.assert_array_equal(model.predict(X[:64], verbose=0), expected)
+        assert model.evaluate(X[:64], Y[:64], verbose=0, return_dict=True)["spikes"] == spikes
+        before = model.get_weights()
+        model.fit(X[:64], Y[:64], verbose=0)
+        assert any(np.any(ours != theirs) for ours, theirs in zip(before, model.get_weights()))
+    fresh = trained(small(), jit_compile=jit_compile)
+    assert fresh.evaluate(X[:64], Y[:64], verbose=0, return_dict=True)["spikes"] > 0
+
+
+RUN = {
+    "onnx": "import onnxruntime; s = onnxruntime.InferenceSession(path); y = s.run(None, {s.get_inputs()[0].name: x})[0]",
+    "litert": (
+        "from ai_edge_litert.interpreter import Interpreter; r = Interpreter(path).get_signature_runner(); "
+        "y = r(**{next(iter(r.get_input_details())): x}); y = next(iter(y.values()))"
+    ),
+    "tf_saved_model": (
+        "import tensorflow; m = tensorflow.saved_model.load(path); s = m.signatures['serving_default']; "
+        "y = s(**{next(iter(s.structured_input_signature[1])): tensorflow.constant(x)}); y = next(iter(y.values())).numpy()"
+    ),
+}
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("kind", ["TTFSModel", "Model", "Sequential"])
+def test_keras_own_export_runs_without_this_library(model, tmp_path, format, kind):
+    if kind == "Model":
+        model = keras.Model(model.inputs, model.outputs)
+    if kind == "Sequential":
+        layers = [keras.Input((8, 8, 1)), TTFSActivation(), keras.layers.Flatten(), keras.layers.Dense(10)]
+        model = keras.Sequential(layers)
+    path = str(path_for(tmp_path, format))
+    expected = model.predict(X[:8], verbose=0)
+    model.export(path, format=format, verbose=False)
+    np.save(tmp_path / "x.npy", X[:8])
+    code = f"import numpy, sys; path = {path!r}; x = numpy.load({str(tmp_path / 'x.npy')!r}); {RUN[format]}; "
+    code += f"numpy.save({str(tmp_path / 'y.npy')!r}, y); assert 'keras_ttfs' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npy").argmax(-1), expected.argmax(-1))
+    np.testing.assert_allclose(np.load(tmp_path / "y.npy"), expected, atol=0.05)
+
+
+def levels_of(onnx, file):
+    """The constant in an ONNX file that holds the levels of the layer "conv"."""
+    wanted = np.exp(-np.arange(16) / 5.0).astype("float32")
+    for constant in file.graph.initializer:
+        values = onnx.numpy_helper.to_array(constant)
+        if values.shape == (17,) and np.allclose(values[:16], wanted, rtol=0.2):
+            return constant, values.copy()
+    raise AssertionError("no such levels")
+
+
+def test_a_damaged_file_is_caught(model, tmp_path):
+    import onnx
+
+    path = tmp_path / "model.onnx"
+    export(model, path, data=X[:100], tolerance=1e-3)
+    file = onnx.load(str(path))
+    constant, values = levels_of(onnx, file)
+    values[5] *= 1.05
+    constant.CopyFrom(onnx.numpy_helper.from_array(values, constant.name))
+    onnx.save(file, str(path))
+    with pytest.raises(EquivalenceError, match=r"Received: [\d,]+ spike times that differ of [\d,]+ .* layer 'code'"):
+        check_export(model, path, data=X[:100], tolerance=1e-3)
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(ValueError, match="Expected a file that its runtime reads. Received: "):
+        check_export(model, path)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_file_of_another_model_is_caught_and_nothing_is_left(model, tmp_path, format, monkeypatch):
+    path = path_for(tmp_path, format)
+    other = small()
+    other.set_weights([weight + 0.3 for weight in model.get_weights()])
+    # A writer that writes another network.
+    from keras_ttfs import exporting
+
+    plain = exporting._PlainModel
+    monkeypatch.setattr(exporting, "_PlainModel", lambda _: plain(other))
+    with pytest.raises(EquivalenceError, match="Expected the spikes of the model"):
+        export(model, path, format)
+    assert not list(tmp_path.iterdir())
+    monkeypatch.undo()
+    export(model, path, format, X[:8], 1e-2)
+    monkeypatch.setattr(exporting, "_PlainModel", lambda _: plain(other))
+    with pytest.raises(EquivalenceError):
+        export(model, path, format, overwrite=True)
+    monkeypatch.undo()
+    # What was there is there, whole.
+    check_export(model, path, format, X[:8], 1e-2)
+    export(model, path, format, X[:8], 1e-2, overwrite=True)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_mixed_precision_is_written_in_float32(tmp_path):
+    source = trained(small())
+    half = in_dtype(source, "mixed_bfloat16")
+    report = export(half, tmp_path / "model.onnx", data=X[:200], tolerance=1e-3)
+    assert report.changed_predictions == 0 and half.layers[2].compute_dtype == "bfloat16"
+    whole = export(source, tmp_path / "whole.onnx", data=X[:200], tolerance=1e-3)
+    assert (whole.spikes, whole.file_spikes) == (report.spikes, report.file_spikes)
+
+
+def test_bytes_as_inputs(tmp_path):
+    inputs = keras.Input((8, 8, 1), dtype="uint8")
+    z = TTFSActivation(name="in")(keras.layers.Rescaling(1 / 255)(inputs))
+    model = TTFSModel(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(z)))
+    for format in FORMATS:
+        report = export(model, path_for(tmp_path, format), format)
+        assert report.mismatches == 0 and report.spikes > 1000
+
+
+def test_softmax_and_what_the_file_returns(model, tmp_path):
+    import onnxruntime
+
+    inputs = keras.Input((8, 8, 1))
+    probabilities = TTFSModel(inputs, keras.layers.Softmax()(model(inputs)))
+    path = tmp_path / "model.onnx"
+    export(probabilities, path, data=X[:32], tolerance=1e-2)
+    session = onnxruntime.InferenceSession(str(path))
+    assert [output.name for output in session.get_outputs()][0] == "output"
+    found = dict(zip((output.name for output in session.get_outputs()), session.run(None, {"inputs": X[:5]})))
+    np.testing.assert_allclose(found.pop("output").sum(-1), 1, rtol=1e-5)
+    simulated = SpikingNetwork.from_model(model).run(X[:5], verbose=0).spike_times
+    assert found.keys() == {f"spike_time_{name}" for name in simulated}
+    for name, times in simulated.items():
+        assert np.mean(found[f"spike_time_{name}"] != times) < 0.01 and found[f"spike_time_{name}"].dtype == "int32"
+
+
+def test_quantized_weights_say_what_they_cost(model, tmp_path):
+    path = tmp_path / "model.tflite"
+    report = export(model, path, "litert", (X[:300], Y[:300]), tolerance=1.0, quantize="dynamic_range")
+    print(report)
+    whole = export(model, tmp_path / "whole.tflite", "litert", (X[:300], Y[:300]), tolerance=1e-3)
+    assert report.accuracy["keras"] == whole.accuracy["keras"] and "quantized (dynamic_range)" in str(report)
+    assert "accuracy" in str(report) and f"{report.file_spikes:,.1f} (file)" in str(report)
+    # Layers of so few weights stay as they are, so a larger one is needed to see a difference.
+    inputs = keras.Input((8, 8, 1))
+    z = keras.layers.Dense(256)(keras.layers.Flatten()(TTFSActivation(name="in")(inputs)))
+    wide = trained(TTFSModel(inputs, keras.layers.Dense(10)(TTFSActivation(name="hid")(z))))
+    with pytest.raises(EquivalenceError, match="in layer 'hid'"):
+        export(wide, path, "litert", X[:300], 1e-3, quantize="dynamic_range", overwrite=True)
+    sizes = {
+        quantize: export(wide, path, "litert", X[:300], 1.0, quantize=quantize, overwrite=True).size
+        for quantize in (None, "dynamic_range")
+    }
+    assert sizes["dynamic_range"] < 0.5 * sizes[None]
+
+
+def unsupported():
+    inputs = keras.Input((8, 8, 1))
+    return TTFSModel(
+        inputs, keras.layers.Dense(3)(keras.layers.LayerNormalization(name="own")(TTFSActivation()(inputs)))
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (unsupported, r"Expected layers of .* Received: layer 'own' \(LayerNormalization\)"),
+        (lambda: in_dtype(small(), "float64"), r"Expected layers in float32 .* Received: layer '\w+' in float64"),
+        (
+            lambda: SpikingNetwork.from_model(small(), early_firing=4),
+            "Expected a keras.Model. Received: a SpikingNetwork with early_firing=4",
+        ),
+        (lambda: SpikingNetwork.from_model(small()), "Expected a keras.Model. Received: a SpikingNetwork."),
+    ],
+)
+def test_models_that_no_file_can_say(tmp_path, make, message):
+    for format in FORMATS:
+        with pytest.raises(ValueError, match=message):
+            export(make(), path_for(tmp_path, format), format)
+    assert not list(tmp_path.iterdir())
+
+
+def test_paths_that_are_refused(model, tmp_path):
+    for format, suffix in SUFFIXES.items():
+        with pytest.raises(ValueError, match=r"Expected a path in a folder that can be written. Received: path='/nowh"):
+            export(model, f"/nowhere/model{suffix}", format)
+        if suffix:
+            with pytest.raises(ValueError, match=rf"Expected a path that ends in {suffix} with format='{format}'"):
+                export(model, tmp_path / "model.bin", format)
+        there = path_for(tmp_path, format, "there")
+        (there.mkdir if not suffix else there.touch)()
+        with pytest.raises(ValueError, match="Expected a path where nothing is. .* overwrite=True"):
+            export(model, there, format)
+    # A folder that is no model is never replaced.
+    with pytest.raises(ValueError, match="Expected a file of format='tf_saved_model' to replace. .* something else"):
+        export(model, tmp_path / "there", "tf_saved_model", overwrite=True)
+    with pytest.raises(ValueError, match="Expected quantize=None with format='onnx'"):
+        export(model, tmp_path / "model.onnx", quantize="dynamic_range")
+    with pytest.raises(ValueError, match="Expected the path of a file that export wrote. .* nothing there"):
+        check_export(model, tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize(
+    ("format", "package"), [("onnx", "onnxruntime"), ("onnx", "tf2onnx"), ("litert", "ai_edge_litert")]
+)
+def test_a_missing_runtime_is_named(model, tmp_path, monkeypatch, format, package):
+    for name in [name for name in sys.modules if name.split(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ImportError, match=rf"Expected the package {package} .* pip install 'keras-ttfs\[export\]'"):
+        export(model, path_for(tmp_path, format), format)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SHEETS.is_dir(), reason="no CIFAR-10 beside the project")
+@pytest.mark.parametrize("format", ["onnx", "litert"])
+def test_fast_vgg_on_real_images(tmp_path, format):
+    from PIL import Image
+
+    columns = [np.asarray(Image.open(SHEETS / f"test_00{i}.webp").convert("RGB")) for i in range(2)]
+    images = (np.concatenate(columns).reshape(-1, 32, 32, 3) / 255).astype("float32")
+    labels = np.load(SHEETS / "test_labels.npy")[:1000]
+    report = export(
+        applications.fast_vgg(weights="cifar10"), path_for(tmp_path, format), format, (images, labels), tolerance=1e-3
+    )
+    print(report)
+    assert report.samples == 1000 and report.changed_predictions == 0
+    assert 0.9 < report.accuracy["file"] == report.accuracy["keras"]
+    assert report.mismatches < 1e-3 * report.spikes
