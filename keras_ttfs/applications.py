@@ -194,7 +194,8 @@ def fast_vgg(
             bn_momentum, kernel_initializer, lambda_tr, lambda_tb, seed, name: as `vgg16`.
         weights: name of trained weights that come with the package (`pretrained.names("fast_vgg")`), or None. They are read
             offline. What they score is `pretrained.describe("fast_vgg", weights)`. They need intensities pixel / 255, and
-            the arguments with which they were trained: `classes`, `time_window`, `tau_0` and others. tau and t_d are weights.
+            the arguments with which they were trained: `classes` (10 of `"cifar10"`, 100 of `"cifar100"`), `time_window`,
+            `tau_0` and others. tau and t_d are weights.
 
     Returns:
         A TTFSModel.

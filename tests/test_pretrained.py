@@ -12,7 +12,7 @@ from keras_ttfs import pretrained
 from keras_ttfs.applications import fast_vgg
 
 ARGUMENTS = {"input_shape": [16, 16, 3], "classes": 5, "width": 0.1, "time_window": 16}
-SHIPPED = pretrained.names("fast_vgg")
+SHIPPED = ("cifar10", "cifar100")
 
 
 def network(**options):
@@ -69,6 +69,12 @@ def test_refuses_weights_that_float16_cannot_hold(folder):
     kernel.assign(kernel * 1e8)
     with pytest.raises(ValueError, match="Expected finite weights within float16"):
         pretrained.save(model, path / "large.npz", ARGUMENTS, {})
+
+
+def test_what_ships():
+    assert pretrained.names("fast_vgg") == SHIPPED
+    for name in SHIPPED:
+        assert pretrained.path_of("fast_vgg", name).stat().st_size < 4e6
 
 
 @pytest.mark.parametrize("name", SHIPPED)

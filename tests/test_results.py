@@ -108,6 +108,10 @@ def test_fast_vgg_beats_the_paper():
     for run in (*rows["t16"], *rows["t8"], budget):
         assert 100 * run["accuracy"] > accuracy and run["input_spikes"] == 0
     assert {run["time_steps"] for run in rows["t8"]} == {72}
+    (hundred,), (_, accuracy, spikes, _) = rows["cifar100_t16"], paper.BEST_ROWS["cifar100"]
+    (twin,) = rows["cifar100_relu"]
+    assert 100 * hundred["accuracy"] > 71 and hundred["spikes"] < 0.3 * spikes and hundred["time_steps"] == 144
+    assert 100 * hundred["accuracy"] - accuracy > 5 and round(100 * (twin["accuracy"] - hundred["accuracy"]), 1) == 1.2
 
 
 def test_fast_vgg_is_fast():
