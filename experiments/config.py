@@ -78,6 +78,12 @@ class Config:
     time_window: int = _field(32, "T, steps of one phase [steps].", POSITIVE, network=True)
     tau_0: float = _field(10.0, "Initial time constant of every temporal kernel [steps].", POSITIVE, network=True)
     z_max_0: float = _field(1.0, "Initial largest level [1]; t_d_0 = tau_0 * ln(z_max_0).", POSITIVE, network=True)
+    steps_per_octave: int = _field(
+        0,
+        "Steps in which thresholds halve, of temporal kernels of base 2, which are not trained [steps]; 0: base e, trained.",
+        NOT_NEGATIVE,
+        network=True,
+    )
     rounding: str = _field(
         "ceil", "Q of Eq. 4: how a spike time is rounded.", choices=("ceil", "nearest"), network=True
     )
@@ -238,7 +244,7 @@ def choices(name: str) -> tuple[str, ...]:
 # Fields that configs of earlier versions lack, where runs were as the default says; and values that others had.
 ADDED_FIELDS = frozenset(
     {"relaxation", "pooling", "kernel_initializer", "whiten", "logit_scale", "spike_budget", "bias_rate"}
-    | {"frozen_epochs"}
+    | {"frozen_epochs", "steps_per_octave"}
     | {"validation_images", *AUGMENTATION, *MODEL_FILES, *NEEDED}
 )
 EARLIER_CHOICES = {"activation": ("spike_time",)}

@@ -26,6 +26,7 @@ DECIDING = (
     "activation",
     "pooling",
     "tau_0",
+    "steps_per_octave",
 )
 
 

@@ -1,5 +1,7 @@
 """How a network begins with the weights of a trained one: its ReLU twin, or itself with another time window."""
 
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -20,7 +22,7 @@ def begin_with(path: str, model: keras.Model, config: Config, images: np.ndarray
     norms, which stay trainable. The temporal kernels begin as the config says.
 
     The weights of the same TTFS network are taken as they are, and tau and t_d times `T / its T`. So z_max stays, and half
-    the window has every second level. The initial values to which REG_TR pulls are the config's.
+    the window has every second level. Kernels of base 2, and the initial values to which REG_TR pulls, are the config's.
 
     Args:
         path: of a .keras file.
@@ -42,7 +44,7 @@ def begin_with(path: str, model: keras.Model, config: Config, images: np.ndarray
         source = keras_ttfs.convert(
             source,
             time_window=config.time_window,
-            tau_0=config.tau_0,
+            **_kernel(config),
             z_max_0=config.z_max_0,
             rounding=config.rounding,
             input_coding=config.input_coding,
@@ -55,10 +57,18 @@ def begin_with(path: str, model: keras.Model, config: Config, images: np.ndarray
         )
     for name in ours:
         model.get_layer(name).set_weights(source.get_layer(name).get_weights())
-    for encoder in model.encoders if encoders else ():
+    # Kernels of base 2 stay as they are.
+    for encoder in (encoder for encoder in model.encoders if encoders and not encoder.base):
         ratio = encoder.time_window / encoders[encoder.name].time_window
         for kernel in ("tau", "t_d"):
             getattr(encoder, kernel).assign(np.array(getattr(encoders[encoder.name], kernel)) * ratio)
+
+
+def _kernel(config: Config) -> dict[str, Any]:
+    """What `convert` is told of the temporal kernels."""
+    if config.steps_per_octave:
+        return {"base": 2, "steps_per_octave": config.steps_per_octave}
+    return {"tau_0": config.tau_0}
 
 
 def _layout(model: keras.Model) -> dict[str, list[tuple[int, ...]]]:

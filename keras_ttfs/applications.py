@@ -48,6 +48,7 @@ def vgg16(
     tau_0: float = 10.0,
     t_d_0: float = 0.0,
     z_max_0: float | None = None,
+    steps_per_octave: int = 0,
     rounding: str = "ceil",
     kernel_gradient: str = "decoder",
     input_coding: str = "ttfs",
@@ -77,6 +78,8 @@ def vgg16(
         classes: int >= 2.
         width: float > 0: factor on every hidden channel count [1].
         time_window, tau_0, t_d_0, z_max_0, rounding, kernel_gradient: as `TTFSActivation`, for every one of them.
+        steps_per_octave: int >= 0: above 0 the temporal kernels have base 2 and so many steps an octave; they are not
+            trained, and `tau_0` is not used [steps].
         input_coding: `"ttfs"` encodes the input as spikes (the paper); `"analog"` injects it as it is.
         activation: `"ttfs"`, or `"relu"` for the ReLU twin: the same layers and the same layout of weights, but no
             temporal kernels.
@@ -118,6 +121,7 @@ def vgg6(
     tau_0: float = 10.0,
     t_d_0: float = 0.0,
     z_max_0: float | None = None,
+    steps_per_octave: int = 0,
     rounding: str = "ceil",
     kernel_gradient: str = "decoder",
     input_coding: str = "ttfs",
@@ -152,6 +156,7 @@ def fast_vgg(
     tau_0: float = 6.0,
     t_d_0: float = 0.0,
     z_max_0: float | None = None,
+    steps_per_octave: int = 0,
     rounding: str = "nearest",
     kernel_gradient: str = "decoder",
     input_coding: str = "analog",
@@ -190,8 +195,8 @@ def fast_vgg(
             cost accuracy where T is small.
         dropout: float in [0, 1]: factor on the rates [1], 0 for no dropout. The rates are 0.3 after the first convolution
             and 0.4 after each other one that no pooling follows, and 0.5 in front of the dense layer.
-        classes, width, time_window, tau_0, t_d_0, z_max_0, rounding, kernel_gradient, activation, l2, gamma_0,
-            bn_momentum, kernel_initializer, lambda_tr, lambda_tb, seed, name: as `vgg16`.
+        classes, width, time_window, tau_0, t_d_0, z_max_0, steps_per_octave, rounding, kernel_gradient, activation, l2,
+            gamma_0, bn_momentum, kernel_initializer, lambda_tr, lambda_tb, seed, name: as `vgg16`.
         weights: name of trained weights that come with the package (`pretrained.names("fast_vgg")`), or None. They are read
             offline. What they score is `pretrained.describe("fast_vgg", weights)`. They need intensities pixel / 255, and
             the arguments with which they were trained: `classes` (10 of `"cifar10"`, 100 of `"cifar100"`), `time_window`,
@@ -310,7 +315,9 @@ class _VGGParts:
         self.inputs = keras.Input(input_shape)
         self.convolutions = 0
 
-    def _own_options(self, *, dropout, l2, gamma_0, bn_momentum, kernel_initializer, seed, pooling, **others):
+    def _own_options(
+        self, *, dropout, l2, gamma_0, bn_momentum, kernel_initializer, seed, pooling, steps_per_octave, **others
+    ):
         """Checks and keeps these options; returns the others."""
         self.dropout = checks.share("dropout", dropout)
         self.l2, self.bn_momentum = checks.real(l2), checks.real(bn_momentum)
@@ -322,6 +329,8 @@ class _VGGParts:
         self.kernel_initializer = checks.one_of("kernel_initializer", kernel_initializer, INITIALIZERS)
         self.pooling = checks.one_of("pooling", pooling, POOLINGS)
         self.seeds = _seeds(seed)
+        if checks.integer("steps_per_octave", steps_per_octave, least=0, unit="steps"):
+            others |= {"base": 2, "steps_per_octave": steps_per_octave, "tau_0": checks.DEFAULT_TAU_0}
         return others
 
     def first(self):

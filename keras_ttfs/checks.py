@@ -23,6 +23,8 @@ DTYPES = ("float32", "float64")
 SEEDS = 2**31
 # Beyond it float32 cannot hold the time of a spike to half a step.
 LONGEST_WINDOW = 2**20
+# Of every layer that is not told another [steps].
+DEFAULT_TAU_0 = 10.0
 TABULAR = (tf.RaggedTensor, tf.SparseTensor, tf.IndexedSlices)
 
 
@@ -318,6 +320,39 @@ def temporal_kernel(
             f"Received: levels from {exact[0]:.3g} to {exact[-2]:.3g} of {received}"
         )
     return tau_0, t_d_0
+
+
+def base_2(base: Any, steps_per_octave: Any, tau_0: Any, t_d_0: Any, z_max_0: Any) -> tuple[Any, Any]:
+    """`(tau_0, t_d_0)` of a kernel of base 2; those given where `base` is None. The levels are powers of 2**(1 / k).
+
+    Args:
+        base: 2 or None.
+        steps_per_octave: int >= 1: k, or None without base [steps].
+        tau_0, t_d_0, z_max_0: as `TTFSActivation`.
+    """
+    if base is None:
+        if steps_per_octave is not None:
+            raise ValueError(f"Expected base=2 with steps_per_octave. Received: steps_per_octave={steps_per_octave!r}")
+        return tau_0, t_d_0
+    if integer("base", base) != 2:
+        raise ValueError(f"Expected base to be None or 2. Received: base={base!r}")
+    own = integer("steps_per_octave", steps_per_octave, unit="steps", most=LONGEST_WINDOW) / math.log(2.0)
+    if tau_0 not in (DEFAULT_TAU_0, own):
+        raise ValueError(
+            f"Expected no tau_0 with base=2, where tau is steps_per_octave / ln 2. Received: tau_0={tau_0!r}"
+        )
+    if z_max_0 is not None:
+        if t_d_0 != 0.0:
+            raise ValueError(
+                f"Expected either t_d_0 or z_max_0, not both. Received: t_d_0={t_d_0!r}, z_max_0={z_max_0!r}"
+            )
+        t_d_0 = steps_per_octave * math.log2(number("z_max_0", z_max_0, above=0, unit="1"))
+    if abs(number("t_d_0", t_d_0, unit="steps") - round(t_d_0)) > 1e-9:
+        raise ValueError(
+            "Expected a largest level that is a power of 2**(1 / steps_per_octave) with base=2, so that t_d_0 is an integer "
+            f"[steps]. Received: t_d_0={t_d_0:.6g}, z_max_0={z_max_0!r}"
+        )
+    return own, float(round(t_d_0))
 
 
 def batch_norm(**arguments: Any) -> None:

@@ -7,6 +7,7 @@ by layer which share of the activations is pruned, quantised and clipped.
 
 import dataclasses
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -70,6 +71,8 @@ def convert(
     time_window: int = 32,
     tau_0: float | None = None,
     z_max_0: float = 1.0,
+    base: int | None = None,
+    steps_per_octave: int | None = None,
     rounding: str = "ceil",
     input_coding: str = "ttfs",
     pooling: str | None = None,
@@ -99,6 +102,8 @@ def convert(
         time_window: int >= 1: T of every layer [steps].
         tau_0: float > 0: time constant [steps]. None: `time_window / 3.2`, which is the paper's 10 for T = 32.
         z_max_0: float > 0: largest level [1].
+        base, steps_per_octave: as `TTFSActivation`; with base 2 and without steps_per_octave, the integer whose tau is
+            nearest to that of `tau_0=None`.
         rounding: `"ceil"` or `"nearest"`.
         input_coding: `"ttfs"` encodes the input, which must be intensities in [0, 1]; `"analog"` injects it as it is.
             The encoder stands in front of all layers but random augmentation and a Rescaling without offset by at most 1:
@@ -132,15 +137,16 @@ def convert(
     understood.check_model(keras_model, "relu")
     if data is not None:
         data = samples("data", data, tuple(keras_model.inputs[0].shape[1:]))
-    options = {
-        "time_window": time_window,
-        "tau_0": time_window / STEPS_PER_TAU if tau_0 is None else tau_0,
-        "z_max_0": z_max_0,
-        "rounding": rounding,
-    }
+    options = {"time_window": time_window, "z_max_0": z_max_0, "rounding": rounding}
+    options |= _kernel_options(time_window, tau_0, base, steps_per_octave)
     calibrates = data is not None and bool(calibrate)
     rebuilder = rebuilding.Rebuilder(keras_model, options, input_coding, calibrates, pooling)
     model = rebuilder.model({"name": name or keras_model.name, "lambda_tr": lambda_tr, "lambda_tb": lambda_tb})
+    if base is not None and rebuilder.limits:
+        raise ValueError(
+            "Expected ReLUs without an upper limit with base=2, whose largest levels are powers of 2. "
+            f"Received: {keras_model.name!r} with ReLU6, or ReLU(max_value=)"
+        )
     nodes, _ = reader.read(model)
     if data is not None:
         check_intensities(nodes, data)
@@ -148,6 +154,17 @@ def convert(
         activations = sampled_activations(model, data, batch_size, rebuilder.limits)
         calibration.calibrate(model, activations, rebuilder.limits)
     return model
+
+
+def _kernel_options(time_window, tau_0, base, steps_per_octave):
+    """The options of a TTFSActivation that say how fast its threshold falls."""
+    usual = time_window / STEPS_PER_TAU
+    if base is None:
+        return {"tau_0": usual if tau_0 is None else tau_0, "steps_per_octave": steps_per_octave}
+    if tau_0 is not None:
+        raise ValueError(f"Expected no tau_0 with base={base!r}. Received: tau_0={tau_0!r}")
+    own = max(1, round(usual * math.log(2.0))) if steps_per_octave is None else steps_per_octave
+    return {"base": base, "steps_per_octave": own}
 
 
 def check_intensities(nodes: list[Node], data: np.ndarray) -> None:

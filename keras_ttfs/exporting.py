@@ -21,7 +21,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_ttfs import checks, runtimes, temporal_kernel, topology, tracing
+from keras_ttfs import checks, qonnx_files, runtimes, temporal_kernel, topology, tracing
 from keras_ttfs.layers import TTFSActivation, TTFSEncode
 from keras_ttfs.snn import copies, reader
 from keras_ttfs.snn.equivalence import EquivalenceError, LayerEquivalence, compare_layer
@@ -30,6 +30,12 @@ from keras_ttfs.snn.network import SpikingNetwork
 from keras_ttfs.snn.nodes import TTFSPopulation
 from keras_ttfs.snn.samples import inputs
 
+FORMATS: dict[str, Any] = {
+    "onnx": runtimes.Onnx(),
+    "litert": runtimes.LiteRT(),
+    "tf_saved_model": runtimes.SavedModel(),
+    "qonnx": qonnx_files.Qonnx(),
+}
 QUANTIZATIONS = ("dynamic_range",)
 SPIKE_TIME = "spike_time_"
 # Samples of the batch that a file is checked on without data, and samples at a time.
@@ -44,7 +50,7 @@ class ExportReport:
 
     Attributes:
         path: of the file, or of the folder of a SavedModel.
-        format: `"onnx"`, `"litert"` or `"tf_saved_model"`.
+        format: `"onnx"`, `"litert"`, `"tf_saved_model"` or `"qonnx"`.
         size: of the file, or of all files in the folder [bytes].
         operations: `{operation of the format: how often}`.
         samples: number of inputs compared.
@@ -133,10 +139,10 @@ class ExportReport:
 class _PlainModel(tf.Module):
     """A model as plain operations in float32, with its spike times. Its weights are constants."""
 
-    def __init__(self, model: keras.Model):
+    def __init__(self, model: keras.Model, format: str):
         super().__init__()
-        self._graph = _PlainGraph(model)
-        names = _populations(model)
+        self._graph = (_QuantizerGraph if format == "qonnx" else _PlainGraph)(model)
+        self._names = tuple(_populations(model))
         layers = [copy for copy in self._graph.copies.values() if isinstance(copy, keras.layers.Layer)]
         values = [(weight, keras.ops.convert_to_numpy(weight)) for layer in layers for weight in layer.weights]
 
@@ -145,12 +151,17 @@ class _PlainModel(tf.Module):
             weights = [(weight, tf.constant(value)) for weight, value in values]
             with tracing.plain_operations(), keras.StatelessScope(state_mapping=weights):
                 output = self._graph.compute(inputs)
-            times = {f"{SPIKE_TIME}{name}": tf.cast(t, tf.int32) for name, t in zip(names, self._graph.times)}
+            times = {f"{SPIKE_TIME}{name}": tf.cast(t, tf.int32) for name, t in zip(self._names, self._graph.times)}
             return {"output": output, **times}
 
         dtype = self._graph.input_dtype
-        signature = [tf.TensorSpec((None, *model.inputs[0].shape[1:]), dtype, name="inputs")]
+        signature = [tf.TensorSpec((FORMATS[format].samples, *model.inputs[0].shape[1:]), dtype, name="inputs")]
         self.serve = tf.function(serve, input_signature=signature, autograph=False)
+
+    @property
+    def activations(self) -> list[tuple]:
+        """`(layer, thresholds, levels or None)` of the marked operations of a `_QuantizerGraph`, once it is traced."""
+        return [(name, *parts) for name, parts in zip(self._names, self._graph.quantizers)]
 
 
 class _PlainGraph(Graph):
@@ -166,21 +177,38 @@ class _PlainGraph(Graph):
             if isinstance(copy, copies.Quantizer)
         }
         self.times: list = []
+        self.quantizers: list = []
 
     def compute(self, batch: tf.Tensor) -> Any:
-        self.times = []
+        self.times, self.quantizers = [], []
         return super().compute(batch)
 
     def visit(self, layer: Any, *args: Any, **kwargs: Any) -> Any:
         if not isinstance(layer, TTFSEncode):
             return super().visit(layer, *args, **kwargs)
-        z = args[0] if args else kwargs["inputs"]
-        tau, t_d, time_window = self.kernels[layer]
-        spike_time, z_hat = temporal_kernel.fire(z, tau, t_d, time_window, rounding=layer.rounding)
+        tau, t_d, _ = self.kernels[layer]
+        spike_time, z_hat = self.fire(layer, args[0] if args else kwargs["inputs"])
+        if type(layer) is TTFSActivation:
+            return z_hat
+        return tf.cast(spike_time, tf.float32), *map(tf.constant, (tau, t_d))
+
+    def fire(self, layer: TTFSEncode, z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """`(spike times, levels)` of a layer's potentials."""
+        spike_time, z_hat = temporal_kernel.fire(z, *self.kernels[layer], rounding=layer.rounding)
         self.times.append(spike_time)
-        return (
-            z_hat if type(layer) is TTFSActivation else (tf.cast(spike_time, tf.float32), *map(tf.constant, (tau, t_d)))
-        )
+        return spike_time, z_hat
+
+
+class _QuantizerGraph(_PlainGraph):
+    """A _PlainGraph whose activations are the marked operations of `qonnx_files`. Files of these have no spike times."""
+
+    def fire(self, layer: TTFSEncode, z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        with tf.init_scope():
+            kernel = map(tf.constant, self.kernels[layer][:2])
+            thresholds, levels = (t.numpy() for t in temporal_kernel.tables(*kernel, layer.time_window, layer.rounding))
+        self.quantizers.append((thresholds, levels[:-1] if type(layer) is TTFSActivation else None))
+        count = qonnx_files.count_of_thresholds(z, thresholds, len(self.quantizers) - 1)
+        return layer.time_window - count, tf.gather(tf.constant(levels[::-1]), count)
 
 
 def _populations(model):
@@ -206,7 +234,8 @@ def export(
     Args:
         model: Functional or built Sequential model, as `SpikingNetwork.from_model` takes. It stays as it is.
         path: of the file, with the ending `.onnx` or `.tflite`; of the folder of a SavedModel.
-        format: `"onnx"`, `"litert"` or `"tf_saved_model"`.
+        format: `"onnx"`, `"litert"`, `"tf_saved_model"`, or `"qonnx"`: ONNX with quantizers as activations, one sample at
+            a time and without spike times, for FPGA tools.
         data: what to compare on: array `(samples, ...)` [1], data set, generator or list of batches; or `(x, labels)`, two
             arrays, for the accuracies; None: 32 random inputs in [0, 1], always the same.
         tolerance: float in [0, 1]: largest share of spike times that may differ, of the model's spikes [1]. Runtimes add
@@ -224,7 +253,7 @@ def export(
             float64, a path that exists already or cannot be written, and a file that its runtime refuses.
         ImportError: where a package of the runtime is missing.
     """
-    checks.one_of("format", format, tuple(runtimes.FORMATS))
+    checks.one_of("format", format, tuple(FORMATS))
     _check_model(model)
     checks.share("tolerance", tolerance)
     if quantize is not None:
@@ -232,12 +261,12 @@ def export(
         if format != "litert":
             raise ValueError(f"Expected quantize=None with format={format!r}. Received: quantize={quantize!r}")
     path = _checked_path(path, format, overwrite)
-    runtimes.check_packages(format)
+    runtimes.check_packages(format, FORMATS[format].packages)
     x, labels = _samples(model, data)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".keras_ttfs_") as folder:
-        made = pathlib.Path(folder) / f"model{runtimes.FORMATS[format].suffix}"
+        made = pathlib.Path(folder) / f"model{FORMATS[format].suffix}"
         with runtimes.quiet():
-            runtimes.FORMATS[format].write(_PlainModel(model), made, quantize)
+            FORMATS[format].write(_PlainModel(model, format), made, quantize)
         report = _report(model, made, format, x, labels, quantize)
         report.path = str(path)
         report.check(tolerance)
@@ -254,13 +283,13 @@ def check_export(
 
     Args, Returns and Raises: as `export`.
     """
-    checks.one_of("format", format, tuple(runtimes.FORMATS))
+    checks.one_of("format", format, tuple(FORMATS))
     _check_model(model)
     checks.share("tolerance", tolerance)
     path = _as_path(path)
     if not path.exists():
         raise ValueError(f"Expected the path of a file that export wrote. Received: path={str(path)!r}: nothing there")
-    runtimes.check_packages(format)
+    runtimes.check_packages(format, FORMATS[format].packages)
     report = _report(model, path, format, *_samples(model, data), None)
     report.check(tolerance)
     return report
@@ -291,7 +320,7 @@ def _as_path(path):
 
 def _checked_path(path, format, overwrite):
     checks.flag("overwrite", overwrite)
-    path, suffix = _as_path(path), runtimes.FORMATS[format].suffix
+    path, suffix = _as_path(path), FORMATS[format].suffix
     if suffix and path.suffix != suffix:
         raise ValueError(f"Expected a path that ends in {suffix} with format={format!r}. Received: path={str(path)!r}")
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
@@ -325,7 +354,7 @@ def _samples(model, data):
 
 def _report(model, path, format, x, labels, quantize):
     """Runs the file and the model on x."""
-    runtime, names = runtimes.FORMATS[format], _populations(model)
+    runtime, names = FORMATS[format], _populations(model)
     try:
         run = runtime.load(path)
         run(x[:1])

@@ -57,6 +57,10 @@ class TTFSEncode(checks.CheckedLayer, keras.layers.Layer):
         rounding: `"ceil"` (Eq. 4) or `"nearest"`.
         kernel_gradient: `"decoder"` or `"full"`.
         z_max_0: float > 0 or None: largest level at the start [1]. It sets `t_d_0 = tau_0 * ln(z_max_0)`.
+        base: None, or 2 for a kernel whose levels are powers of `2**(1 / steps_per_octave)`, exactly. Its tau is
+            `steps_per_octave / ln 2` and is not trained, nor is t_d, an integer. With one step an octave every synapse is a
+            shift.
+        steps_per_octave: int >= 1, <= 2**20, with base 2: steps in which the threshold halves [steps].
         **kwargs: as `keras.layers.Layer`.
 
     Call arguments:
@@ -87,6 +91,8 @@ class TTFSEncode(checks.CheckedLayer, keras.layers.Layer):
         rounding: str = "ceil",
         kernel_gradient: str = "decoder",
         z_max_0: float | None = None,
+        base: int | None = None,
+        steps_per_octave: int | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -94,6 +100,9 @@ class TTFSEncode(checks.CheckedLayer, keras.layers.Layer):
         self.rounding = temporal_kernel.check_rounding(rounding)
         self.kernel_gradient = temporal_kernel.check_kernel_gradient(kernel_gradient)
         shift = temporal_kernel.threshold_shift(self.rounding)
+        tau_0, t_d_0 = checks.base_2(base, steps_per_octave, tau_0, t_d_0, z_max_0)
+        self.base, self.steps_per_octave = (None, None) if base is None else (2, int(steps_per_octave))
+        z_max_0 = z_max_0 if base is None else None
         kernel = tau_0, t_d_0, z_max_0, self.time_window, shift, self._kernel_dtype
         self.tau_0, self.t_d_0 = checks.temporal_kernel(*kernel)
         self.followed_batch_norm: weakref.ref | None = None
@@ -101,8 +110,9 @@ class TTFSEncode(checks.CheckedLayer, keras.layers.Layer):
         self.supports_masking = True
 
     def build(self, input_shape: Any) -> None:
-        self.tau = self._add_kernel_weight("tau", self.tau_0)
-        self.t_d = self._add_kernel_weight("t_d", self.t_d_0)
+        trained = self.base is None
+        self.tau = self._add_kernel_weight("tau", self.tau_0, trained)
+        self.t_d = self._add_kernel_weight("t_d", self.t_d_0, trained)
         self.neurons = neurons_of(input_shape)
         self.spikes = MeanSpikes(name=f"{self.name}_spikes")
         self.built = True
@@ -184,6 +194,7 @@ class TTFSEncode(checks.CheckedLayer, keras.layers.Layer):
             "t_d_0": self.t_d_0,
             "rounding": self.rounding,
             "kernel_gradient": self.kernel_gradient,
+            **({"base": self.base, "steps_per_octave": self.steps_per_octave} if self.base else {}),
         }
 
 
@@ -290,6 +301,10 @@ class TTFSActivation(TTFSEncode):
         relaxation: float in [0, 1]: initial p of Fig. 4 [1]. It is kept in the non-trainable weight `relaxation`, which
             the callback `RelaxationSchedule` drives.
         z_max_0: float > 0 or None: largest level at the start [1]. It sets `t_d_0 = tau_0 * ln(z_max_0)`.
+        base: None, or 2 for a kernel whose levels are powers of `2**(1 / steps_per_octave)`, exactly. Its tau is
+            `steps_per_octave / ln 2` and is not trained, nor is t_d, an integer. With one step an octave every synapse is a
+            shift.
+        steps_per_octave: int >= 1, <= 2**20, with base 2: steps in which the threshold halves [steps].
         seed: int >= 0, < 2**31, or None: of the relaxation's draws.
         **kwargs: as `keras.layers.Layer`.
 
@@ -323,9 +338,13 @@ class TTFSActivation(TTFSEncode):
         relaxation: float = 0.0,
         z_max_0: float | None = None,
         seed: int | None = None,
+        base: int | None = None,
+        steps_per_octave: int | None = None,
         **kwargs: Any,
     ):
-        super().__init__(time_window, tau_0, t_d_0, rounding, kernel_gradient, z_max_0, **kwargs)
+        super().__init__(
+            time_window, tau_0, t_d_0, rounding, kernel_gradient, z_max_0, base, steps_per_octave, **kwargs
+        )
         self.relaxation_0 = checks.share("relaxation", relaxation)
         self.initial_relaxation = self.relaxation_0
         self.seed = checks.seed(seed)

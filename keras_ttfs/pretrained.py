@@ -16,6 +16,8 @@ import numpy as np
 
 FOLDER = pathlib.Path(__file__).parent / "weights"
 DESCRIPTION = "description"
+# Arguments that files of earlier versions do not tell, and what they were.
+ADDED = {"steps_per_octave": 0}
 
 
 def names(network: str) -> tuple[str, ...]:
@@ -56,7 +58,7 @@ def check_arguments(network: str, name: str, arguments: Mapping[str, Any]) -> No
     Raises:
         ValueError: "Expected {argument}=..., for which the weights ... were trained. Received: ...", or as `path_of`.
     """
-    for argument, trained in describe(network, name)["arguments"].items():
+    for argument, trained in (ADDED | describe(network, name)["arguments"]).items():
         received = arguments[argument]
         if (list(map(int, received)) if isinstance(received, (tuple, list, np.ndarray)) else received) != trained:
             trained = tuple(trained) if isinstance(trained, list) else trained

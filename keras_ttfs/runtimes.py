@@ -20,7 +20,7 @@ from keras_ttfs import keras_internals
 Run = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 
-def _package(name: str, use: str) -> Any:
+def package(name: str, use: str) -> Any:
     """An optional package.
 
     Raises:
@@ -40,6 +40,8 @@ class SavedModel:
 
     suffix = ""
     packages: tuple[str, ...] = ()
+    # Of a call; None: any number.
+    samples: int | None = None
 
     def write(self, module: tf.Module, path: pathlib.Path, quantize: str | None) -> None:
         tf.saved_model.save(module, str(path), signatures={"serving_default": module.serve})
@@ -63,6 +65,7 @@ class Onnx:
     """ONNX, run by onnxruntime. Written by tf2onnx, as Keras does."""
 
     suffix = ".onnx"
+    samples: int | None = None
     packages = ("tf2onnx", "onnx", "onnxruntime")
 
     def write(self, module: tf.Module, path: pathlib.Path, quantize: str | None) -> None:
@@ -71,19 +74,20 @@ class Onnx:
         tf2onnx.convert.from_function(module.serve, signature, output_path=str(path))
 
     def load(self, path: pathlib.Path) -> Run:
-        session = _package("onnxruntime", "ONNX").InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        session = package("onnxruntime", "ONNX").InferenceSession(str(path), providers=["CPUExecutionProvider"])
         (entry,) = session.get_inputs()
         names = [output.name for output in session.get_outputs()]
         return lambda x: dict(zip(names, session.run(names, {entry.name: x})))
 
     def operations(self, path: pathlib.Path) -> collections.Counter:
-        return collections.Counter(node.op_type for node in _package("onnx", "ONNX").load(str(path)).graph.node)
+        return collections.Counter(node.op_type for node in package("onnx", "ONNX").load(str(path)).graph.node)
 
 
 class LiteRT:
     """LiteRT (TensorFlow Lite): phones and microcontrollers. Operations of its own alone, none of TensorFlow's."""
 
     suffix = ".tflite"
+    samples: int | None = None
     packages = ("ai_edge_litert.interpreter",)
 
     def write(self, module: tf.Module, path: pathlib.Path, quantize: str | None) -> None:
@@ -101,16 +105,13 @@ class LiteRT:
         return collections.Counter(name for name in details if name != "DELEGATE")
 
     def _interpreter(self, path):
-        return _package(self.packages[0], "LiteRT").Interpreter(model_path=str(path))
+        return package(self.packages[0], "LiteRT").Interpreter(model_path=str(path))
 
 
-FORMATS: dict[str, Any] = {"onnx": Onnx(), "litert": LiteRT(), "tf_saved_model": SavedModel()}
-
-
-def check_packages(name: str) -> None:
-    """Raises ImportError where a package of the format is missing."""
-    for package in FORMATS[name].packages:
-        _package(package, f"format={name!r}")
+def check_packages(name: str, packages: tuple[str, ...]) -> None:
+    """Raises ImportError where a package of a format is missing."""
+    for needed in packages:
+        package(needed, f"format={name!r}")
 
 
 @contextlib.contextmanager

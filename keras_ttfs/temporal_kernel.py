@@ -12,6 +12,7 @@ rounded once to the working precision, and compared. A spiking neuron that compa
 very same step. Layers call `quantize`, which is `decode(encode(z))` in one pass; simulators call `fire`.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from keras_ttfs.tracing import compiled, differentiable
 
 ROUNDINGS = ("ceil", "nearest")
 KERNEL_GRADIENTS = ("decoder", "full")
+LN_2 = math.log(2.0)
 # The smallest normal float32: it leaves every level untouched and keeps the logarithm finite.
 EPSILON = float(np.finfo(np.float32).tiny)
 
@@ -58,7 +60,9 @@ def check_kernel_gradient(kernel_gradient: Any) -> str:
 def levels(tau: Any, t_d: Any, time_window: int, *, shift: float = 0.0, dtype: Any = "float32") -> tf.Tensor:
     """Every level of a kernel, from the largest to the smallest: `exp(-(t + shift - t_d) / tau)` for t = 0..T-1.
 
-    Levels are computed in float64 and rounded once, so each is the floating-point number nearest to the exact level.
+    Levels are computed in float64 and rounded once, so each is the floating-point number nearest to the exact level. A tau of
+    k / ln 2, k an integer, makes kernels of base 2: their levels are those of `2**(-(t + shift - t_d) / k)`, exact powers of
+    2 where k divides the time.
 
     Args:
         tau: float > 0, scalar [steps].
@@ -79,7 +83,18 @@ def levels(tau: Any, t_d: Any, time_window: int, *, shift: float = 0.0, dtype: A
     shift, dtype = checks.number("shift", shift, unit="steps"), checks.floating_dtype("dtype", dtype)
     tau, t_d = scalars(tau, t_d, tf.float64)
     steps = tf.range(time_window, dtype=tf.float64)
-    return tf.cast(tf.exp((t_d - (steps + shift)) / tau), dtype)
+    return tf.cast(_kernel(t_d - (steps + shift), tau), dtype)
+
+
+def _kernel(time, tau):
+    """`exp(time / tau)` in float64. It is `2**(time / k)` where tau is k / ln 2 as float32 can say it, k an integer."""
+    steps_per_octave = tf.maximum(tf.round(tau * LN_2), 1.0)
+    base_2 = tf.abs(tau * LN_2 - steps_per_octave) <= 2.0**-24 * steps_per_octave
+    octaves = time / steps_per_octave
+    # Whole octaves apart, because powers of 2 are then exact.
+    whole = tf.floor(octaves)
+    power = tf.pow(tf.constant(2.0, time.dtype), whole) * tf.exp(LN_2 * (octaves - whole))
+    return tf.where(base_2, power, tf.exp(time / tau))
 
 
 def thresholds(tau: Any, t_d: Any, time_window: int, *, rounding: str = "ceil", dtype: Any = "float32") -> tf.Tensor:

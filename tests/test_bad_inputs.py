@@ -157,6 +157,7 @@ def public_names():
         "calibration",
         "rebuilding",
         "pretrained",
+        "qonnx_files",
         "runtimes",
         "tracing",
     } | set(PUBLIC_MODULES) == {module.name for module in pkgutil.iter_modules(keras_ttfs.__path__)}

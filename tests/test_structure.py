@@ -19,6 +19,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 FLOORS = (
     ("checks", "keras_internals"),
     ("tracing", "runtimes"),
+    ("qonnx_files",),
     ("temporal_kernel", "energy", "snn.plots"),
     ("fused", "initializers", "metrics", "regularizers", "snn.codings.coding"),
     ("layers", "snn.codings.rate", "snn.codings.phase", "snn.codings.burst", "snn.codings.temporal_switch"),
