@@ -12,7 +12,6 @@ import dataclasses
 import os
 import pathlib
 import shutil
-import statistics
 import tempfile
 import time
 from typing import Any
@@ -253,7 +252,7 @@ def export(
             float64, a path that exists already or cannot be written, and a file that its runtime refuses.
         ImportError: where a package of the runtime is missing.
     """
-    checks.one_of("format", format, tuple(FORMATS))
+    _check_format(format)
     _check_model(model)
     checks.share("tolerance", tolerance)
     if quantize is not None:
@@ -283,7 +282,7 @@ def check_export(
 
     Args, Returns and Raises: as `export`.
     """
-    checks.one_of("format", format, tuple(FORMATS))
+    _check_format(format)
     _check_model(model)
     checks.share("tolerance", tolerance)
     path = _as_path(path)
@@ -293,6 +292,16 @@ def check_export(
     report = _report(model, path, format, *_samples(model, data), None)
     report.check(tolerance)
     return report
+
+
+def _check_format(format):
+    if isinstance(format, str) and format.lower() == "nir":
+        raise ValueError(
+            f"Expected format to be one of {tuple(FORMATS)}. Received: format={format!r}. No node of NIR has a threshold "
+            "that falls, fires inside one window alone, and weighs its spike by its time: a file would run elsewhere and be "
+            "wrong. Spike trains can be told: SpikingNetwork.from_model(model).run(x).to_nir()."
+        )
+    checks.one_of("format", format, tuple(FORMATS))
 
 
 def _check_model(model):
@@ -427,4 +436,4 @@ def _speeds(batch, **runs):
             run(batch)
             if round_:  # The first call may trace.
                 seconds[name].append((time.perf_counter() - start) / len(batch))
-    return {name: statistics.median(values) for name, values in seconds.items()}
+    return {name: float(np.median(values)) for name, values in seconds.items()}

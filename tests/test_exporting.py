@@ -245,6 +245,66 @@ def test_quantized_weights_say_what_they_cost(model, tmp_path):
     assert sizes["dynamic_range"] < 0.5 * sizes[None]
 
 
+@pytest.mark.parametrize(
+    ("options", "quantizer"),
+    [
+        ({"steps_per_octave": 1, "time_window": 12}, "FloatQuant"),
+        ({"steps_per_octave": 1, "time_window": 15, "z_max_0": 2.0}, "FloatQuant"),
+        ({"steps_per_octave": 1, "time_window": 12, "rounding": "nearest"}, "MultiThreshold"),
+        ({"steps_per_octave": 3, "time_window": 16}, "MultiThreshold"),
+        ({"time_window": 300, "tau_0": 90.0}, "MultiThreshold"),
+    ],
+)
+def test_qonnx_has_quantizers_of_equal_spike_times(tmp_path, options, quantizer):
+    keras.utils.set_random_seed(0)
+    vgg = trained(applications.vgg6(**options, width=0.25, gamma_0=0.3, bn_momentum=0.8, pooling="potential"))
+    report = export(vgg, tmp_path / "model.onnx", "qonnx", X[:20])
+    print(report)
+    assert report.mismatches == report.changed_predictions == 0 and report.operations[quantizer] == 6
+    assert min(row.spikes for row in report.layers) > 20
+    assert ("Log" in report.operations, "Gather" in report.operations) == (False, quantizer == "MultiThreshold")
+    assert check_export(vgg, tmp_path / "model.onnx", "qonnx", X[:3]).samples == 3
+
+
+def test_qonnx_of_spike_times_and_windows(model, tmp_path):
+    report = export(model, tmp_path / "model.onnx", "qonnx", X[:10], tolerance=1e-2)
+    assert report.operations["MultiThreshold"] == 4 and report.changed_predictions == 0
+
+
+def test_spike_trains_as_nir_data_come_back(model, tmp_path):
+    nir = pytest.importorskip("nir")
+    network = SpikingNetwork.from_model(model)
+    result = network.run(X[:7], verbose=0)
+    for dt in (1.0, 1e-3):
+        data = result.to_nir(dt)
+        path = str(tmp_path / f"spikes_{dt}.nir")
+        nir.write_data(path, data)
+        read = nir.read_data(path)
+        found = network.spike_times_from_nir(read, dt)
+        assert found.keys() == result.spike_times.keys()
+        for name, times in result.spike_times.items():
+            np.testing.assert_array_equal(found[name], times)
+            assert found[name].dtype == times.dtype
+            events = read.nodes[name].observables["spikes"]
+            assert (events.idx >= 0).sum() == (times < result.phases[name].time_window).sum()
+            assert np.all(np.diff(np.where(np.isinf(events.time), 1e9, events.time), axis=1) >= 0)
+            # The grid of nir's own, neuron by neuron and step by step.
+            if dt == 1.0:
+                grid = events.to_time_gridded(1.0).data
+                fires = times.reshape(7, -1) < result.phases[name].time_window
+                np.testing.assert_array_equal(grid.any(axis=1), fires)
+                at = grid.argmax(axis=1) - result.phases[name].start
+                np.testing.assert_array_equal(at[fires], times.reshape(7, -1)[fires])
+    with pytest.raises(ValueError, match="Expected spikes of layer .* at whole steps"):
+        network.spike_times_from_nir(result.to_nir(0.7), 1.0)
+    with pytest.raises(ValueError, match="Expected NIR data of the layers"):
+        network.spike_times_from_nir(nir.NIRGraphData({}))
+    with pytest.raises(ValueError, match=r"Received: one of run\(spike_times=False\)"):
+        network.run(X[:2], spike_times=False, verbose=0).to_nir()
+    with pytest.raises(ValueError, match="No node of NIR has a threshold that falls"):
+        export(model, tmp_path / "model.nir", "nir")
+
+
 def unsupported():
     inputs = keras.Input((8, 8, 1))
     return TTFSModel(

@@ -27,7 +27,7 @@ FLOORS = (
     ("model_inputs", "callbacks", "distillation", "spike_budget", "pretrained"),
     ("models",),
     ("applications", "snn.understood"),
-    ("snn.copies", "snn.gating"),
+    ("snn.copies", "snn.gating", "snn.nir_data"),
     ("snn.nodes",),
     ("snn.windows", "snn.operations", "snn.results", "snn.samples"),
     ("snn.reader",),

@@ -20,7 +20,7 @@ import keras
 import numpy as np
 
 from keras_ttfs import checks
-from keras_ttfs.snn import operations
+from keras_ttfs.snn import nir_data, operations
 from keras_ttfs.snn.nodes import (
     Node,
     Operations,
@@ -204,6 +204,19 @@ class SpikingNetwork:
         if neuron >= population.size:
             raise ValueError(f"Expected a neuron of {layer!r} in 0..{population.size - 1}. Received: neuron={neuron}")
         return population.hears(neuron).tolist() if isinstance(population, WindowPopulation) else [neuron]
+
+    def spike_times_from_nir(self, data: Any, dt: float = 1.0) -> dict[str, np.ndarray]:
+        """The spike times in what `SimulationResult.to_nir` made: `{layer: integer array (samples, ...)}` [steps].
+
+        Args:
+            data: a nir.NIRGraphData of this network, from `nir.read_data(path)` for example.
+            dt: float > 0: duration of a time step in it [s].
+
+        Raises:
+            ValueError: "Expected ... Received: ..." for data of another network, or of other times.
+        """
+        layers = {p.name: (p.shape, self.phases[p], p.silent.dtype.as_numpy_dtype) for p in self.populations}
+        return nir_data.spike_times(data, layers, dt)
 
     def run(
         self,

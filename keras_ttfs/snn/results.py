@@ -15,9 +15,11 @@
 
 import dataclasses
 import uuid
+from typing import Any
 
 import numpy as np
 
+from keras_ttfs.snn import nir_data
 from keras_ttfs.snn.nodes import Phase
 
 
@@ -117,6 +119,23 @@ class SimulationResult:
             name: np.bincount(times.ravel(), minlength=self.phases[name].time_window + 1)[:-1]
             for name, times in self.spike_times.items()
         }
+
+    def to_nir(self, dt: float = 1.0) -> Any:
+        """Every spike as NIR data, a nir.NIRGraphData: `nir.write_data(path, result.to_nir())` writes it.
+
+        A layer is a node with the observable `spikes`, a nir.EventData: flat indices of neurons, and times from the begin of
+        the simulation. `SpikingNetwork.spike_times_from_nir` reads them back. The network itself has no form in NIR, see
+        `keras_ttfs.export`.
+
+        Args:
+            dt: float > 0: duration of a time step [s].
+
+        Raises:
+            ValueError: "Expected a result with spike times. Received: ...", or for a wrong dt.
+            ImportError: "Expected the package nir ...".
+        """
+        self.count_spike_times()
+        return nir_data.graph_data(self.spike_times, self.phases, self.decision_step, dt)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
