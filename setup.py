@@ -23,6 +23,16 @@ TEST = [
     "nbclient>=0.10",
     "ipykernel>=6.29",
 ]
+# Ranges are those of the versions that tests/test_exporting.py has passed on. tf2onnx writes ONNX files, as Keras' own export
+# does; onnx reads them, onnxruntime runs them. ai-edge-litert runs LiteRT files. qonnx runs QONNX. nir holds spike trains.
+EXPORT = [
+    "tf2onnx>=1.17,<1.18",
+    "onnx>=1.20,<1.24",
+    "onnxruntime>=1.24,<1.33",
+    "ai-edge-litert>=2.1,<2.4",
+    "qonnx>=1.0,<1.1",
+    "nir>=1.0.8,<1.1",
+]
 NOTEBOOKS = ["jupyter>=1.0", "matplotlib>=3.9", "scikit-learn>=1.5"]
 TENSORBOARD = ["tensorboard>=2.20"]
 DEVELOPMENT = ["pre-commit>=4.0"]
@@ -42,9 +52,10 @@ setup(
     install_requires=["tensorflow>=2.21,<2.23", "keras>=3.15,<3.17", "numpy>=2.0"],
     extras_require={
         "experiments": EXPERIMENTS + TENSORBOARD,
-        "test": TEST + EXPERIMENTS,
+        "export": EXPORT,
+        "test": TEST + EXPERIMENTS + EXPORT,
         "notebooks": NOTEBOOKS,
-        "all": EXPERIMENTS + TENSORBOARD + TEST + NOTEBOOKS + DEVELOPMENT,
+        "all": EXPERIMENTS + TENSORBOARD + TEST + NOTEBOOKS + EXPORT + DEVELOPMENT,
     },
     classifiers=[
         "License :: OSI Approved :: MIT License",

@@ -43,7 +43,7 @@ RUN_GROUPS = {
     "vgg16_width1": ("relu.seed0", "sm_sr_tr_tb_1e-5.seed0"),
 }
 # Rows of fast_vgg that README leaves to RESULTS.md.
-ELSEWHERE = ("fewest",)
+ELSEWHERE = ("fewest", "cifar100_relu")
 # Folder of sweeps: what they are for.
 SWEEP_GROUPS = {
     "recipe_small": "What the reduced recipe was chosen from",

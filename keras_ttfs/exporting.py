@@ -26,7 +26,7 @@ from keras_ttfs.snn import copies, reader
 from keras_ttfs.snn.equivalence import EquivalenceError, LayerEquivalence, compare_layer
 from keras_ttfs.snn.graph import Graph, in_dtype
 from keras_ttfs.snn.network import SpikingNetwork
-from keras_ttfs.snn.nodes import TTFSPopulation
+from keras_ttfs.snn.nodes import Input, TTFSPopulation
 from keras_ttfs.snn.samples import inputs
 
 FORMATS: dict[str, Any] = {
@@ -203,8 +203,9 @@ class _QuantizerGraph(_PlainGraph):
 
     def fire(self, layer: TTFSEncode, z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         with tf.init_scope():
-            kernel = map(tf.constant, self.kernels[layer][:2])
-            thresholds, levels = (t.numpy() for t in temporal_kernel.tables(*kernel, layer.time_window, layer.rounding))
+            tau, t_d = map(tf.constant, self.kernels[layer][:2])
+            tables = temporal_kernel.tables(tau, t_d, layer.time_window, layer.rounding)
+            thresholds, levels = (table.numpy() for table in tables)
         self.quantizers.append((thresholds, levels[:-1] if type(layer) is TTFSActivation else None))
         count = qonnx_files.count_of_thresholds(z, thresholds, len(self.quantizers) - 1)
         return layer.time_window - count, tf.gather(tf.constant(levels[::-1]), count)
@@ -255,28 +256,31 @@ def export(
     _check_format(format)
     _check_model(model)
     checks.share("tolerance", tolerance)
-    if quantize is not None:
-        checks.one_of("quantize", quantize, QUANTIZATIONS)
-        if format != "litert":
-            raise ValueError(f"Expected quantize=None with format={format!r}. Received: quantize={quantize!r}")
-    path = _checked_path(path, format, overwrite)
+    _check_quantize(quantize, format)
+    place = _checked_path(path, format, overwrite)
     runtimes.check_packages(format, FORMATS[format].packages)
     x, labels = _samples(model, data)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".keras_ttfs_") as folder:
+    with tempfile.TemporaryDirectory(dir=place.parent, prefix=".keras_ttfs_") as folder:
         made = pathlib.Path(folder) / f"model{FORMATS[format].suffix}"
         with runtimes.quiet():
             FORMATS[format].write(_PlainModel(model, format), made, quantize)
         report = _report(model, made, format, x, labels, quantize)
-        report.path = str(path)
+        report.path = str(place)
         report.check(tolerance)
-        if path.is_dir() and not path.is_symlink():
-            shutil.move(path, pathlib.Path(folder) / "replaced")
-        os.replace(made, path)
+        if place.is_dir() and not place.is_symlink():
+            shutil.move(place, pathlib.Path(folder) / "replaced")
+        os.replace(made, place)
     return report
 
 
 def check_export(
-    model: keras.Model, path: str | os.PathLike[str], format: str = "onnx", data: Any = None, tolerance: float = 0.0
+    model: keras.Model,
+    path: str | os.PathLike[str],
+    format: str = "onnx",
+    data: Any = None,
+    tolerance: float = 0.0,
+    *,
+    quantize: str | None = None,
 ) -> ExportReport:
     """Runs a file that `export` wrote, and compares its spikes with the model's.
 
@@ -285,11 +289,13 @@ def check_export(
     _check_format(format)
     _check_model(model)
     checks.share("tolerance", tolerance)
-    path = _as_path(path)
-    if not path.exists():
+    _check_quantize(quantize, format)
+    place = _as_path(path)
+    if not place.exists():
         raise ValueError(f"Expected the path of a file that export wrote. Received: path={str(path)!r}: nothing there")
     runtimes.check_packages(format, FORMATS[format].packages)
-    report = _report(model, path, format, *_samples(model, data), None)
+    x, labels = _samples(model, data)
+    report = _report(model, place, format, x, labels, quantize)
     report.check(tolerance)
     return report
 
@@ -302,6 +308,13 @@ def _check_format(format):
             "wrong. Spike trains can be told: SpikingNetwork.from_model(model).run(x).to_nir()."
         )
     checks.one_of("format", format, tuple(FORMATS))
+
+
+def _check_quantize(quantize, format):
+    if quantize is not None:
+        checks.one_of("quantize", quantize, QUANTIZATIONS)
+        if format != "litert":
+            raise ValueError(f"Expected quantize=None with format={format!r}. Received: quantize={quantize!r}")
 
 
 def _check_model(model):
@@ -350,7 +363,9 @@ def _checked_path(path, format, overwrite):
 def _samples(model, data):
     """`(x, labels)`; labels are None where `data` has none."""
     nodes, _ = reader.read(model, "ttfs")
-    shape, dtype = nodes[0].shape, nodes[0].dtype
+    entry = nodes[0]
+    assert isinstance(entry, Input)
+    shape, dtype = entry.shape, entry.dtype
     labels = None
     if data is None:
         draws = np.random.default_rng(0).uniform(size=(DRAWN, *shape))
@@ -391,17 +406,17 @@ def _report(model, path, format, x, labels, quantize):
         if set(found) != {"output", *(f"{SPIKE_TIME}{name}" for name in names)}:
             raise ValueError(f"Expected a file that export wrote of {model.name!r}. Received: outputs {sorted(found)}")
         differs = np.zeros(len(batch), bool)
-        for row, layer in zip(report.layers, promised):
+        for row, (expected, potential, thresholds) in zip(report.layers, promised):
             times = found[f"{SPIKE_TIME}{row.layer}"]
             row.neurons = times[0].size
-            report.file_spikes += np.count_nonzero(times < len(layer[2])) / len(x)
-            compare_layer(row, times, *layer, differs)
+            report.file_spikes += np.count_nonzero(times < len(thresholds)) / len(x)
+            compare_layer(row, times, expected, potential, thresholds, differs)
         predictions = {"keras": output.argmax(-1), "file": found["output"].argmax(-1)}
         report.changed_predictions += int((predictions["keras"] != predictions["file"]).sum())
         report.output_difference = max(report.output_difference, float(np.abs(found["output"] - output).max()))
         if labels is not None:
-            expected = labels[first : first + BATCH]
-            right.update({name: int((classes == expected).sum()) for name, classes in predictions.items()})
+            right_ones = labels[first : first + BATCH]
+            right.update({name: int((classes == right_ones).sum()) for name, classes in predictions.items()})
     if labels is not None:
         report.accuracy = {name: right[name] / len(x) for name in ("keras", "file")}
     report.seconds_per_sample = _speeds(x[:BATCH], file=run, keras=reference.model.predict_on_batch)

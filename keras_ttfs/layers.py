@@ -101,7 +101,8 @@ class TTFSEncode(checks.CheckedLayer, keras.layers.Layer):
         self.kernel_gradient = temporal_kernel.check_kernel_gradient(kernel_gradient)
         shift = temporal_kernel.threshold_shift(self.rounding)
         tau_0, t_d_0 = checks.base_2(base, steps_per_octave, tau_0, t_d_0, z_max_0)
-        self.base, self.steps_per_octave = (None, None) if base is None else (2, int(steps_per_octave))
+        self.base = base if base is None else int(base)
+        self.steps_per_octave = steps_per_octave if steps_per_octave is None else int(steps_per_octave)
         z_max_0 = z_max_0 if base is None else None
         kernel = tau_0, t_d_0, z_max_0, self.time_window, shift, self._kernel_dtype
         self.tau_0, self.t_d_0 = checks.temporal_kernel(*kernel)
@@ -147,8 +148,8 @@ class TTFSEncode(checks.CheckedLayer, keras.layers.Layer):
         if tracing.is_plain():
             # Numbers, so that a file holds the levels and does not compute them.
             with tf.init_scope():
-                kernel = [float(weight.numpy()) for weight in (self.tau, self.t_d)]
-            return checks.scalars(*kernel, self._kernel_dtype, f" of layer {self.name!r}")
+                tau, t_d = (float(weight.numpy()) for weight in (self.tau, self.t_d))
+            return checks.scalars(tau, t_d, self._kernel_dtype, f" of layer {self.name!r}")
         return checks.scalars(self.tau, self.t_d, owner=f" of layer {self.name!r}")
 
     def call(self, inputs: Any, training: bool = False, mask: Any = None) -> Any:

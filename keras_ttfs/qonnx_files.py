@@ -27,7 +27,7 @@ def count_of_thresholds(z: tf.Tensor, thresholds: np.ndarray, number: int) -> tf
 class Qonnx(runtimes.Onnx):
     """QONNX, run by the executor of the package qonnx. A file takes one sample at a time."""
 
-    packages = (*runtimes.Onnx.packages, "qonnx.core.onnx_exec")
+    packages: tuple[str, ...] = (*runtimes.Onnx.packages, "qonnx.core.onnx_exec")
     samples = 1
 
     def write(self, module: Any, path: pathlib.Path, quantize: str | None) -> None:

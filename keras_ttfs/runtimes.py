@@ -66,7 +66,7 @@ class Onnx:
 
     suffix = ".onnx"
     samples: int | None = None
-    packages = ("tf2onnx", "onnx", "onnxruntime")
+    packages: tuple[str, ...] = ("tf2onnx", "onnx", "onnxruntime")
 
     def write(self, module: tf.Module, path: pathlib.Path, quantize: str | None) -> None:
         tf2onnx = keras_internals.tf2onnx()

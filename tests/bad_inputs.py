@@ -153,7 +153,7 @@ TABLE = [
     ("export(TTFS, '/nowhere/m.tflite', 'litert', {})", "quantize: choice, quantise: any"),
     ("export({}, '/nowhere/m.onnx')", ": not a model"),
     ("export(TTFS, {})", ": choice"),
-    ("check_export(TTFS, '.', {})", "format: choice, tolerance: share, formt: any"),
+    ("check_export(TTFS, '.', {})", "format: choice, tolerance: share, formt: any, quantize: any"),
     ("check_export({}, '.')", ": not a model"),
     ("check_export(TTFS, {})", ": choice"),
     ("CODED.run(X, {})", "time_steps: steps or None, batch_size: count, steps: any"),

@@ -128,7 +128,8 @@ def test_readme_is_short():
 
 
 @pytest.mark.slow
-def test_readme_examples_run_one_after_the_other(capsys):
+def test_readme_examples_run_one_after_the_other(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     names = {}
     exec(EXAMPLES[0], names)
     printed = capsys.readouterr().out

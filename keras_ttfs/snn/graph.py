@@ -23,7 +23,7 @@ class Graph:
 
     def __init__(self, model: keras.Model, dtype: str | None):
         self.dtype = dtype
-        self.copies = {}
+        self.copies: dict[Any, Any] = {}
         topology.walk(model, list(model.inputs), self._copy)
         self.model = model
         self.input_dtype = dtype or keras.backend.standardize_dtype(model.inputs[0].dtype)

@@ -69,10 +69,11 @@ def spike_times(data: Any, layers: Mapping[str, tuple], dt: float) -> dict[str, 
     found = getattr(data, "nodes", None)
     if not isinstance(found, dict) or found.keys() != layers.keys():
         raise ValueError(f"Expected NIR data of the layers {sorted(layers)}. Received: {sorted(found or [])}")
-    return {name: _times(name, found[name].observables[SPIKES], *layer, dt) for name, layer in layers.items()}
+    return {name: _times(name, found[name].observables[SPIKES], layer, dt) for name, layer in layers.items()}
 
 
-def _times(name, events, shape, phase, dtype, dt):
+def _times(name, events, layer, dt):
+    shape, phase, dtype = layer
     neurons = int(np.prod(shape))
     if events.n_neurons != neurons:
         raise ValueError(f"Expected {neurons} neurons of layer {name!r}. Received: {events.n_neurons}")
