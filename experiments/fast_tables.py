@@ -25,6 +25,8 @@ TWINS = {
     "t8": "relu",
     "budget": "relu",
     "fewest": "relu",
+    "base2": "relu",
+    "shift": "relu",
     "untaught": "relu",
     "scratch": "relu",
     "t8_at_once": "relu",

@@ -28,6 +28,7 @@ from experiments.results import (
 from experiments.tables import (
     changes_table,
     differences_table,
+    export_table,
     markdown,
     results_table,
     short,
@@ -43,7 +44,7 @@ RUN_GROUPS = {
     "vgg16_width1": ("relu.seed0", "sm_sr_tr_tb_1e-5.seed0"),
 }
 # Rows of fast_vgg that README leaves to RESULTS.md.
-ELSEWHERE = ("fewest", "cifar100_relu")
+ELSEWHERE = ("fewest", "base2", "shift", "cifar100_relu")
 # Folder of sweeps: what they are for.
 SWEEP_GROUPS = {
     "recipe_small": "What the reduced recipe was chosen from",
@@ -121,6 +122,7 @@ def results_section() -> str:
     return "\n\n".join(
         [
             *fast_section(),
+            *export_section(),
             *(_runs_of(group, runs) for group, runs in RUN_GROUPS.items()),
             *table1_section(),
             *spiking_section(),
@@ -163,6 +165,17 @@ def _runs_of(group: str, runs: tuple[str, ...]) -> str:
 def _link(path: pathlib.Path) -> str:
     """A path as the documents in experiments/ link to it."""
     return path.relative_to(ROOT / "experiments").as_posix()
+
+
+def export_section(group: str = "export") -> list[str]:
+    """The files of trained weights in other runtimes, an empty list where none were measured."""
+    results = [read_json(path) for path in sorted((RESULTS / group).glob("*.json"))]
+    return [
+        f"**{result['network']} in other runtimes**: {result['data']}, the first test images; {result['device']}. The file "
+        "and Keras' `predict` measured in turn, batches of up to 100 images; QONNX by the executor of the package qonnx, "
+        f"which is meant for checks.\n\n{export_table(result)}"
+        for result in results
+    ]
 
 
 def table1_section(group: str = "table1_small") -> list[str]:

@@ -143,3 +143,30 @@ def sweep_table(results: dict[str, Result]) -> str:
         method = paper.TABLE1_ROWS[row][0].split(" (")[0].split(",")[0] if known else result["config"]["row"]
         lines.append([f"{method}, {point}", *accuracies, *spikes, *ends])
     return markdown(lines)
+
+
+# What `experiments.export` writes.
+EXPORTS = {
+    "onnx": "ONNX, onnxruntime",
+    "litert": "LiteRT",
+    "litert_int8": "LiteRT, int8 weights",
+    "tf_saved_model": "SavedModel",
+    "qonnx": "QONNX",
+}
+EXPORT_COLUMNS = (
+    "file", "size [MB]", "images", "accuracy, Keras [%]", "file [%]", "spikes per image, Keras", "file",
+    "spike times that differ", "of spikes", "other classes", "ms per image, Keras", "file",
+)  # fmt: skip
+
+
+def export_table(result: dict[str, Any]) -> str:
+    """A line for each file that `experiments.export` has written and run."""
+    lines = [list(EXPORT_COLUMNS)]
+    for row, values in result["rows"].items():
+        accuracies = [f"{100 * values['accuracy'][name]:.2f}" for name in ("keras", "file")]
+        spikes = [f"{values['spikes'][name]:,.1f}" for name in ("keras", "file")]
+        counts = [f"{values[name]:,}" for name in ("mismatches", "all_spikes", "changed_predictions")]
+        speeds = [f"{1e3 * values['seconds_per_image'][name]:.2f}" for name in ("keras", "file")]
+        size = f"{values['size'] / 1e6:.2f}"
+        lines.append([EXPORTS[row], size, f"{values['images']:,}", *accuracies, *spikes, *counts, *speeds])
+    return markdown(lines)

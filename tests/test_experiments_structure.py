@@ -23,7 +23,7 @@ RANK = {
     "runs": 4,
     "chain": 5,
     "rows": 6,
-    **dict.fromkeys(("table2", "simulate", "convert", "benchmark", "figures", "frontier", "report"), 7),
+    **dict.fromkeys(("table2", "simulate", "convert", "benchmark", "figures", "frontier", "report", "export"), 7),
     **dict.fromkeys(("cifar", "table1", "fast", "zhou"), 7),
     **dict.fromkeys(("sweeps", "publish"), 8),
 }

@@ -39,6 +39,8 @@ def test_rows_begin_from_their_twin_or_from_the_longer_window():
         "t8": ["t16", "relu"],
         "budget": ["t16", "relu"],
         "fewest": ["t16", "relu"],
+        "base2": ["relu"],
+        "shift": ["relu"],
         "untaught": ["relu"],
         "scratch": [],
         "t8_at_once": ["relu"],
