@@ -53,8 +53,8 @@ setup(
     extras_require={
         "experiments": EXPERIMENTS + TENSORBOARD,
         "export": EXPORT,
-        "test": TEST + EXPERIMENTS + EXPORT,
-        "notebooks": NOTEBOOKS,
+        "test": TEST + EXPERIMENTS + EXPORT + TENSORBOARD,
+        "notebooks": NOTEBOOKS + TENSORBOARD,
         "all": EXPERIMENTS + TENSORBOARD + TEST + NOTEBOOKS + EXPORT + DEVELOPMENT,
     },
     classifiers=[
