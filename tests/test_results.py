@@ -114,6 +114,18 @@ def test_fast_vgg_beats_the_paper():
     assert 100 * hundred["accuracy"] - accuracy > 5 and round(100 * (twin["accuracy"] - hundred["accuracy"]), 1) == 1.2
 
 
+def test_ways_to_start():
+    rows = {row: run["result"] for row, (run,) in read_rows(RESULTS / "fast_half").items()}
+    accuracy = {row: 100 * run["accuracy"] for row, run in rows.items()}
+    spikes = {row: run["spikes"] for row, run in rows.items() if "spikes" in run}
+    ways = [accuracy[row] for row in ("t16", "untaught", "scratch")]
+    assert max(ways) - min(ways) < 0.2
+    assert [round(100 * (spikes["scratch"] / spikes[row] - 1)) for row in ("untaught", "t16")] == [13, 16]
+    assert round(accuracy["t8"] - accuracy["t8_at_once"], 1) == 0.4
+    assert round(100 * (spikes["t8"] / spikes["t8_at_once"] - 1)) == 10
+    assert rows["scratch"]["epochs"] == rows["relu"]["epochs"] + rows["t16"]["epochs"]
+
+
 def test_fast_vgg_is_fast():
     (training,) = (
         r for r in read_benchmarks("training_*") if (r["network"], r["pooling"]) == ("fast_vgg", "potential")
