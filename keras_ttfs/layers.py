@@ -23,7 +23,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_ttfs import checks, fused, keras_internals, regularizers, temporal_kernel, tracing
+from keras_ttfs import checks, fused, keras_internals, noise, regularizers, temporal_kernel, tracing
 from keras_ttfs.metrics import MeanSpikes
 
 
@@ -350,6 +350,8 @@ class TTFSActivation(TTFSEncode):
         self.initial_relaxation = self.relaxation_0
         self.seed = checks.seed(seed)
         self.seed_generator = keras.random.SeedGenerator(self.seed)
+        # Kinds of keras_ttfs.noise in training, which a TTFSModel sets.
+        self.noise: tuple[noise.Noise, ...] = ()
 
     def build(self, input_shape: Any) -> None:
         super().build(input_shape)
@@ -370,7 +372,20 @@ class TTFSActivation(TTFSEncode):
             self.spikes.update_state(z_hat, mask=mask)
             return z_hat
         draw = keras.random.uniform((), seed=self.seed_generator, dtype=self._kernel_dtype)
-        return self._quantize(inputs, tau, t_d, relaxed=draw < tf.convert_to_tensor(self.relaxation))
+        relaxed = draw < tf.convert_to_tensor(self.relaxation)
+        z_hat = self._quantize(inputs, tau, t_d, relaxed=relaxed)
+        if not self.noise:
+            return z_hat
+        return z_hat + tf.stop_gradient(tf.where(relaxed, z_hat, self._disturbed(inputs, tau, t_d)) - z_hat)
+
+    def _disturbed(self, z, tau, t_d):
+        """Levels of the spikes as noisy neurons send them, drawn anew."""
+        found = noise.of_training(self.noise, tf.shape(z), self.time_window, self.seed_generator)
+        z = tf.cast(z, tau.dtype)
+        z = z if found.gain is None else z * tf.cast(found.gain, z.dtype)
+        spike_time = temporal_kernel.encode(z, tau, t_d, self.time_window, rounding=self.rounding)
+        spike_time = found.disturbed(spike_time, self.time_window)
+        return tf.cast(temporal_kernel.decode(spike_time, tau, t_d, self.time_window), self.compute_dtype)
 
     def _quantize(self, inputs, tau, t_d, relaxed=False):
         source = fused.source_of(inputs) if self.kernel_gradient == "decoder" else None

@@ -22,8 +22,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_ttfs import checks, keras_internals, metrics, model_inputs, regularizers, temporal_kernel, topology
+from keras_ttfs import noise as noises
 from keras_ttfs.distillation import Teaching
-from keras_ttfs.layers import TKBatchNorm, TTFSEncode, neurons_of
+from keras_ttfs.layers import TKBatchNorm, TTFSActivation, TTFSEncode, neurons_of
 
 SPIKE_METRICS = ("spikes", "input_spikes", "spikes_per_neuron")
 
@@ -64,6 +65,9 @@ class TTFSModel(keras.Model):
         teacher: keras.Model of the same output, logits of the same inputs; or None.
         lambda_kd: float >= 0: weight of the distillation [1]; 0 without a teacher.
         temperature: float > 0: of the distillation [1].
+        noise: objects of `keras_ttfs.noise`, in a list, or one of them: `fit` hardens the model against them. Spikes,
+            thresholds and weights are disturbed anew in every step, and gradients pass straight through. `evaluate` and a
+            saved model know nothing of it.
 
     Call arguments:
         inputs: tensor or structure of tensors, as the model was made for.
@@ -97,6 +101,7 @@ class TTFSModel(keras.Model):
         teacher: keras.Model | None = None,
         lambda_kd: float = 0.0,
         temperature: float = 1.0,
+        noise: Any = (),
         **kwargs: Any,
     ):
         if (args or "inputs" in kwargs) and not isinstance(self, FunctionalTTFSModel):
@@ -118,6 +123,32 @@ class TTFSModel(keras.Model):
         self.temporal_kernels_frozen = False
         self.teaching: Teaching | None = None
         self.learn_from(teacher, lambda_kd=lambda_kd, temperature=temperature)
+        self.harden(noise)
+
+    def harden(self, noise: Any) -> None:
+        """Makes `fit` disturb the model from now on; with an empty list not any more.
+
+        Args:
+            noise: as for the model.
+
+        Raises:
+            ValueError: "Expected noise to be objects of keras_ttfs.noise ... Received: ...", and for encoders that are no
+                TTFSActivation.
+        """
+        self.noise = noises.check(noise)
+        encoders = self.encoders if self.noise else topology.layers_of(self, TTFSActivation)
+        for encoder in encoders:
+            if not isinstance(encoder, TTFSActivation):
+                raise ValueError(
+                    f"Expected every encoder to be a TTFSActivation in a model with noise. Received: layer {encoder.name!r} "
+                    f"({type(encoder).__name__})"
+                )
+            encoder.noise = tuple(each for each in self.noise if each.disturbs_neurons)
+        self._weight_noise = tuple(each for each in self.noise if each.disturbs_weights)
+        # Not a SeedGenerator itself, which would be saved with the model.
+        self._weight_draws = noises.TrainingDraws(keras.random.SeedGenerator(0)) if self._weight_noise else None
+        # A traced step would go on with what it was traced with.
+        self.train_function = None
 
     def learn_from(self, teacher: keras.Model | None, *, lambda_kd: float = 0.0, temperature: float = 1.0) -> None:
         """Makes `fit` distil a teacher from now on; with None, no teacher any more.
@@ -284,7 +315,7 @@ class TTFSModel(keras.Model):
         """One step of `fit` with the loss of Eq. 9; returns the logs, without counts of spikes."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         with tf.GradientTape() as tape:
-            y_pred = self(x, training=True)
+            y_pred = self._call_with_weight_noise(x) if self._weight_noise else self(x, training=True)
             loss = self._step_loss(x, y, y_pred, sample_weight, training=True)
             loss = self.optimizer.scale_loss(loss)
         if self.trainable_weights:
@@ -301,6 +332,24 @@ class TTFSModel(keras.Model):
             warnings.warn("The model does not have any trainable weights.", stacklevel=2)
         logs = self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
         return {name: value for name, value in logs.items() if name not in SPIKE_METRICS}
+
+    def _call_with_weight_noise(self, x):
+        """The outputs in training with the weights that noise leaves, whose gradients go straight to the weights."""
+        disturbed, random = [], self._weight_draws
+        for layer in topology.layers_of(self, keras.layers.Layer):
+            for kernel, axes in noises.kernels_of(layer):
+                exact = value = tf.cast(tf.convert_to_tensor(kernel), kernel.dtype)
+                for each in self._weight_noise:
+                    value = each.weights(value, axes, random)
+                disturbed.append((kernel, exact + tf.stop_gradient(value - exact)))
+        with keras.StatelessScope(state_mapping=disturbed) as scope:
+            outputs = self(x, training=True)
+        kernels = {id(kernel) for kernel, _ in disturbed}
+        for variable in self.variables:
+            value = scope.get_current_value(variable)
+            if value is not None and id(variable) not in kernels:
+                variable.assign(value)
+        return outputs
 
     def test_step(self, data: Any) -> dict[str, Any]:
         """One step of `evaluate` with the loss of Eq. 9; counts spikes and returns the logs."""

@@ -156,6 +156,22 @@ TABLE = [
     ("check_export(TTFS, '.', {})", "format: choice, tolerance: share, formt: any, quantize: any"),
     ("check_export({}, '.')", ": not a model"),
     ("check_export(TTFS, {})", ": choice"),
+    *(
+        (f"noise.{name}({{}})", kind)
+        for name, kind in (
+            ("Jitter", ": not negative, sdt: any"),
+            ("DroppedSpikes", ": share, sahre: any"),
+            ("SpuriousSpikes", ": share"),
+            ("DeadNeurons", ": share"),
+            ("ThresholdMismatch", ": not negative"),
+            ("WeightMismatch", ": not negative"),
+            ("WeightBits", ": count, bit: any"),
+        )
+    ),
+    ("TTFSModel(IN, OUT, noise={})", ": choice"),
+    ("TTFS.harden({})", ": choice"),
+    ("NET.run(X, noise={})", ": choice"),
+    ("NET.run(X, seed={})", ": epoch"),
     ("CODED.run(X, {})", "time_steps: steps or None, batch_size: count, steps: any"),
     ("CodedNetwork.from_model(RELU, codings.RateCoding(), X, {})", "batch_size: count, scale: any"),
     ("energy.normalized_energy(1.0, 1, {})", "platform: choice, plattform: any"),

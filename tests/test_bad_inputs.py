@@ -93,7 +93,19 @@ ACCEPTED = {
 # What users do not call: the results that the library makes, and steps of its own computations.
 NOT_CALLED = {
     *("SimulationResult", "CodedResult", "EquivalenceReport", "EquivalenceError", "LayerEquivalence"),
-    *("ExportReport", "EnergyReport", "Cost", "Chip", "QuantizationReport", "LayerQuantization"),
+    *(
+        "ExportReport",
+        "Noise",
+        "Disturbance",
+        "Shapes",
+        "Draws",
+        "TrainingDraws",
+        "EnergyReport",
+        "Cost",
+        "Chip",
+        "QuantizationReport",
+        "LayerQuantization",
+    ),
     *("as_dtype", "scalars", "check_time_window", "check_rounding", "check_kernel_gradient", "threshold_shift"),
     *("proposed_step", "tables", "level_or_relu", "integer_dtype", "neurons_of", "soft_reset"),
     *(
@@ -102,6 +114,11 @@ NOT_CALLED = {
         "normalize",
         "sampled_activations",
         "fit_kernel",
+        "of_samples",
+        "of_training",
+        "kernels_of",
+        "channel_free_axes",
+        "check",
         "FunctionalTTFSModel",
         "spike_time_histogram",
     ),
@@ -174,6 +191,7 @@ PUBLIC_MODULES += [
     "distillation",
     "spike_budget",
     "exporting",
+    "noise",
 ]
 
 

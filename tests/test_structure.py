@@ -20,7 +20,7 @@ FLOORS = (
     ("checks", "keras_internals"),
     ("tracing", "runtimes"),
     ("qonnx_files",),
-    ("temporal_kernel", "energy", "snn.plots"),
+    ("temporal_kernel", "energy", "noise", "snn.plots"),
     ("fused", "initializers", "metrics", "regularizers", "snn.codings.coding"),
     ("layers", "snn.codings.rate", "snn.codings.phase", "snn.codings.burst", "snn.codings.temporal_switch"),
     ("topology", "spike_time_layers", "snn.codings"),

@@ -11,6 +11,7 @@ counts synaptic operations. `snn.equivalence` compares the spikes with those of 
 """
 
 import copy
+import dataclasses
 import functools
 import sys
 from collections.abc import Iterable, Mapping
@@ -20,10 +21,13 @@ import keras
 import numpy as np
 
 from keras_ttfs import checks
+from keras_ttfs.noise import Draws, Shapes, of_samples
+from keras_ttfs.noise import check as check_noise
 from keras_ttfs.snn import nir_data, operations
 from keras_ttfs.snn.nodes import (
     Node,
     Operations,
+    Synapse,
     TTFSPopulation,
     encodes_input,
     functions_of,
@@ -115,6 +119,7 @@ class SpikingNetwork:
         self._traced = True
         self._functions: dict = {}
         self._simulations: dict = {}
+        self._disturbed: Any = None
 
     @classmethod
     def from_model(cls, model: keras.Model, early_firing: int = 0) -> "SpikingNetwork":
@@ -145,7 +150,7 @@ class SpikingNetwork:
     def untraced(self) -> "SpikingNetwork":
         """The same network, for few runs: it computes one operation after the other, and leaves nothing in memory."""
         network = copy.copy(self)
-        network._traced, network._simulations = False, {}
+        network._traced, network._simulations, network._disturbed = False, {}, None
         return network
 
     @functools.cached_property
@@ -227,6 +232,8 @@ class SpikingNetwork:
         spike_times: bool = True,
         record: Mapping | None = None,
         verbose: Any = "auto",
+        noise: Any = (),
+        seed: int = 0,
     ) -> SimulationResult:
         """Simulates the network on a batch of inputs.
 
@@ -244,6 +251,9 @@ class SpikingNetwork:
             record: `{layer: flat indices of membranes}` whose potentials to keep at every step; `"clock"` only. A layer
                 without winner-take-all windows has one membrane for each neuron.
             verbose: `"auto"` (a progress bar on terminals), 0 or 1.
+            noise: objects of `keras_ttfs.noise`, in a list; or one of them. Both modes see the same draws, whatever the batch
+                size. `neurons` counts dead neurons too.
+            seed: int >= 0: of the noise. Another seed is another copy of the hardware, and other spikes.
 
         Returns:
             A SimulationResult.
@@ -252,7 +262,9 @@ class SpikingNetwork:
             ValueError: "Expected ... Received: ..." for a wrong argument.
         """
         x, record = self._checked(x, mode, dtype, batch_size, record)
-        simulate = self._simulation(mode, dtype)
+        noise, seed = check_noise(noise), checks.integer("seed", seed, least=0)
+        network = self._with_weights(noise, seed)
+        simulate = network._simulation(mode, dtype)
         # Filled batch by batch, because joining them at the end would hold all spike times twice.
         times = {
             population.name: np.empty((len(x), *population.shape), population.silent.dtype.as_numpy_dtype)
@@ -261,9 +273,39 @@ class SpikingNetwork:
         bar = progress_bar(len(x), "sample", verbose)
         parts = []
         for first, samples, batch in batches_of(x, batch_size):
-            outcome = simulate(batch, samples, record, bar.add if bar else lambda samples: None)
+            disturbances = self._disturbances(noise, seed, range(first, first + len(batch)))
+            outcome = simulate(batch, samples, record, bar.add if bar else lambda samples: None, disturbances)
             parts.append(self._counted(outcome, samples, times, first))
         return self._result(parts, times, dtype, record)
+
+    def _with_weights(self, noise, seed):
+        """The network with the weights that the noise leaves of its own; kept, because its simulations are traced."""
+        kinds = tuple(each for each in noise if each.disturbs_weights)
+        if not kinds:
+            return self
+        if self._disturbed is None or self._disturbed[0] != (kinds, seed):
+            nodes: list[Node] = []
+            successor: dict[Node, Node] = {}
+            for place, node in enumerate(self.nodes):
+                changed: dict[str, Any] = {"inputs": tuple(successor[source] for source in node.inputs)}
+                if isinstance(node, Synapse) and node.layer is not None:
+                    changed["kernels"] = node.disturbed_kernels(kinds, Draws(seed, 2, place))
+                successor[node] = dataclasses.replace(node, **changed)
+                nodes.append(successor[node])
+            network = SpikingNetwork(nodes, successor[self.output], self.early_firing)
+            network._traced = self._traced
+            self._disturbed = (kinds, seed), network
+        return self._disturbed[1]
+
+    def _disturbances(self, noise, seed, samples):
+        """One Disturbance for each population, for the samples of these numbers; none without noise of spikes."""
+        if not any(each.disturbs_neurons for each in noise):
+            return ()
+        found = []
+        for place, population in enumerate(self.populations):
+            shapes = Shapes(population.shape, population.inputs[0].shape, population.time_window)
+            found.append(of_samples(noise, shapes, seed, place, samples))
+        return found
 
     def _checked(self, x, mode, dtype, batch_size, record):
         checks.one_of("mode", mode, MODES)

@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_ttfs import temporal_kernel
+from keras_ttfs.noise import channel_free_axes
 from keras_ttfs.snn.copies import bare_copy, settings_of
 from keras_ttfs.snn.understood import AVERAGES, DEPTHWISE, MERGES, SEPARABLE, TRANSPOSED
 
@@ -358,6 +359,16 @@ class Synapse(Node):
     def paths(self) -> Callable:
         layer = self._summing_layer("float64", [np.ones(kernel.shape) for kernel in self.kernels])
         return layer or (lambda value: value)
+
+    def disturbed_kernels(self, noise: Iterable, random: Any) -> tuple[np.ndarray, ...]:
+        """The kernels as hardware has them, by the `weights` of each kind of noise, one after the other."""
+        found = []
+        for number, kernel in enumerate(self.kernels):
+            axes, value = channel_free_axes(self.layer, number, kernel.ndim), tf.constant(kernel)
+            for each in noise:
+                value = each.weights(value, axes, random)
+            found.append(value.numpy())
+        return tuple(found)
 
     def operations(self, values: list) -> Operations:
         ways = super().operations(values).multiply_adds

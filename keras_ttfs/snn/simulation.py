@@ -5,12 +5,13 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from keras_ttfs.noise import Disturbance
 from keras_ttfs.snn.nodes import Node, Phase, Population, TTFSPopulation, propagate, sources_of
 from keras_ttfs.snn.operations import spike_entries
 from keras_ttfs.snn.windows import WindowPopulation
@@ -52,17 +53,30 @@ class EventSimulation:
         self.functions = functions
         self.simulate = tf.function(self._simulate, autograph=False) if traced else self._simulate
 
-    def __call__(self, batch: np.ndarray, samples: int, record: Mapping, advanced: Callable) -> Outcome:
-        """Simulates a batch, of which the first `samples` count. Calls `advanced(n)` when n samples are done."""
-        outcome = self.simulate(tf.constant(batch), tf.constant(samples))
+    def __call__(
+        self,
+        batch: np.ndarray,
+        samples: int,
+        record: Mapping,
+        advanced: Callable,
+        disturbances: Sequence[Disturbance] = (),
+    ) -> Outcome:
+        """Simulates a batch, of which the first `samples` count. Calls `advanced(n)` when n samples are done.
+
+        `disturbances` has one for each population, or is empty.
+        """
+        outcome = self.simulate(tf.constant(batch), tf.constant(samples), tuple(disturbances))
         advanced(samples)
         return Outcome(*outcome)
 
-    def _simulate(self, batch, samples):
-        times = []
+    def _simulate(self, batch, samples, disturbances):
+        times: list[tf.Tensor] = []
 
         def fire(population, potential):
-            spike_time, level = population.fire(potential)
+            if not disturbances:
+                spike_time, level = population.fire(potential)
+            else:
+                spike_time, level = _disturbed(population, potential, disturbances[len(times)])
             times.append(spike_time)
             return level
 
@@ -110,8 +124,16 @@ class ClockSimulation:
         self.fire = {population: self._firing_of(population) for population in phases}
         self.integrations: dict = {}  # Compiled functions, by the nodes whose potentials they compute.
 
-    def __call__(self, batch: np.ndarray, samples: int, record: Mapping, advanced: Callable) -> Outcome:
-        """Simulates a batch, of which the first `samples` count. Calls `advanced(n)` when n samples are done."""
+    def __call__(
+        self,
+        batch: np.ndarray,
+        samples: int,
+        record: Mapping,
+        advanced: Callable,
+        disturbances: Sequence[Disturbance] = (),
+    ) -> Outcome:
+        """As that of EventSimulation."""
+        wrong = dict(zip(self.populations, disturbances))
         targets = [*self.populations, self.output]
         shapes = {population: (len(batch), *population.shape) for population in self.populations}
         sent = {population: tf.zeros(shape, self.dtype) for population, shape in shapes.items()}
@@ -128,15 +150,14 @@ class ClockSimulation:
             firing = [population for population, (start, window) in self.phases.items() if 0 <= now - start < window]
             for population in firing:
                 local = now - self.phases[population].start
-                potential[population], times[population], sent[population] = self.fire[population](
-                    potential[population],
-                    times[population],
-                    sent[population],
-                    self.thresholds[population][local],
-                    self.levels[population][local],
-                    tf.constant(local, population.silent.dtype),
-                    population.silent,
-                )
+                state = potential[population], times[population], sent[population]
+                step = tf.constant(local, population.silent.dtype), population.silent
+                level = self.levels[population][local]
+                if population in wrong:
+                    state = self._fire_disturbed(population, *state, level, *step, wrong[population])
+                else:
+                    state = self.fire[population](*state, self.thresholds[population][local], level, *step)
+                potential[population], times[population], sent[population] = state
             reached = [target for target, senders in self.senders.items() if senders.intersection(firing)]
             potential |= self._integrated(x, sent, reached)
             if predictions is not None and (now == 0 or self.output in reached):
@@ -161,6 +182,29 @@ class ClockSimulation:
             return silence(potential, after != times, after == population.silent), after, sent
 
         return tf.function(fire_windows, autograph=False) if self.traced else fire_windows
+
+    def _fire_disturbed(self, population, potential, times, sent, level, step, silent, found):
+        """One local step of a population with a Disturbance."""
+        counted = potential if found.gain is None else potential * tf.cast(found.gain, potential.dtype)
+        windows = isinstance(population, WindowPopulation)
+        if windows:
+            counted = population.largest(self.dtype)(counted)
+        after, sent = fire_disturbed_step(
+            counted,
+            times,
+            sent,
+            population.thresholds(self.dtype),
+            level,
+            step,
+            silent,
+            0 if found.shift is None else found.shift,
+            False if found.silent is None else found.silent,
+            -1 if found.spurious is None else found.spurious,
+        )
+        fires = after != times
+        if windows:
+            return population.silencing()(potential, fires, after == silent), after, sent
+        return tf.where(fires, tf.zeros_like(potential), potential), after, sent
 
     def _integrated(self, batch, sent, targets):
         """`{target: membrane potential}` after the spikes sent so far."""
@@ -197,6 +241,16 @@ class ClockSimulation:
         return _arrived(self.nodes, values, samples)
 
 
+def _disturbed(population, potential, found):
+    """`(spike times, levels)` of a population's complete potentials, with a Disturbance."""
+    if found.gain is not None:
+        potential = potential * tf.cast(found.gain, potential.dtype)
+    spike_time, _ = population.fire(potential)
+    spike_time = found.disturbed(spike_time, population.time_window)
+    levels = tf.concat([population.levels(potential.dtype.name), tf.zeros(1, potential.dtype)], axis=0)
+    return spike_time, tf.gather(levels, tf.cast(spike_time, tf.int32))
+
+
 def _potential_node(target: Node) -> Node:
     """The node whose value is a target's potential."""
     return target.inputs[0] if isinstance(target, Population) else target
@@ -221,3 +275,29 @@ def fire_one_step(
     # Refractory, because the reset takes the potential below every threshold, and the neuron has its spike time.
     potential = tf.where(fires, tf.zeros_like(potential), potential)
     return potential, tf.where(fires, step, times), tf.where(fires, level, sent)
+
+
+@functools.partial(compiled, each_shape=True)
+def fire_disturbed_step(
+    potential: Any,
+    times: Any,
+    sent: Any,
+    thresholds: Any,
+    level: Any,
+    step: Any,
+    silent: Any,
+    shift: Any,
+    never: Any,
+    spurious: Any,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """One local step of a population with a Disturbance: `(times, sent)` after the step.
+
+    A neuron's threshold comes `shift` steps late. At the last step of the window all that have not fired have the last one.
+    """
+    now, last = tf.cast(step, tf.int32), tf.size(thresholds) - 1
+    place = tf.where(now == last, last, tf.clip_by_value(now - shift, -1, last))
+    # Before its threshold has begun to fall a neuron does not fire.
+    table = tf.concat([tf.constant([float("inf")], thresholds.dtype), thresholds], axis=0)
+    fires = (potential >= tf.gather(table, place + 1)) & (potential > 0)
+    fires = (fires | (spurious == now)) & (times == silent) & ~tf.convert_to_tensor(never)
+    return tf.where(fires, step, times), tf.where(fires, level, sent)
