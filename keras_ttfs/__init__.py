@@ -17,10 +17,11 @@ from keras_ttfs import (
     spike_time_layers,
     temporal_kernel,
 )
+from keras_ttfs.batch_norm import TKBatchNorm
 from keras_ttfs.callbacks import FreezeTemporalKernels, RelaxationSchedule, TemporalKernelHistory
 from keras_ttfs.conversion import convert, quantization_report
 from keras_ttfs.exporting import check_export, export
-from keras_ttfs.layers import TemporalKernelDecode, TKBatchNorm, TTFSActivation, TTFSEncode
+from keras_ttfs.layers import TemporalKernelDecode, TTFSActivation, TTFSEncode
 from keras_ttfs.metrics import MeanSpikes, spike_rate, spikes_per_neuron
 from keras_ttfs.models import TTFSModel
 from keras_ttfs.spike_budget import SpikeBudget

@@ -15,8 +15,9 @@ import keras
 import numpy as np
 
 from keras_ttfs import checks, pretrained
+from keras_ttfs.batch_norm import TKBatchNorm
 from keras_ttfs.initializers import Dirac
-from keras_ttfs.layers import TKBatchNorm, TTFSActivation
+from keras_ttfs.layers import TTFSActivation
 from keras_ttfs.models import TTFSModel
 from keras_ttfs.spike_time_layers import (
     SpikeTimeConv2D,

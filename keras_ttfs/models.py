@@ -23,8 +23,9 @@ import tensorflow as tf
 
 from keras_ttfs import checks, keras_internals, metrics, model_inputs, regularizers, temporal_kernel, topology
 from keras_ttfs import noise as noises
+from keras_ttfs.batch_norm import TKBatchNorm
 from keras_ttfs.distillation import Teaching
-from keras_ttfs.layers import TKBatchNorm, TTFSActivation, TTFSEncode, neurons_of
+from keras_ttfs.layers import TTFSActivation, TTFSEncode, neurons_of
 
 SPIKE_METRICS = ("spikes", "input_spikes", "spikes_per_neuron")
 

@@ -7,7 +7,8 @@ import keras
 import numpy as np
 
 from keras_ttfs import calibration, keras_internals, topology
-from keras_ttfs.layers import TKBatchNorm, TTFSActivation, TTFSEncode
+from keras_ttfs.batch_norm import TKBatchNorm
+from keras_ttfs.layers import TTFSActivation, TTFSEncode
 from keras_ttfs.models import TTFSModel
 from keras_ttfs.snn import copies, reader, understood
 

@@ -12,7 +12,8 @@ from typing import Any
 import keras
 
 from keras_ttfs import keras_internals
-from keras_ttfs.layers import TemporalKernelDecode, TKBatchNorm, TTFSEncode, neurons_of
+from keras_ttfs.batch_norm import TKBatchNorm
+from keras_ttfs.layers import TemporalKernelDecode, TTFSEncode, neurons_of
 from keras_ttfs.metrics import MeanSpikes
 
 AVERAGES = (

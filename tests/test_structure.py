@@ -22,6 +22,7 @@ FLOORS = (
     ("qonnx_files",),
     ("temporal_kernel", "energy", "noise", "snn.plots"),
     ("fused", "initializers", "metrics", "regularizers", "snn.codings.coding"),
+    ("batch_norm",),
     ("layers", "snn.codings.rate", "snn.codings.phase", "snn.codings.burst", "snn.codings.temporal_switch"),
     ("topology", "spike_time_layers", "snn.codings"),
     ("model_inputs", "callbacks", "distillation", "spike_budget", "pretrained"),

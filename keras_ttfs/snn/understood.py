@@ -17,7 +17,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_ttfs import keras_internals
-from keras_ttfs.layers import TemporalKernelDecode, TKBatchNorm, TTFSActivation, TTFSEncode
+from keras_ttfs.batch_norm import TKBatchNorm
+from keras_ttfs.layers import TemporalKernelDecode, TTFSActivation, TTFSEncode
 from keras_ttfs.models import FunctionalTTFSModel
 
 _CONVOLUTION = ("kernel_size", "strides", "padding", "data_format", "dilation_rate")
