@@ -73,9 +73,6 @@ class FreezeTemporalKernels(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self.model.freeze_temporal_kernels(epoch < self.epochs)
 
-    def on_train_end(self, logs: Any = None) -> None:
-        self.model.freeze_temporal_kernels(False)
-
 
 class TemporalKernelHistory(keras.callbacks.Callback):
     """Records every temporal kernel at the end of every epoch: what Figs. 2, 5 and 11-15 plot.

@@ -334,10 +334,9 @@ def base_2(base: Any, steps_per_octave: Any, tau_0: Any, t_d_0: Any, z_max_0: An
         if steps_per_octave is not None:
             raise ValueError(f"Expected base=2 with steps_per_octave. Received: steps_per_octave={steps_per_octave!r}")
         return tau_0, t_d_0
-    if integer("base", base) != 2:
-        raise ValueError(f"Expected base to be None or 2. Received: base={base!r}")
+    one_of("base", base, (None, 2))
     own = integer("steps_per_octave", steps_per_octave, unit="steps", most=LONGEST_WINDOW) / math.log(2.0)
-    if tau_0 not in (DEFAULT_TAU_0, own):
+    if number("tau_0", tau_0, above=0, unit="steps") not in (DEFAULT_TAU_0, own):
         raise ValueError(
             f"Expected no tau_0 with base=2, where tau is steps_per_octave / ln 2. Received: tau_0={tau_0!r}"
         )
@@ -347,7 +346,8 @@ def base_2(base: Any, steps_per_octave: Any, tau_0: Any, t_d_0: Any, z_max_0: An
                 f"Expected either t_d_0 or z_max_0, not both. Received: t_d_0={t_d_0!r}, z_max_0={z_max_0!r}"
             )
         t_d_0 = steps_per_octave * math.log2(number("z_max_0", z_max_0, above=0, unit="1"))
-    if abs(number("t_d_0", t_d_0, unit="steps") - round(t_d_0)) > 1e-9:
+    t_d_0 = float(number("t_d_0", t_d_0, unit="steps"))
+    if abs(t_d_0 - round(t_d_0)) > 1e-9:
         raise ValueError(
             "Expected a largest level that is a power of 2**(1 / steps_per_octave) with base=2, so that t_d_0 is an integer "
             f"[steps]. Received: t_d_0={t_d_0:.6g}, z_max_0={z_max_0!r}"

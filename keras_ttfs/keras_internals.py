@@ -132,6 +132,12 @@ def is_exporting() -> bool:
     return frame is not None
 
 
+def is_inner_function(graph: Any) -> bool:
+    """Whether a graph is that of a tf.function which another tf.function calls. Branches and loops are none."""
+    outer = getattr(graph, "outer_graph", None)
+    return type(graph).__name__ == type(outer).__name__ == "FuncGraph"
+
+
 def tf2onnx() -> Any:
     """The package tf2onnx, made to work with NumPy 2 as Keras' own ONNX export makes it."""
     importlib.import_module(f"{_EXPORTERS}.tf2onnx_lib").patch_tf2onnx()

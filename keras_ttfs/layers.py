@@ -20,6 +20,7 @@ import weakref
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_ttfs import checks, fused, noise, temporal_kernel, tracing
@@ -117,6 +118,17 @@ class TTFSEncode(checks.CheckedLayer, keras.layers.Layer):
         self.neurons = neurons_of(input_shape)
         self.spikes = MeanSpikes(name=f"{self.name}_spikes")
         self.built = True
+
+    def load_own_variables(self, store: Any) -> None:
+        """As Keras. Refuses another tau or t_d than those of a kernel of base 2."""
+        super().load_own_variables(store)
+        if self.base:
+            exact = [float(np.dtype(self._kernel_dtype).type(value)) for value in (self.tau_0, self.t_d_0)]
+            found = [float(weight.numpy()) for weight in (self.tau, self.t_d)]
+            if found != exact:
+                raise ValueError(
+                    f"Expected tau and t_d of a kernel of base 2, {exact} [steps], in layer {self.name!r}. Received: {found}"
+                )
 
     def _add_kernel_weight(self, name, value, trainable=True):
         return self.add_weight(

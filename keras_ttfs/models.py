@@ -300,7 +300,12 @@ class TTFSModel(keras.Model):
             self._range_seen = True
             encoder = model_inputs.raw_encoder(self)
             x = x if encoder is None or not encoder.built else model_inputs.watched(x, encoder)
-        return super().fit(x, *args, **kwargs)
+        frozen = self.temporal_kernels_frozen
+        try:
+            return super().fit(x, *args, **kwargs)
+        finally:
+            # An interrupted fit calls no callback.
+            self.freeze_temporal_kernels(frozen)
 
     def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
         """As `keras.Model.evaluate`, with the counts of spikes. Raises as `fit`."""
@@ -324,15 +329,24 @@ class TTFSModel(keras.Model):
             kernels = [weight for encoder in self.encoders for weight in (encoder.tau, encoder.t_d)]
             keras_internals.exclude_from_weight_decay(self.optimizer, kernels)
             gradients = tape.gradient(loss, self.trainable_weights)
-            if self.temporal_kernels_frozen:
-                frozen = {id(weight) for weight in kernels}
-                pairs = zip(gradients, self.trainable_weights)
-                gradients = [tf.zeros_like(weight) if id(weight) in frozen else value for value, weight in pairs]
-            self.optimizer.apply_gradients(zip(gradients, self.trainable_weights))
+            if not self.temporal_kernels_frozen:
+                self.optimizer.apply_gradients(zip(gradients, self.trainable_weights))
+            else:
+                self._apply_but_to(kernels, gradients)
         else:
             warnings.warn("The model does not have any trainable weights.", stacklevel=2)
         logs = self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
         return {name: value for name, value in logs.items() if name not in SPIKE_METRICS}
+
+    def _apply_but_to(self, frozen, gradients):
+        """Applies gradients to all weights but the frozen ones."""
+        held = {id(weight): tf.identity(weight) for weight in frozen}
+        pairs = zip(gradients, self.trainable_weights)
+        gradients = [tf.zeros_like(weight) if id(weight) in held else value for value, weight in pairs]
+        self.optimizer.apply_gradients(zip(gradients, self.trainable_weights))
+        # The momentum of earlier steps moves a weight whose gradient is 0.
+        for weight in frozen:
+            weight.assign(held[id(weight)])
 
     def _call_with_weight_noise(self, x):
         """The outputs in training with the weights that noise leaves, whose gradients go straight to the weights."""

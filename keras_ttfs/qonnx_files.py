@@ -2,6 +2,9 @@
 
 A temporal kernel of base 2 with one step an octave is a `FloatQuant` behind a Relu: powers of 2, rounded down. Any other
 kernel is a `MultiThreshold`, which counts the thresholds that a potential reaches, and a `Gather` of the level.
+
+The executor of the package qonnx takes a logarithm in float32: a potential within a few units in the last place below a power
+of 2 becomes 0 in a FloatQuant there, in the place of half that power. Hardware that reads the exponent does not err so.
 """
 
 import pathlib

@@ -61,8 +61,9 @@ def levels(tau: Any, t_d: Any, time_window: int, *, shift: float = 0.0, dtype: A
     """Every level of a kernel, from the largest to the smallest: `exp(-(t + shift - t_d) / tau)` for t = 0..T-1.
 
     Levels are computed in float64 and rounded once, so each is the floating-point number nearest to the exact level. A tau of
-    k / ln 2, k an integer, makes kernels of base 2: their levels are those of `2**(-(t + shift - t_d) / k)`, exact powers of
-    2 where k divides the time.
+    k / ln 2, k an integer, as float32 says it, makes kernels of base 2: their levels are those of
+    `2**(-(t + shift - t_d) / k)`, exact powers of 2 where k divides the time. (Another tau that is so near to it in float64
+    has the same levels.)
 
     Args:
         tau: float > 0, scalar [steps].
@@ -87,14 +88,15 @@ def levels(tau: Any, t_d: Any, time_window: int, *, shift: float = 0.0, dtype: A
 
 
 def _kernel(time, tau):
-    """`exp(time / tau)` in float64. It is `2**(time / k)` where tau is k / ln 2 as float32 can say it, k an integer."""
-    steps_per_octave = tf.maximum(tf.round(tau * LN_2), 1.0)
-    base_2 = tf.abs(tau * LN_2 - steps_per_octave) <= 2.0**-24 * steps_per_octave
-    octaves = time / steps_per_octave
+    """`exp(time / tau)`. It is `2**(time / k)` where tau is k / ln 2 as float32 can say it, k an integer."""
+    octave = tf.cast(tau, tf.float64) * LN_2
+    steps_per_octave = tf.maximum(tf.round(octave), 1.0)
+    base_2 = tf.abs(octave - steps_per_octave) <= 2.0**-24 * steps_per_octave
+    octaves = tf.cast(time, tf.float64) / steps_per_octave
     # Whole octaves apart, because powers of 2 are then exact.
     whole = tf.floor(octaves)
-    power = tf.pow(tf.constant(2.0, time.dtype), whole) * tf.exp(LN_2 * (octaves - whole))
-    return tf.where(base_2, power, tf.exp(time / tau))
+    power = tf.pow(tf.constant(2.0, tf.float64), whole) * tf.exp(LN_2 * (octaves - whole))
+    return tf.where(base_2, tf.cast(tf.stop_gradient(power), time.dtype), tf.exp(time / tau))
 
 
 def thresholds(tau: Any, t_d: Any, time_window: int, *, rounding: str = "ceil", dtype: Any = "float32") -> tf.Tensor:
@@ -130,7 +132,7 @@ def _spike_time(z, step, thresholds, time_window):
 
 def _encode_gradient(upstream, z, spike_time, tau, t_d, time_window, epsilon):
     """Gradient of the spike time: straight through the rounding, inside the window only."""
-    inside = (spike_time < time_window) & (z <= tf.exp(t_d / tau))
+    inside = (spike_time < time_window) & (z <= _kernel(t_d, tau))
     # Selected after the product: the quotient is infinite where z is 0.
     return tf.where(inside, upstream * (-tau / (tf.maximum(z, 0.0) + epsilon)), tf.zeros_like(upstream)), inside
 
@@ -266,13 +268,12 @@ def z_min(tau: Any, t_d: Any, time_window: int) -> tf.Tensor:
     """
     check_time_window(time_window)
     tau, t_d = scalars(tau, t_d)
-    return tf.exp((t_d - (time_window - 1.0)) / tau)
+    return _kernel(t_d - (time_window - 1.0), tau)
 
 
 def z_max(tau: Any, t_d: Any) -> tf.Tensor:
     """Largest level that a spike can carry, `exp(t_d / tau)` [1], at t = 0. Differentiable."""
-    tau, t_d = scalars(tau, t_d)
-    return tf.exp(t_d / tau)
+    return _kernel(*reversed(scalars(tau, t_d)))
 
 
 def maximum_error(z: Any, tau: Any, t_d: Any, time_window: int | None = None) -> tf.Tensor:

@@ -27,8 +27,21 @@ def plain_operations() -> Iterator[None]:
 
 
 def is_plain() -> bool:
-    """Whether a graph is traced for a file: in `plain_operations`, and in `export` of any Keras model."""
-    return not tf.executing_eagerly() and (_plain.get() or keras_internals.is_exporting())
+    """Whether a graph is traced for a file: in `plain_operations`, and in `export` of any Keras model.
+
+    Raises:
+        ValueError: "Expected layers outside of tf.functions of one's own ...", where such a function is traced for the first
+            time in an export. It would keep the plain operations for ever. One that was traced before goes into the file as
+            it is, and no other runtime reads that.
+    """
+    if tf.executing_eagerly() or not (_plain.get() or keras_internals.is_exporting()):
+        return False
+    if keras_internals.is_inner_function(tf.compat.v1.get_default_graph()):
+        raise ValueError(
+            "Expected layers outside of tf.functions of one's own in a model that is exported. Received: a spiking layer in "
+            "a tf.function within the model. Call the layers without it, or use keras_ttfs.export."
+        )
+    return True
 
 
 def differentiable(function: Callable) -> Callable:

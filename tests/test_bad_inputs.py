@@ -178,6 +178,8 @@ def public_names():
         "runtimes",
         "tracing",
         "batch_norm",
+        "plain_model",
+        "export_report",
     } | set(PUBLIC_MODULES) == {module.name for module in pkgutil.iter_modules(keras_ttfs.__path__)}
     names = {name for module in modules for name, value in vars(module).items() if is_public(name, value, module)}
     return names | {name for name in keras_ttfs.__all__ if callable(getattr(keras_ttfs, name))}

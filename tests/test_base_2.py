@@ -7,6 +7,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from sklearn.datasets import load_digits
 
 from keras_ttfs import TTFSActivation, TTFSEncode, applications, convert, temporal_kernel
@@ -90,6 +91,32 @@ def test_a_network_trains_around_kernels_that_stay(tmp_path):
     np.testing.assert_array_equal(eval(logits), model(np.full((1, 8, 8, 1), 0.5)))
 
 
+def test_weights_of_another_kernel_are_refused(tmp_path):
+    def make(**kernel):
+        return keras.Sequential([keras.Input((4,)), TTFSActivation(16, name="in", **kernel), keras.layers.Dense(2)])
+
+    path = str(tmp_path / "w.weights.h5")
+    make(tau_0=5.0).save_weights(path)
+    with pytest.raises(
+        ValueError, match=r"Expected tau and t_d of a kernel of base 2, .* in layer 'in'. Received: \[5.0"
+    ):
+        make(base=2, steps_per_octave=4).load_weights(path)
+    make(base=2, steps_per_octave=4).save_weights(path, overwrite=True)
+    make(base=2, steps_per_octave=4).load_weights(path)
+
+
+def test_the_gradient_reaches_the_largest_level():
+    for steps_per_octave in range(1, 40):
+        layer = TTFSActivation(64, base=2, steps_per_octave=steps_per_octave, z_max_0=2.0)
+        z = tf.constant([[2.0, 1.0]])
+        with tf.GradientTape() as tape:
+            tape.watch(z)
+            z_hat = layer(z)
+        np.testing.assert_array_equal(z_hat, z)
+        assert float(layer.z_max) == 2.0
+        np.testing.assert_allclose(tape.gradient(z_hat, z), [[1.0, 1.0]], rtol=1e-6)
+
+
 def relu(max_value=None):
     return keras.Sequential(
         [
@@ -125,7 +152,7 @@ def test_convert():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"base": 3}, "Expected base to be None or 2. Received: base=3"),
+        ({"base": 3}, r"Expected base to be one of \(None, 2\). Received: base=3"),
         ({"base": 2}, "Expected steps_per_octave to be an integer >= 1 .* Received: steps_per_octave=None"),
         ({"steps_per_octave": 2}, "Expected base=2 with steps_per_octave. Received: steps_per_octave=2"),
         ({"base": 2, "steps_per_octave": 2, "tau_0": 3.0}, "Expected no tau_0 with base=2, .* Received: tau_0=3.0"),

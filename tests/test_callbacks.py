@@ -87,6 +87,21 @@ def test_frozen_kernels_wait_and_the_rest_learns(optimizer, eager):
     two, _ = trained([FreezeTemporalKernels(2)], 0.1, 0.1, 3, two, initial_epoch=2)
     for ours, theirs in zip(two.get_weights(), model.get_weights()):
         np.testing.assert_array_equal(ours, theirs)
+    # Trained kernels stay too: the optimizer's memory of earlier steps does not move them.
+    before = [float(encoder.tau) for encoder in model.encoders]
+    model.fit(X, Y, epochs=2, callbacks=[FreezeTemporalKernels(2)], verbose=0)
+    assert [float(encoder.tau) for encoder in model.encoders] == before != [10.0, 3.0]
+    # An interrupted fit leaves nothing frozen.
+
+    class Interrupts(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X, Y, epochs=2, callbacks=[FreezeTemporalKernels(2), Interrupts()], verbose=0)
+    assert not model.temporal_kernels_frozen
+    model.fit(X, Y, verbose=0)
+    assert all(float(encoder.tau) != tau for encoder, tau in zip(model.encoders, before))
 
 
 def test_only_a_ttfs_model_freezes_kernels():

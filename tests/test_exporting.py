@@ -1,5 +1,7 @@
 """Files for other runtimes: they fire the model's spikes, wrong ones are caught, and nothing is broken behind them."""
 
+import dataclasses
+import os
 import pathlib
 import subprocess
 import sys
@@ -7,6 +9,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from sklearn.datasets import load_digits
 
 from keras_ttfs import (
@@ -18,8 +21,10 @@ from keras_ttfs import (
     applications,
     check_export,
     export,
+    exporting,
+    runtimes,
 )
-from keras_ttfs.snn import EquivalenceError, SpikingNetwork, in_dtype
+from keras_ttfs.snn import EquivalenceError, SpikingNetwork, check_equivalence, in_dtype
 
 pytest.importorskip("onnxruntime", reason="the extra export is not installed")
 SUFFIXES = {"onnx": ".onnx", "litert": ".tflite", "tf_saved_model": ""}
@@ -99,9 +104,10 @@ def test_the_process_trains_on_behind_every_export(tmp_path, jit_compile):
         np.testing.assert_allclose(model(X[:64]), expected, atol=0.2)
         np.testing.assert_array_equal(model.predict(X[:64], verbose=0), expected)
         assert model.evaluate(X[:64], Y[:64], verbose=0, return_dict=True)["spikes"] == spikes
-        before = model.get_weights()
+        before = [np.array(weight) for weight in model.trainable_weights]
         model.fit(X[:64], Y[:64], verbose=0)
-        assert any(np.any(ours != theirs) for ours, theirs in zip(before, model.get_weights()))
+        for ours, theirs in zip(before, model.trainable_weights):
+            assert np.any(ours != np.array(theirs)), theirs.path
     fresh = trained(small(), jit_compile=jit_compile)
     assert fresh.evaluate(X[:64], Y[:64], verbose=0, return_dict=True)["spikes"] > 0
 
@@ -165,22 +171,61 @@ def test_a_damaged_file_is_caught(model, tmp_path):
         check_export(model, path)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda kernel: np.sign(kernel) * 3e38,
+            "Expected the outputs of the model. Received: 100 of 100 samples whose outputs are",
+        ),
+        (lambda kernel: kernel * 3, "Expected the outputs of the model. .* outputs are not finite, or differ"),
+        (lambda kernel: kernel[:, ::-1], "Expected the outputs of the model"),
+    ],
+)
+def test_wrong_outputs_are_caught_where_all_spikes_are_right(model, tmp_path, monkeypatch, change, message):
+    """The last weights are behind every spike."""
+    other = small()
+    other.set_weights(model.get_weights())
+    last = other.layers[-1]
+    last.kernel.assign(change(np.array(last.kernel)))
+    plain = exporting.PlainModel
+    monkeypatch.setattr(exporting, "PlainModel", lambda _, *how: plain(other, *how))
+    for format in FORMATS:
+        with pytest.raises(EquivalenceError, match=message):
+            export(model, path_for(tmp_path, format), format, X[:100], tolerance=1e-2)
+
+
+def test_a_file_of_another_architecture_is_named(tmp_path):
+    def make(window, units):
+        inputs = keras.Input((8, 8, 1))
+        z = TTFSActivation(window, name="in")(inputs)
+        z = TTFSActivation(name="hid")(keras.layers.Dense(units, bias_initializer="ones")(keras.layers.Flatten()(z)))
+        return TTFSModel(inputs, keras.layers.Dense(4)(z))
+
+    path = tmp_path / "model.onnx"
+    export(make(40, 6), path, data=X[:20])
+    with pytest.raises(
+        ValueError, match=r"Expected spike times of layer 'in' in 0..32. Received: int32 from \d+ to 40"
+    ):
+        check_export(make(32, 6), path, data=X[:20])
+    with pytest.raises(ValueError, match="Expected a file of this model, which returns .*Received: one that returns"):
+        check_export(make(40, 7), path, data=X[:20])
+
+
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_file_of_another_model_is_caught_and_nothing_is_left(model, tmp_path, format, monkeypatch):
     path = path_for(tmp_path, format)
     other = small()
     other.set_weights([weight + 0.3 for weight in model.get_weights()])
     # A writer that writes another network.
-    from keras_ttfs import exporting
-
-    plain = exporting._PlainModel
-    monkeypatch.setattr(exporting, "_PlainModel", lambda _: plain(other))
+    plain = exporting.PlainModel
+    monkeypatch.setattr(exporting, "PlainModel", lambda _, *how: plain(other, *how))
     with pytest.raises(EquivalenceError, match="Expected the spikes of the model"):
         export(model, path, format)
     assert not list(tmp_path.iterdir())
     monkeypatch.undo()
     export(model, path, format, X[:8], 1e-2)
-    monkeypatch.setattr(exporting, "_PlainModel", lambda _: plain(other))
+    monkeypatch.setattr(exporting, "PlainModel", lambda _, *how: plain(other, *how))
     with pytest.raises(EquivalenceError):
         export(model, path, format, overwrite=True)
     monkeypatch.undo()
@@ -188,6 +233,158 @@ def test_a_file_of_another_model_is_caught_and_nothing_is_left(model, tmp_path, 
     check_export(model, path, format, X[:8], 1e-2)
     export(model, path, format, X[:8], 1e-2, overwrite=True)
     assert list(tmp_path.iterdir()) == [path]
+
+
+def unused_output():
+    """A nested model of two spiking outputs, of which one leads nowhere."""
+    inner = keras.Input((8, 8, 1))
+    flat = keras.layers.Flatten()(inner)
+    first = TTFSActivation(name="y")(keras.layers.Dense(10, bias_initializer="ones")(flat))
+    second = TTFSActivation(name="z")(keras.layers.Dense(10)(flat))
+    nested = keras.Model(inner, [first, second], name="two")
+    inputs = keras.Input((8, 8, 1))
+    return TTFSModel(inputs, keras.layers.Dense(3)(nested(TTFSActivation(name="in")(inputs))[1]))
+
+
+class Subclass(TTFSModel):
+    """A functional model of a class of one's own, which nobody has registered."""
+
+
+def subclass():
+    inputs = keras.Input((8, 8, 1))
+    return Subclass(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(TTFSActivation()(inputs))))
+
+
+def named_output():
+    inputs = keras.Input((8, 8, 1))
+    return TTFSModel(inputs, {"classes": keras.layers.Dense(3)(keras.layers.Flatten()(TTFSActivation()(inputs)))})
+
+
+def normalized():
+    inputs = keras.Input((8, 8, 1))
+    norm = keras.layers.Normalization(axis=None)
+    norm.adapt(X[:100])
+    z = keras.layers.Dense(20)(keras.layers.Flatten()(norm(inputs)))
+    return TTFSModel(inputs, keras.layers.Dense(3)(TTFSActivation()(z)))
+
+
+def in_bytes():
+    inputs = keras.Input((8, 8, 1))
+    z = TTFSActivation()(keras.layers.Rescaling(1 / 255)(inputs))
+    return TTFSModel(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(z)))
+
+
+@pytest.mark.parametrize("make", [unused_output, subclass, named_output, normalized, in_bytes])
+def test_models_that_people_have(make, tmp_path):
+    keras.utils.set_random_seed(0)
+    model = make()
+    for format in (*FORMATS, "qonnx"):
+        path = tmp_path / f"{format}{SUFFIXES.get(format, '.onnx')}"
+        report = export(model, path, format, tolerance=1e-2)
+        assert report.spikes > 100 and report.changed_predictions == 0
+        if format in SUFFIXES:
+            drawn = exporting._samples(model, None)[0]
+            run = exporting.FORMATS[format].load(path)(drawn)
+            simulated = SpikingNetwork.from_model(model).run(drawn, verbose=0).spike_times
+            assert run.keys() == {"output", *(f"spike_time_{name}" for name in simulated)}
+            for name, times in simulated.items():
+                assert np.mean(run[f"spike_time_{name}"] != times) < 1e-2
+    assert check_equivalence(model, exporting._samples(model, None)[0][:5], verbose=0).equivalent
+
+
+def test_data_on_which_nothing_fires_prove_nothing(model, tmp_path):
+    with pytest.raises(
+        EquivalenceError, match="Expected data on which the model fires. Received: no spike in 5 samples"
+    ):
+        export(in_bytes(), tmp_path / "model.onnx", data=X[:5])
+    inputs = keras.Input((8, 8, 1))
+    z = TTFSActivation(name="never")(
+        keras.layers.Dense(4, bias_initializer=keras.initializers.Constant(-99))(TTFSActivation()(inputs))
+    )
+    idle = TTFSModel(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(z)))
+    assert "no spikes, so nothing compared in: never" in str(export(idle, tmp_path / "idle.onnx"))
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int32", "bool"])
+def test_inputs_of_integers_and_bools(dtype, tmp_path):
+    inputs = keras.Input((8, 8, 1), dtype=dtype)
+    z = TTFSActivation()(keras.layers.Rescaling(1.0 if dtype == "bool" else 1 / 127)(inputs))
+    model = TTFSModel(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(z)))
+    assert export(model, tmp_path / "model.onnx").mismatches == 0
+
+
+@pytest.mark.parametrize(
+    "labels", [np.eye(10)[Y[:50]], Y[:50].astype("float32"), Y[:49], Y[:50] - 1, Y[:50] + 1, np.stack([Y[:50]] * 2, 1)]
+)
+def test_labels_that_are_refused(model, tmp_path, labels):
+    with pytest.raises(ValueError, match=r"Expected labels \(samples,\), integers in 0..9"):
+        export(model, tmp_path / "model.onnx", data=(X[:50], labels))
+
+
+def test_functions_of_ones_own_are_refused_while_exporting_and_stay_as_they_are(tmp_path):
+    """A tf.function within a model that is first traced in an export would keep what it was traced with."""
+
+    @keras.saving.register_keras_serializable("tests")
+    class Wrapped(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.spikes = TTFSActivation()
+            self.function = tf.function(lambda z: self.spikes(z), reduce_retracing=True)
+
+        def build(self, shape):
+            self.spikes.build(shape)
+
+        def call(self, z):
+            return self.function(z)
+
+        def compute_output_shape(self, shape):
+            return shape
+
+    inputs = keras.Input((8, 8, 1))
+    layer = Wrapped()
+    model = keras.Model(inputs, layer(inputs))
+    model(X[:1])
+    layer.function = tf.function(lambda z: layer.spikes(z), reduce_retracing=True)
+    with pytest.raises(
+        ValueError, match="Expected layers outside of tf.functions of one's own in a model that is exported"
+    ):
+        model.export(str(tmp_path / "model.onnx"), format="onnx", verbose=False)
+    before = np.array(model(X[:3]))
+    layer.spikes.tau.assign(3.0)
+    assert np.any(before != np.array(model(X[:3])))
+
+
+def test_what_was_there_comes_back_where_the_last_step_fails(model, tmp_path, monkeypatch):
+    path = tmp_path / "model"
+    export(model, path, "tf_saved_model", X[:8], 1e-2)
+    before = sorted(file.name for file in path.rglob("*"))
+    real = os.replace
+
+    def fails(source, target):
+        if pathlib.Path(target) == path:
+            raise OSError("no space")
+        return real(source, target)
+
+    monkeypatch.setattr(exporting.os, "replace", fails)
+    with pytest.raises(OSError, match="no space"):
+        export(model, path, "tf_saved_model", X[:8], 1e-2, overwrite=True)
+    monkeypatch.undo()
+    assert sorted(file.name for file in path.rglob("*")) == before and list(tmp_path.iterdir()) == [path]
+    # What appears in the meantime is not replaced, and links are not followed.
+    write = runtimes.Onnx.write
+
+    def slow(self, module, made, quantize):
+        write(self, module, made, quantize)
+        (tmp_path / "late.onnx").write_text("another's")
+
+    monkeypatch.setattr(runtimes.Onnx, "write", slow)
+    with pytest.raises(ValueError, match="Expected a path where nothing is"):
+        export(model, tmp_path / "late.onnx", data=X[:8], tolerance=1e-2)
+    monkeypatch.undo()
+    assert (tmp_path / "late.onnx").read_text() == "another's"
+    (tmp_path / "link").symlink_to(path)
+    with pytest.raises(ValueError, match="which is something else"):
+        export(model, tmp_path / "link", "tf_saved_model", overwrite=True)
 
 
 def test_mixed_precision_is_written_in_float32(tmp_path):
@@ -266,9 +463,33 @@ def test_qonnx_has_quantizers_of_equal_spike_times(tmp_path, options, quantizer)
     assert check_export(vgg, tmp_path / "model.onnx", "qonnx", X[:3]).samples == 3
 
 
+def test_what_the_executor_does_just_below_a_power_of_2(tmp_path):
+    """Known, and told in `qonnx_files`: FloatQuant's logarithm rounds up there. Everywhere else it is exact."""
+    inputs = keras.Input((1,))
+    model = TTFSModel(inputs, keras.layers.Dense(2)(TTFSActivation(12, base=2, steps_per_octave=1, name="in")(inputs)))
+    powers = (2.0 ** -np.arange(12)).astype("float32")
+    near = np.concatenate([powers, np.nextafter(powers, np.float32(2)), powers * np.float32(0.999)])[:, None]
+    assert export(model, tmp_path / "model.onnx", "qonnx", near).mismatches == 0
+    below = np.nextafter(powers[1:], np.float32(0))[:, None]
+    with pytest.raises(EquivalenceError, match="Expected the spikes of the model"):
+        check_export(model, tmp_path / "model.onnx", "qonnx", below)
+
+
 def test_qonnx_of_spike_times_and_windows(model, tmp_path):
     report = export(model, tmp_path / "model.onnx", "qonnx", X[:10], tolerance=1e-2)
     assert report.operations["MultiThreshold"] == 4 and report.changed_predictions == 0
+
+
+def changed(data, **fields):
+    """NIR data with other events."""
+    import nir
+
+    nodes = {}
+    for name, node in data.nodes.items():
+        events = node.observables["spikes"]
+        new = {field: make(events) for field, make in fields.items()}
+        nodes[name] = nir.NIRNodeData({"spikes": dataclasses.replace(events, **new)})
+    return nir.NIRGraphData(nodes)
 
 
 def test_spike_trains_as_nir_data_come_back(model, tmp_path):
@@ -295,8 +516,22 @@ def test_spike_trains_as_nir_data_come_back(model, tmp_path):
                 np.testing.assert_array_equal(grid.any(axis=1), fires)
                 at = grid.argmax(axis=1) - result.phases[name].start
                 np.testing.assert_array_equal(at[fires], times.reshape(7, -1)[fires])
-    with pytest.raises(ValueError, match="Expected spikes of layer .* at whole steps"):
-        network.spike_times_from_nir(result.to_nir(0.7), 1.0)
+    data = result.to_nir(1.0)
+    for wrong, message in (
+        (result.to_nir(0.7), "Expected a recording of .* steps of 1.0 s. Received: t_max="),
+        (changed(data, time=lambda events: events.time + 0.5), "Expected spikes of layer .* at whole steps"),
+        (
+            changed(data, idx=lambda events: np.where(events.idx == 3, 4, events.idx)),
+            "Expected one spike at most of each",
+        ),
+        (
+            changed(data, idx=lambda events: np.where(events.idx == 3, 9999, events.idx)),
+            "Expected one spike at most of each",
+        ),
+        (nir.NIRGraphData(dict.fromkeys(data.nodes, nir.NIRNodeData({}))), "Expected events 'spikes' of layer"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            network.spike_times_from_nir(wrong)
     with pytest.raises(ValueError, match="Expected NIR data of the layers"):
         network.spike_times_from_nir(nir.NIRGraphData({}))
     with pytest.raises(ValueError, match=r"Received: one of run\(spike_times=False\)"):

@@ -36,6 +36,8 @@ FLOORS = (
     ("snn.network", "snn.graph"),
     ("snn.equivalence", "snn.coded"),
     ("snn",),
+    ("plain_model",),
+    ("export_report",),
     ("exporting",),
     ("calibration",),
     ("rebuilding",),

@@ -53,7 +53,8 @@ def bare_copy(layer: Any, dtype: Any, **options: Any) -> keras.layers.Layer:
     settings = settings_of(layer)
     if type(layer) is keras.layers.Normalization:
         settings |= {name: np.array(settings[name]).ravel() for name in ("mean", "variance")}
-        if settings["mean"].size == 1 and layer.axis is None:
+        # Keras makes () of axis=None.
+        if settings["mean"].size == 1 and not layer.axis:
             settings |= {name: settings[name][0] for name in ("mean", "variance")}
     return type(layer)(**settings, dtype=dtype, **options)
 

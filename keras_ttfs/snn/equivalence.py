@@ -16,6 +16,7 @@ from keras_ttfs.snn import copies
 from keras_ttfs.snn.graph import Graph, Surrogate
 from keras_ttfs.snn.network import MODES, SpikingNetwork, batches_of, progress_bar
 from keras_ttfs.snn.nodes import Node
+from keras_ttfs.snn.reader import spiking_calls
 from keras_ttfs.snn.results import SimulationResult
 from keras_ttfs.snn.samples import inputs
 
@@ -193,13 +194,18 @@ def check_equivalence(
     graph = Graph(model, None)
     report = _empty_report(network, modes, dtype, len(x))
     bar = progress_bar(len(x), "sample", verbose)
-    names = [population.name for population in network.populations]
+    names = spiking_calls(model)
     for _, samples, batch in batches_of(x, batch_size):
         logits, promised = surrogate(batch, samples)
-        _add_predictions(report, model.predict_on_batch(batch)[:samples], graph.output(batch)[:samples], logits)
+        _add_predictions(
+            report,
+            keras.tree.flatten(model.predict_on_batch(batch))[0][:samples],
+            graph.output(batch)[:samples],
+            logits,
+        )
         for mode in modes:
             result = network.run(batch, mode=mode, dtype=dtype, batch_size=len(batch), verbose=0)
-            _add_to(report, mode, result, logits, dict(zip(names, promised)))
+            _add_to(report, mode, result, logits, dict(zip(names, promised, strict=True)))
         if bar:
             bar.add(samples)
     if strict:
@@ -296,7 +302,7 @@ def _add_to(
     mode: str,
     result: SimulationResult,
     logits: np.ndarray,
-    promised: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]],
+    promised: dict[str | None, tuple[np.ndarray, np.ndarray, np.ndarray]],
 ) -> None:
     """Adds a batch, simulated in a mode, to the report. `logits` and `promised` are what the surrogate returns."""
     differs = np.zeros(len(logits), bool)

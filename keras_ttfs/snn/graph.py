@@ -41,7 +41,7 @@ class Graph:
 
     def compute(self, batch: tf.Tensor) -> Any:
         """As `output`, of a tensor of the `input_dtype`."""
-        # Not in a tf.function: TensorFlow would keep the graph for ever, by the gradients that TTFS layers register.
+        # Not in a tf.function with gradients, whose graph TensorFlow would keep for ever.
         return keras.tree.flatten(topology.walk(self.model, [batch], self.visit))[0]
 
     def visit(self, layer: Any, *args: Any, **kwargs: Any) -> Any:
@@ -54,8 +54,8 @@ class Graph:
 class Surrogate(Graph):
     """The model, rebuilt in another precision.
 
-    A call with a batch gives `(logits, [(spike times, pre-activations, thresholds) of each population])` of its first
-    samples. Logits are the inputs of a softmax at the output.
+    A call with a batch gives `(logits, [(spike times, pre-activations, thresholds) of each call of a spiking layer])` of its
+    first samples, in the order of `reader.spiking_calls`. Logits are the inputs of a softmax at the output.
     """
 
     softmax = False
@@ -78,7 +78,7 @@ class Surrogate(Graph):
             times, _ = temporal_kernel.fire(args[0], *kernel, rounding=copy.rounding)
             thresholds = temporal_kernel.thresholds(*kernel, rounding=copy.rounding, dtype=self.dtype)
             self.promised.append((times, args[0], thresholds))
-        if understood.is_activation(layer):
+        if understood.is_activation(layer) and not self.softmax:
             return args[0]
         return super().visit(layer, *args, **kwargs)
 

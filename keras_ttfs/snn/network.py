@@ -221,7 +221,7 @@ class SpikingNetwork:
             ValueError: "Expected ... Received: ..." for data of another network, or of other times.
         """
         layers = {p.name: (p.shape, self.phases[p], p.silent.dtype.as_numpy_dtype) for p in self.populations}
-        return nir_data.spike_times(data, layers, dt)
+        return nir_data.spike_times(data, layers, self.decision_step, dt)
 
     def run(
         self,

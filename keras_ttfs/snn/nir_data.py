@@ -54,12 +54,13 @@ def _events(times, phase, steps, dt):
     )
 
 
-def spike_times(data: Any, layers: Mapping[str, tuple], dt: float) -> dict[str, np.ndarray]:
+def spike_times(data: Any, layers: Mapping[str, tuple], steps: int, dt: float) -> dict[str, np.ndarray]:
     """The spike times that `graph_data` wrote: `{layer: integer array (samples, ...)}`, local to the layer's phase [steps].
 
     Args:
         data: a nir.NIRGraphData.
         layers: `{layer: (shape, Phase, dtype)}`.
+        steps: of the recording [steps].
         dt: float > 0: duration of a step [s].
 
     Raises:
@@ -69,15 +70,33 @@ def spike_times(data: Any, layers: Mapping[str, tuple], dt: float) -> dict[str, 
     found = getattr(data, "nodes", None)
     if not isinstance(found, dict) or found.keys() != layers.keys():
         raise ValueError(f"Expected NIR data of the layers {sorted(layers)}. Received: {sorted(found or [])}")
-    return {name: _times(name, found[name].observables[SPIKES], layer, dt) for name, layer in layers.items()}
+    times = {}
+    for name, layer in layers.items():
+        observables = getattr(found[name], "observables", {})
+        if not isinstance(observables.get(SPIKES), nir().EventData):
+            raise ValueError(
+                f"Expected events {SPIKES!r} of layer {name!r}. Received: observables {sorted(observables)}"
+            )
+        times[name] = _times(name, observables[SPIKES], layer, steps, dt)
+    return times
 
 
-def _times(name, events, layer, dt):
+def _times(name, events, layer, steps_in_all, dt):
     shape, phase, dtype = layer
     neurons = int(np.prod(shape))
     if events.n_neurons != neurons:
         raise ValueError(f"Expected {neurons} neurons of layer {name!r}. Received: {events.n_neurons}")
+    if abs(events.t_max - steps_in_all * dt) > 1e-6 * events.t_max:
+        raise ValueError(
+            f"Expected a recording of {steps_in_all} steps of {dt} s. Received: t_max={events.t_max} s of layer {name!r}"
+        )
     samples, places = np.nonzero(events.idx != NO_EVENT)
+    fired = events.idx[samples, places]
+    pairs = np.stack([samples, fired], axis=1)
+    if not ((fired >= 0) & (fired < neurons)).all() or len(np.unique(pairs, axis=0)) != len(pairs):
+        raise ValueError(
+            f"Expected one spike at most of each neuron 0..{neurons - 1} of layer {name!r}. Received: others"
+        )
     steps = events.time[samples, places] / dt - phase.start
     local = np.rint(steps)
     if not ((local >= 0) & (local < phase.time_window) & (np.abs(steps - local) < 1e-3)).all():
@@ -86,5 +105,5 @@ def _times(name, events, layer, dt):
             f"Received: times from {events.time[samples, places].min()} to {events.time[samples, places].max()} s"
         )
     times = np.full((len(events.idx), neurons), phase.time_window, dtype)
-    times[samples, events.idx[samples, places]] = local
+    times[samples, fired] = local
     return times.reshape(-1, *shape)

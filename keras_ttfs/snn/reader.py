@@ -49,6 +49,16 @@ def read(model: keras.Model, activations: str = "ttfs") -> tuple[list[Node], Nod
     return fold(reader.nodes, reader.output)
 
 
+def spiking_calls(model: keras.Model) -> list[str | None]:
+    """The names of the populations of a TTFS model in the order in which `topology.walk` visits their layers.
+
+    None stands for a call that leads nowhere, in a nested model of several outputs.
+    """
+    reader = _Reader(model, "ttfs")
+    kept = set(reader.nodes)
+    return [population.name if population in kept else None for population in reader.populations]
+
+
 @dataclasses.dataclass(frozen=True)
 class _SpikeTimes:
     """What stands for an encoder's spike time, tau and t_d until a decoder takes them."""
@@ -61,6 +71,7 @@ class _Reader:
         self.activations = activations
         self.nodes: list[Node] = []
         self.names: set[str] = set()
+        self.populations: list[TTFSPopulation] = []
         self.softmax: str | None = None
         understood.check_model(model, activations)
         (entry,) = model.inputs
@@ -118,6 +129,7 @@ class _Reader:
         function = understood.function_of(layer)
         if type(layer) in (TTFSActivation, TTFSEncode) and self.activations == "ttfs":
             population = self._add_population(layer, tuple(inputs))
+            self.populations.append(population)
             return population if type(layer) is TTFSActivation else (_SpikeTimes(population),) * 3
         if understood.is_activation(layer):
             return self._apply(function, layer, inputs[0], layer.name)
