@@ -62,10 +62,10 @@ class _PlainGraph(Graph):
             for layer, copy in self.copies.items()
             if isinstance(copy, copies.Quantizer)
         }
-        for copy in self.copies.values():
+        for layer, copy in self.copies.items():
             if type(copy) is keras.layers.Normalization:
-                # Tensors, which a graph would capture in the place of constants.
-                copy.mean, copy.variance = np.array(copy.mean), np.array(copy.variance)
+                # Arrays: a graph would capture the tensors of a layer that is built, in the place of constants.
+                copy.mean, copy.variance, copy.built = np.array(layer.mean), np.array(layer.variance), True
         self.times: list = []
         self.quantizers: list = []
 
