@@ -47,6 +47,7 @@ RUN_GROUPS = {
 ELSEWHERE = ("fewest", "base2", "shift", "cifar100_relu")
 # Folder of sweeps: what they are for.
 SWEEP_GROUPS = {
+    "fast_recipe": "The recipe of fast_vgg's ReLU twin, one part at a time",
     "recipe_small": "What the reduced recipe was chosen from",
     "sweeps_small": "Figs. 3 and 8",
 }

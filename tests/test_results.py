@@ -114,6 +114,17 @@ def test_fast_vgg_beats_the_paper():
     assert 100 * hundred["accuracy"] - accuracy > 5 and round(100 * (twin["accuracy"] - hundred["accuracy"]), 1) == 1.2
 
 
+def test_what_each_part_of_the_fast_recipe_is_worth():
+    found = {name.split(",")[1]: 100 * run["accuracy"] for name, run in sweep_results("fast_recipe").items()}
+    base = found.pop("base")
+    worth = {point: round(base - accuracy, 1) for point, accuracy in found.items()}
+    assert (worth["kernel_initializer=he"], worth["bias_rate=1"], worth["l2=0.00025"]) == (1.7, 0.8, 0.7)
+    alike = ("whiten=False", "logit_scale=1", "label_smoothing=0", "flip=random", "border=zeros", "translation=4")
+    assert max(abs(worth[point]) for point in alike) <= 0.3
+    assert (worth["translation=0"], worth["cutout=8"]) == (-0.5, 0.6)
+    assert len(found) == 11
+
+
 def test_ways_to_start():
     rows = {row: run["result"] for row, (run,) in read_rows(RESULTS / "fast_half").items()}
     accuracy = {row: 100 * run["accuracy"] for row, run in rows.items()}
