@@ -130,9 +130,9 @@ def _spike_time(z, step, thresholds, time_window):
     return tf.where(z > 0, spike_time, time_window)
 
 
-def _encode_gradient(upstream, z, spike_time, tau, t_d, time_window, epsilon):
-    """Gradient of the spike time: straight through the rounding, inside the window only."""
-    inside = (spike_time < time_window) & (z <= _kernel(t_d, tau))
+def _encode_gradient(upstream, z, spike_time, tau, largest, time_window, epsilon):
+    """Gradient of the spike time: straight through the rounding, inside the window only. `largest` is z_max."""
+    inside = (spike_time < time_window) & (z <= largest)
     # Selected after the product: the quotient is infinite where z is 0.
     return tf.where(inside, upstream * (-tau / (tf.maximum(z, 0.0) + epsilon)), tf.zeros_like(upstream)), inside
 
@@ -186,7 +186,8 @@ def encode(
         spike_time = tf.where(undefined, tf.constant(float("nan"), z.dtype), spike_time)
 
         def gradient(upstream):
-            dz, inside = _encode_gradient(upstream, z, spike_time, tau, t_d, time_window, epsilon)
+            largest = _kernel(t_d, tau)
+            dz, inside = _encode_gradient(upstream, z, spike_time, tau, largest, time_window, epsilon)
             passed = tf.where(inside, upstream, tf.zeros_like(upstream))
             log_z = tf.math.log(tf.maximum(z, 0.0) + epsilon)
             return dz, -tf.reduce_sum(tf.math.multiply_no_nan(log_z, passed)), tf.reduce_sum(passed)
@@ -359,7 +360,9 @@ def quantize(
             exact = z_hat
             if z.dtype != tau.dtype:
                 exact = _quantize_decide(tf.cast(z, tau.dtype), step, *kernel_tables, relaxed, time_window)
-            dz, weighted, late = _quantize_backward(upstream, z, exact, tau, t_d, relaxed, time_window, epsilon)
+            dz, weighted, late = _quantize_backward(
+                upstream, z, exact, tau, t_d, _kernel(t_d, tau), relaxed, time_window, epsilon
+            )
             spiking = tf.where(relaxed, 0.0, 1.0)
             return (
                 dz,
@@ -438,11 +441,11 @@ def integer_dtype(time_window: int) -> tf.DType:
 
 
 @compiled
-def _quantize_backward(upstream, z, z_hat, tau, t_d, relaxed, time_window, epsilon):
+def _quantize_backward(upstream, z, z_hat, tau, t_d, largest, relaxed, time_window, epsilon):
     dtype = z.dtype
     z, upstream = tf.cast(z, tau.dtype), tf.cast(upstream, tau.dtype)
     spike_time = tf.where(z_hat > 0, tf.round(t_d - tau * tf.math.log(z_hat)), tf.cast(time_window, z.dtype))
     weighted = upstream * z_hat
-    dz, _ = _encode_gradient(upstream * (-z_hat / tau), z, spike_time, tau, t_d, time_window, epsilon)
+    dz, _ = _encode_gradient(upstream * (-z_hat / tau), z, spike_time, tau, largest, time_window, epsilon)
     dz = tf.where(relaxed, tf.where(z > 0, upstream, tf.zeros_like(upstream)), dz)
     return tf.cast(dz, dtype), weighted, weighted * (spike_time - t_d)
