@@ -1,4 +1,4 @@
-"""Exports a trained network in every format: `python -m experiments.export --weights=cifar10 --files=runs/export`.
+"""Exports a trained network in every format: `python -m experiments.export --model=cifar10 --dataset=cifar10 --files=DIR`.
 
 `--model=runs/x/model.keras --dataset=digits` exports a model of one's own. Each file is run by its runtime on test images,
 and its spikes are compared with the model's. FILES/export.json tells all of it. Run it alone: it measures speed.
@@ -7,7 +7,7 @@ and its spikes are compared with the model's. FILES/export.json tells all of it.
 import os
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 
 from experiments import command
 from experiments.files import write_json
@@ -25,8 +25,9 @@ ROWS = {
 
 def define_flags() -> None:
     command.define_shared_flags("dataset", "data_dir", "overwrite", images=1000)
-    flags.DEFINE_string("model", None, "Trained model, a .keras file.")
-    flags.DEFINE_string("weights", None, "Instead of --model: name of weights that come with fast_vgg.")
+    flags.DEFINE_string(
+        "model", None, "Trained TTFS model, a .keras file; or the name of weights of fast_vgg.", required=True
+    )
     flags.DEFINE_string("files", None, "Directory for the files and for export.json.")
     flags.DEFINE_float(
         "tolerance", 1e-3, "Share of spike times that may differ, unless weights are quantized [1].", 0.0, 1.0
@@ -36,8 +37,6 @@ def define_flags() -> None:
 
 
 def main(options: flags.FlagValues) -> None:
-    if (options.model is None) == (options.weights is None):
-        raise app.UsageError("Expected one of --model and --weights. Received: both or none.")
     with command.usage_errors():
         command.check_names("rows", options.rows, ROWS)
     summary = os.path.join(options.files, "export.json")
@@ -52,27 +51,19 @@ def main(options: flags.FlagValues) -> None:
 def measured(options: flags.FlagValues) -> dict[str, Any]:
     """What every file of the rows is and does."""
     import keras_ttfs
-    from experiments import data as data_module
-    from experiments import saved_model
+    from experiments import trained
     from experiments.provenance import provenance
 
-    dataset = options.weights or options.dataset
-    data = data_module.load(dataset, options.data_dir)
-    if options.weights:
-        model = keras_ttfs.applications.fast_vgg(classes=data.classes, weights=options.weights)
-    else:
-        command.existing_model(options.model)
-        model = saved_model.load(options.model)
-    test = data.test()
-    x, labels = data_module.scale(test.images).numpy(), test.labels
+    shown = trained.load(options.model, options.dataset, options.data_dir, options.images)
     rows = {}
     for row in options.rows:
         format, quantize, most = ROWS[row]
-        count = min(options.images or len(x), most or len(x))
+        count = min(len(shown.images), most or len(shown.images))
+        data = shown.images[:count], shown.labels[:count]
         path = os.path.join(options.files, row + keras_ttfs.exporting.FORMATS[format].suffix)
         tolerance = 1.0 if quantize else options.tolerance
         report = keras_ttfs.export(
-            model, path, format, (x[:count], labels[:count]), tolerance, quantize=quantize, overwrite=options.overwrite
+            shown.model, path, format, data, tolerance, quantize=quantize, overwrite=options.overwrite
         )
         print(f"\n{report}", flush=True)
         rows[row] = {
@@ -86,8 +77,10 @@ def measured(options: flags.FlagValues) -> dict[str, Any]:
             "seconds_per_image": report.seconds_per_sample,
             "operations": report.operations,
         }
-    network = f"fast_vgg({options.weights!r})" if options.weights else os.path.basename(os.path.dirname(options.model))
-    return {"network": network, "data": data.description, "rows": rows, **provenance()}
+    network = (
+        f"fast_vgg({shown.name!r})" if shown.name == options.model else os.path.basename(os.path.dirname(options.model))
+    )
+    return {"network": network, "model": shown.name, "data": shown.data, "rows": rows, **provenance()}
 
 
 if __name__ == "__main__":

@@ -1,0 +1,83 @@
+"""The commands that measure a trained network: its files for other runtimes, its noise, its answers before the end."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from experiments import robustness
+from experiments.files import read_json, write_json
+from experiments.tables import EXPORTS, export_table
+
+pytestmark = pytest.mark.slow
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+def run_module(name, *arguments, expect=0):
+    done = subprocess.run([sys.executable, "-m", name, *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == expect, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A network trained on digits for an epoch."""
+    run = tmp_path_factory.mktemp("runs") / "digits"
+    small = ["--train_images=256", "--width=0.25", "--epochs=1", f"--workdir={run}"]
+    run_module("experiments.cifar", "--flagfile=experiments/flagfiles/digits.flags", *small)
+    return f"{run}/model.keras"
+
+
+def test_every_file_is_written_measured_and_told(model, tmp_path):
+    pytest.importorskip("onnxruntime", reason="the extra export is not installed")
+    files = tmp_path / "files"
+    command = ["experiments.export", f"--model={model}", "--dataset=digits", "--images=30", f"--files={files}"]
+    done = run_module(*command, "--tolerance=0.01")
+    result = read_json(files / "export.json")
+    assert list(result["rows"]) == list(EXPORTS) and export_table(result) in done.stdout
+    assert {path.name for path in files.iterdir()} == {
+        "onnx.onnx", "litert.tflite", "litert_int8.tflite", "tf_saved_model", "qonnx.onnx", "export.json"
+    }  # fmt: skip
+    for row, values in result["rows"].items():
+        assert values["images"] == (20 if row == "qonnx" else 30) and values["size"] > 1000
+        assert row == "litert_int8" or values["mismatches"] <= 0.01 * values["all_spikes"]
+        assert min(values["seconds_per_image"].values()) > 0
+    again = run_module(*command, expect=1)
+    assert "Expected a file that is not there yet" in again.stderr
+
+
+def test_noise_is_measured_point_by_point_and_goes_on(model, tmp_path):
+    command = ["experiments.robustness", f"--network=small={model}", "--dataset=digits", "--images=40", "--seeds=0,3"]
+    command += ["--kinds=bits,jitter", f"--workdir={tmp_path}"]
+    done = run_module(*command)
+    results = [read_json(path) for path in sorted(tmp_path.glob("*.json"))]
+    assert len(results) == 1 + 6 + 2 * 5 and robustness.table({"small": results}) in done.stdout
+    assert (tmp_path / "robustness.png").stat().st_size > 10_000 and (tmp_path / "robustness.md").exists()
+    exact = next(result for result in results if result["kind"] == "none")
+    weak = next(result for result in results if (result["kind"], result["strength"]) == ("bits", 8))
+    assert abs(exact["spikes"] / weak["spikes"] - 1) < 0.05
+    # What is there is not simulated again; what is of another network is refused.
+    path = tmp_path / "small.none=0.seed0.json"
+    write_json(path, {**exact, "accuracy": 0.123})
+    (tmp_path / "small.jitter=2.seed3.json").unlink()
+    assert "small, none 0, seed 0: 12.30%" in run_module(*command).stdout
+    assert (tmp_path / "small.jitter=2.seed3.json").exists()
+    refused = run_module(*command, "--images=39", expect=1)
+    assert "Choose another --workdir" in refused.stderr
+    refused = run_module(*command, "--network=no-label", expect=1)
+    assert "Expected --network=LABEL=MODEL" in refused.stderr + refused.stdout
+
+
+def test_answers_before_the_end(model, tmp_path):
+    command = ["experiments.anytime", f"--model={model}", "--dataset=digits", "--images=40", f"--workdir={tmp_path}"]
+    done = run_module(*command)
+    result = read_json(tmp_path / "anytime.json")
+    # vgg6 with T = 32: six populations, and each but the first begins earlier.
+    steps = {early: len(row["accuracy"]) for early, row in result["rows"].items()}
+    assert steps == {"0": 192, "8": 192 - 5 * 8, "16": 192 - 5 * 16, "24": 192 - 5 * 24}
+    assert (tmp_path / "anytime.png").stat().st_size > 10_000 and "| 24 | 72 |" in done.stdout
+    spikes = [sum(row["spikes"]) for row in result["rows"].values()]
+    assert np.all(np.abs(np.array(spikes) / spikes[0] - 1) < 0.3)
+    assert "Pass --overwrite" in run_module(*command, expect=1).stderr
