@@ -27,9 +27,9 @@ TEST = [
 # does; onnx reads them, onnxruntime runs them. ai-edge-litert runs LiteRT files. qonnx runs QONNX. nir holds spike trains.
 EXPORT = [
     "tf2onnx>=1.17,<1.18",
-    "onnx>=1.20,<1.24",
-    "onnxruntime>=1.24,<1.33",
-    "ai-edge-litert>=2.1,<2.4",
+    "onnx>=1.23,<1.24",
+    "onnxruntime>=1.32,<1.33",
+    "ai-edge-litert>=2.3,<2.4",
     "qonnx>=1.0,<1.1",
     "nir>=1.0.8,<1.1",
 ]
