@@ -137,19 +137,23 @@ class TTFSModel(keras.Model):
                 TTFSActivation.
         """
         self.noise = noises.check(noise)
-        encoders = self.encoders if self.noise else topology.layers_of(self, TTFSActivation)
-        for encoder in encoders:
-            if not isinstance(encoder, TTFSActivation):
-                raise ValueError(
-                    f"Expected every encoder to be a TTFSActivation in a model with noise. Received: layer {encoder.name!r} "
-                    f"({type(encoder).__name__})"
-                )
-            encoder.noise = tuple(each for each in self.noise if each.disturbs_neurons)
+        self._give_noise_to_encoders()
         self._weight_noise = tuple(each for each in self.noise if each.disturbs_weights)
         # Not a SeedGenerator itself, which would be saved with the model.
         self._weight_draws = noises.TrainingDraws(keras.random.SeedGenerator(0)) if self._weight_noise else None
         # A traced step would go on with what it was traced with.
         self.train_function = None
+
+    def _give_noise_to_encoders(self):
+        """Gives the layers what disturbs them. A subclassed model may have made them after its __init__."""
+        for encoder in self.encoders:
+            if self.noise and not isinstance(encoder, TTFSActivation):
+                raise ValueError(
+                    f"Expected every encoder to be a TTFSActivation in a model with noise. Received: layer {encoder.name!r} "
+                    f"({type(encoder).__name__})"
+                )
+            if isinstance(encoder, TTFSActivation):
+                encoder.noise = tuple(each for each in self.noise if each.disturbs_neurons)
 
     def learn_from(self, teacher: keras.Model | None, *, lambda_kd: float = 0.0, temperature: float = 1.0) -> None:
         """Makes `fit` distil a teacher from now on; with None, no teacher any more.
@@ -320,6 +324,7 @@ class TTFSModel(keras.Model):
     def train_step(self, data: Any) -> dict[str, Any]:
         """One step of `fit` with the loss of Eq. 9; returns the logs, without counts of spikes."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        self._give_noise_to_encoders()
         with tf.GradientTape() as tape:
             y_pred = self._call_with_weight_noise(x) if self._weight_noise else self(x, training=True)
             loss = self._step_loss(x, y, y_pred, sample_weight, training=True)
@@ -350,6 +355,9 @@ class TTFSModel(keras.Model):
 
     def _call_with_weight_noise(self, x):
         """The outputs in training with the weights that noise leaves, whose gradients go straight to the weights."""
+        if not self.built:
+            # Not in the scope below, where weights would be made that nothing trains.
+            self(keras.tree.map_structure(lambda value: keras.KerasTensor(value.shape, value.dtype.name), x))
         disturbed, random = [], self._weight_draws
         for layer in topology.layers_of(self, keras.layers.Layer):
             for kernel, axes in noises.kernels_of(layer):

@@ -1,5 +1,7 @@
 """The noise kit: each kind against what it says, both simulations with the same draws, training that hardens."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -249,6 +251,37 @@ def test_training_with_noise_differs_and_evaluation_knows_nothing_of_it(tmp_path
         np.testing.assert_array_equal(loaded(x), model(x))
         model.harden(())
         np.testing.assert_array_equal(model(x, training=True), model(x, training=True))
+
+
+class OwnModel(TTFSModel):
+    """A subclassed model, whose layers are made behind `super().__init__`."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.first, self.hidden, self.last = keras.layers.Dense(8), TTFSActivation(12, 4.0), keras.layers.Dense(3)
+
+    def call(self, x, training=False):
+        return self.last(self.hidden(self.first(x), training=training))
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_a_subclassed_model_is_hardened_too(jit_compile):
+    x, y = np.random.default_rng(0).normal(size=(64, 6)).astype("float32"), np.arange(64) % 3
+    losses = {}
+    for name, kinds in (("plain", ()), ("hardened", [noise.DroppedSpikes(1.0), noise.WeightBits(4)])):
+        keras.utils.set_random_seed(0)
+        model = OwnModel(noise=kinds)
+        model.compile(keras.optimizers.SGD(0.0), LOSS, jit_compile=jit_compile)
+        losses[name] = model.fit(x, y, verbose=0, batch_size=64).history["loss"][0]
+    # Without any spike all classes are alike.
+    assert losses["hardened"] == pytest.approx(np.log(3), rel=1e-5) != losses["plain"]
+    # All weights learn, from the very first step on.
+    model = OwnModel(noise=[noise.Jitter(0.5), noise.WeightBits(4)])
+    model.compile(keras.optimizers.SGD(1.0), LOSS, jit_compile=jit_compile)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        model.fit(x, y, verbose=0, batch_size=64)
+    assert all(np.any(layer.bias.numpy() != 0) for layer in (model.first, model.last))
 
 
 def test_relaxed_layers_send_no_spikes_and_have_no_noise():
