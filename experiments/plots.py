@@ -106,6 +106,24 @@ def activation(path: str) -> None:
     save(figure, path)
 
 
+def saved_spikes(points: dict[str, dict[str, Any]], path: str) -> None:
+    """Accuracy over spikes, of sweeps of one row: `{"row,flag=value": result}`; `row,base` is a point of each."""
+    figure, axis = panels()
+    curves: dict[str, list[tuple[float, float]]] = {}
+    base = [(point["spikes"], 100 * point["accuracy"]) for name, point in points.items() if name.endswith(",base")]
+    for name, point in points.items():
+        flag, is_point, _ = name.partition(",")[2].partition("=")
+        if is_point:
+            curves.setdefault(flag, list(base)).append((point["spikes"], 100 * point["accuracy"]))
+    for flag, found in curves.items():
+        axis.plot(*zip(*sorted(found)), "o-", ms=4, label=flag)
+    axis.plot(*zip(*base), "ks", ms=6, label="neither")
+    axis.set(xlabel="spikes per image", ylabel="accuracy [%]")
+    axis.grid(alpha=0.3)
+    axis.legend()
+    save(figure, path)
+
+
 def codings(results: Rows, path: str) -> None:
     """Accuracy over time steps and over spikes of every coding of `experiments.table2`.
 

@@ -48,6 +48,7 @@ ELSEWHERE = ("fewest", "base2", "shift", "cifar100_relu")
 # Folder of sweeps: what they are for.
 SWEEP_GROUPS = {
     "fast_recipe": "The recipe of fast_vgg's ReLU twin, one part at a time",
+    "fast_spikes": "What saves spikes in fast_vgg",
     "recipe_small": "What the reduced recipe was chosen from",
     "sweeps_small": "Figs. 3 and 8",
 }
@@ -433,6 +434,7 @@ def main(options: flags.FlagValues) -> None:
         from experiments import plots
 
         plots.activation(str(RESULTS / "activation.png"))
+        plots.saved_spikes(sweep_results("fast_spikes"), str(RESULTS / "fast_spikes" / "saved_spikes.png"))
 
 
 if __name__ == "__main__":

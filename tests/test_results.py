@@ -125,6 +125,21 @@ def test_what_each_part_of_the_fast_recipe_is_worth():
     assert len(found) == 11
 
 
+def test_what_saves_spikes():
+    found = {name.split(",")[1]: run for name, run in sweep_results("fast_spikes").items()}
+    budgets = {int(point.split("=")[1]): run for point, run in found.items() if point.startswith("spike_budget")}
+    assert list(budgets) == [3000, 4500, 6000, 8000, 10000]
+    assert all(abs(run["spikes"] / budget - 1) < 0.022 for budget, run in budgets.items())
+    base = found["base"]
+    assert round(base["spikes"]) == 13_185
+    lost = {budget: 100 * (base["accuracy"] - run["accuracy"]) for budget, run in budgets.items()}
+    assert (round(lost[10000], 1), round(lost[6000]), round(lost[3000])) == (1.1, 7, 18)
+    saved = {budget: 1 - run["spikes"] / base["spikes"] for budget, run in budgets.items()}
+    assert [round(saved[budget], 2) for budget in (10000, 6000, 3000)] == [0.24, 0.54, 0.77]
+    slow = found["tau_0=10"]
+    assert abs(slow["accuracy"] - budgets[8000]["accuracy"]) < 0.002 and slow["spikes"] < budgets[8000]["spikes"]
+
+
 def test_ways_to_start():
     rows = {row: run["result"] for row, (run,) in read_rows(RESULTS / "fast_half").items()}
     accuracy = {row: 100 * run["accuracy"] for row, run in rows.items()}
