@@ -240,6 +240,28 @@ def test_frames():
     assert not keras_internals.is_exporting()
 
 
+@pins("__name__", "A tf.function of a user's own keeps what it was traced with in an export.")
+def test_a_function_within_a_function():
+    seen = {}
+
+    def note(name):
+        seen[name] = keras_internals.is_inner_function(tf.compat.v1.get_default_graph())
+
+    @tf.function
+    def inner(x):
+        note("inner")
+        return x
+
+    @tf.function
+    def outer(x):
+        note("outer")
+        tf.cond(x > 0, lambda: note("branch"), lambda: None)
+        return inner(x)
+
+    outer(tf.constant(1.0))
+    assert seen == {"outer": False, "branch": False, "inner": True}
+
+
 @pins("_get_ops_details", "Reports of LiteRT files cannot tell their operations.")
 def test_operations_of_a_litert_file():
     interpreter = pytest.importorskip("ai_edge_litert.interpreter")
