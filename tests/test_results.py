@@ -152,6 +152,16 @@ def test_ways_to_start():
     assert rows["scratch"]["epochs"] == rows["relu"]["epochs"] + rows["t16"]["epochs"]
 
 
+def test_other_runtimes():
+    rows = read_json(RESULTS / "export" / "fast_vgg_cifar10.json")["rows"]
+    for row in ("onnx", "litert", "tf_saved_model"):
+        assert rows[row]["images"] == 1000 and rows[row]["changed_predictions"] == 0
+        assert rows[row]["mismatches"] < 2e-4 * rows[row]["all_spikes"]
+    small = rows["litert_int8"]
+    assert round(small["size"] / rows["litert"]["size"], 2) == 0.26 and small["changed_predictions"] == 12
+    assert small["accuracy"]["file"] == small["accuracy"]["keras"]
+
+
 def test_fast_vgg_is_fast():
     (training,) = (
         r for r in read_benchmarks("training_*") if (r["network"], r["pooling"]) == ("fast_vgg", "potential")
