@@ -92,6 +92,9 @@ def _kernel(time, tau):
     octave = tf.cast(tau, tf.float64) * LN_2
     steps_per_octave = tf.maximum(tf.round(octave), 1.0)
     base_2 = tf.abs(octave - steps_per_octave) <= 2.0**-24 * steps_per_octave
+    # Long windows have many levels: a graph computes both forms, because it does not know tau.
+    if tf.executing_eagerly() and not bool(base_2):
+        return tf.exp(time / tau)
     octaves = tf.cast(time, tf.float64) / steps_per_octave
     # Whole octaves apart, because powers of 2 are then exact.
     whole = tf.floor(octaves)
