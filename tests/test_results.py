@@ -152,6 +152,14 @@ def test_ways_to_start():
     assert rows["scratch"]["epochs"] == rows["relu"]["epochs"] + rows["t16"]["epochs"]
 
 
+def test_base_2_costs_nothing_that_one_seed_could_show():
+    rows = {row: runs[0]["result"] for row, runs in read_rows().items()}
+    base_2, trained = rows["base2"], rows["t16"]
+    assert base_2["config"]["steps_per_octave"] == 4 and base_2["config"]["seed"] == trained["config"]["seed"] == 0
+    assert round(100 * (rows["relu"]["accuracy"] - base_2["accuracy"]), 1) == 0.1
+    assert round(100 * (base_2["spikes"] / trained["spikes"] - 1)) == 8
+
+
 def test_other_runtimes():
     rows = read_json(RESULTS / "export" / "fast_vgg_cifar10.json")["rows"]
     for row in ("onnx", "litert", "tf_saved_model"):
