@@ -72,10 +72,7 @@ def export(
             float64, a path that exists already or cannot be written, and a file that its runtime refuses.
         ImportError: where a package of the runtime is missing.
     """
-    _check_format(format)
-    _check_model(model)
-    checks.share("tolerance", tolerance)
-    _check_quantize(quantize, format)
+    _check_arguments(model, format, tolerance, quantize)
     place = _checked_path(path, format, overwrite)
     runtimes.check_packages(format, FORMATS[format].packages)
     x, labels = _samples(model, data)
@@ -117,10 +114,7 @@ def check_export(
 
     Args, Returns and Raises: as `export`.
     """
-    _check_format(format)
-    _check_model(model)
-    checks.share("tolerance", tolerance)
-    _check_quantize(quantize, format)
+    _check_arguments(model, format, tolerance, quantize)
     place = _as_path(path)
     if not place.exists():
         raise ValueError(f"Expected the path of a file that export wrote. Received: path={str(path)!r}: nothing there")
@@ -131,6 +125,16 @@ def check_export(
     return report
 
 
+def _check_arguments(model, format, tolerance, quantize):
+    _check_format(format)
+    _check_model(model)
+    checks.share("tolerance", tolerance)
+    if quantize is not None:
+        checks.one_of("quantize", quantize, QUANTIZATIONS)
+        if format != "litert":
+            raise ValueError(f"Expected quantize=None with format={format!r}. Received: quantize={quantize!r}")
+
+
 def _check_format(format):
     if isinstance(format, str) and format.lower() == "nir":
         raise ValueError(
@@ -139,13 +143,6 @@ def _check_format(format):
             "wrong. Spike trains can be told: SpikingNetwork.from_model(model).run(x).to_nir()."
         )
     checks.one_of("format", format, tuple(FORMATS))
-
-
-def _check_quantize(quantize, format):
-    if quantize is not None:
-        checks.one_of("quantize", quantize, QUANTIZATIONS)
-        if format != "litert":
-            raise ValueError(f"Expected quantize=None with format={format!r}. Received: quantize={quantize!r}")
 
 
 def _check_model(model):

@@ -82,6 +82,22 @@ class Noise:
 
 
 @dataclasses.dataclass(frozen=True)
+class _OfShare(Noise):
+    share: float
+
+    def __post_init__(self):
+        checks.share("share", self.share)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Relative(Noise):
+    std: float
+
+    def __post_init__(self):
+        checks.number("std", self.std, least=0, unit="1")
+
+
+@dataclasses.dataclass(frozen=True)
 class Jitter(Noise):
     """Spikes come early or late: each neuron's clock is off by a rounded normal number of steps, drawn for every sample.
 
@@ -104,34 +120,24 @@ class Jitter(Noise):
 
 
 @dataclasses.dataclass(frozen=True)
-class DroppedSpikes(Noise):
+class DroppedSpikes(_OfShare):
     """Spikes are lost: each neuron is silent with this probability, drawn for every sample.
 
     Args:
         share: float in [0, 1] [1].
     """
 
-    share: float
-
-    def __post_init__(self):
-        checks.share("share", self.share)
-
     def of_sample(self, found: Disturbance, shapes: Shapes, random: Any) -> Disturbance:
         return _silenced(found, random.uniform(shapes.neurons) < self.share)
 
 
 @dataclasses.dataclass(frozen=True)
-class SpuriousSpikes(Noise):
+class SpuriousSpikes(_OfShare):
     """Neurons fire for no reason: with this probability, at a random step of the window unless they have fired before.
 
     Args:
         share: float in [0, 1] [1].
     """
-
-    share: float
-
-    def __post_init__(self):
-        checks.share("share", self.share)
 
     def of_sample(self, found: Disturbance, shapes: Shapes, random: Any) -> Disturbance:
         # One number says whether and when.
@@ -142,34 +148,24 @@ class SpuriousSpikes(Noise):
 
 
 @dataclasses.dataclass(frozen=True)
-class DeadNeurons(Noise):
+class DeadNeurons(_OfShare):
     """Neurons that never fire, the same ones for every sample.
 
     Args:
         share: float in [0, 1] [1].
     """
 
-    share: float
-
-    def __post_init__(self):
-        checks.share("share", self.share)
-
     def of_network(self, found: Disturbance, shapes: Shapes, random: Any) -> Disturbance:
         return _silenced(found, random.uniform(shapes.neurons) < self.share)
 
 
 @dataclasses.dataclass(frozen=True)
-class ThresholdMismatch(Noise):
+class ThresholdMismatch(_Relative):
     """Every membrane has a threshold of its own: the layer's times `1 + std * n`, n normal, the same for every sample.
 
     Args:
         std: float >= 0: relative standard deviation [1]. Factors below 0.01 count as 0.01.
     """
-
-    std: float
-
-    def __post_init__(self):
-        checks.number("std", self.std, least=0, unit="1")
 
     def of_network(self, found: Disturbance, shapes: Shapes, random: Any) -> Disturbance:
         gain = 1.0 / tf.maximum(1.0 + self.std * random.normal(shapes.membranes), 0.01)
@@ -198,17 +194,12 @@ class WeightBits(Noise):
 
 
 @dataclasses.dataclass(frozen=True)
-class WeightMismatch(Noise):
+class WeightMismatch(_Relative):
     """Every weight is off: times `1 + std * n`, n normal, the same for every sample.
 
     Args:
         std: float >= 0: relative standard deviation [1].
     """
-
-    std: float
-
-    def __post_init__(self):
-        checks.number("std", self.std, least=0, unit="1")
 
     def weights(self, kernel: Any, axes: Sequence[int], random: Any) -> Any:
         return kernel * (1.0 + self.std * tf.cast(random.normal(tuple(kernel.shape)), kernel.dtype))

@@ -116,8 +116,14 @@ def check_packages(name: str, packages: tuple[str, ...]) -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Context without warnings of the converters' packages about one another."""
+    """Context without warnings of the converters' packages about one another, and without notes of where they write."""
+    logger = tf.get_logger()
+    before = logger.level
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
-        yield
+        logger.setLevel("WARNING")
+        try:
+            yield
+        finally:
+            logger.setLevel(before)

@@ -117,10 +117,13 @@ class ClockSimulation:
         self.populations: list[TTFSPopulation] = list(phases)
         self.decision_step = max(phase.end for phase in phases.values())
         self.functions = functions
-        self.thresholds = {population: tf.unstack(population.thresholds(dtype)) for population in phases}
+        self.tables = {population: population.thresholds(dtype) for population in phases}
+        self.thresholds = {population: tf.unstack(table) for population, table in self.tables.items()}
         self.levels = {population: tf.unstack(population.levels(dtype)) for population in phases}
         # For each population and the output: the populations whose spikes reach it.
         self.senders = {target: sources_of(target) for target in [*self.populations, output]}
+        # Of populations of windows: the functions of `largest` and `silencing`.
+        self.windows = {p: (p.largest(dtype), p.silencing()) for p in phases if isinstance(p, WindowPopulation)}
         self.fire = {population: self._firing_of(population) for population in phases}
         self.integrations: dict = {}  # Compiled functions, by the nodes whose potentials they compute.
 
@@ -173,9 +176,9 @@ class ClockSimulation:
 
     def _firing_of(self, population):
         """`fire_one_step` of a population."""
-        if not isinstance(population, WindowPopulation):
+        if population not in self.windows:
             return fire_one_step
-        largest, silence = population.largest(self.dtype), population.silencing()
+        largest, silence = self.windows[population]
 
         def fire_windows(potential, times, *others):
             _, after, sent = fire_one_step(largest(potential), times, *others)
@@ -186,14 +189,14 @@ class ClockSimulation:
     def _fire_disturbed(self, population, potential, times, sent, level, step, silent, found):
         """One local step of a population with a Disturbance."""
         counted = potential if found.gain is None else potential * tf.cast(found.gain, potential.dtype)
-        windows = isinstance(population, WindowPopulation)
-        if windows:
-            counted = population.largest(self.dtype)(counted)
+        largest, silence = self.windows.get(population, (None, None))
+        if largest:
+            counted = largest(counted)
         after, sent = fire_disturbed_step(
             counted,
             times,
             sent,
-            population.thresholds(self.dtype),
+            self.tables[population],
             level,
             step,
             silent,
@@ -202,8 +205,8 @@ class ClockSimulation:
             -1 if found.spurious is None else found.spurious,
         )
         fires = after != times
-        if windows:
-            return population.silencing()(potential, fires, after == silent), after, sent
+        if silence:
+            return silence(potential, fires, after == silent), after, sent
         return tf.where(fires, tf.zeros_like(potential), potential), after, sent
 
     def _integrated(self, batch, sent, targets):
