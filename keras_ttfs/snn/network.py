@@ -237,9 +237,9 @@ class SpikingNetwork:
     ) -> SimulationResult:
         """Simulates the network on a batch of inputs.
 
-        `"clock"` is literal: one global time step after the other for all layers, with every membrane potential at
-        every step. `"event"` does each layer once, because integration ends before firing starts. Both fire
-        the same spikes.
+        `"clock"` is literal: one global time step after the other for all layers. A layer's membrane potentials are
+        integrated at each step at which it may fire or is recorded, the output's at every step. `"event"` does each
+        layer once, because integration ends before firing starts. Both fire the same spikes.
 
         Args:
             x: array `(samples, ...)` of the model's input shape, finite [1]; or a data set, generator or list of

@@ -88,9 +88,10 @@ class ClockSimulation:
     """Simulates one global time step after the other.
 
     `sent[population]` is what a population has sent so far: the level of each neuron that has fired, and 0 for the
-    others. The potentials are computed anew from all of `sent` at every step. So they are the integral of Eq. 1 up to
-    that step, and their rounding does not grow with the steps. Layers that nothing reaches at a step keep their
-    potentials. In a population of winner-take-all windows every membrane integrates, and its windows fire.
+    others. A population's potentials are computed anew from all of `sent` at each step at which it may fire or is
+    recorded, the output's at each step. So they are the integral of Eq. 1 up to that step, and their rounding does not grow
+    with the steps. Layers that nothing has reached since keep their potentials. In a population of winner-take-all windows
+    every membrane integrates, and its windows fire.
 
     Args:
         nodes, output: as `reader.read` gives.
@@ -142,15 +143,18 @@ class ClockSimulation:
         sent = {population: tf.zeros(shape, self.dtype) for population, shape in shapes.items()}
         times = {population: tf.fill(shape, population.silent) for population, shape in shapes.items()}
         x = tf.constant(batch)
-        potential = self._integrated(x, sent, targets)
+        potential: dict = {}
+        stale = set(targets)  # Those that spikes have reached since their potentials were computed.
         membranes: dict = {name: [] for name in record}
         predictions = np.zeros((len(batch), self.decision_step), int) if len(self.output.shape) == 1 else None
         for now in range(self.decision_step):
-            for target in targets:
-                if target.name in record:
-                    flat = tf.reshape(potential[target], (len(batch), -1))
-                    membranes[target.name].append(tf.gather(flat, record[target.name], axis=1).numpy())
             firing = [population for population, (start, window) in self.phases.items() if 0 <= now - start < window]
+            recorded = [target for target in targets if target.name in record]
+            looked_at = [target for target in targets if target in stale and (target in firing or target in recorded)]
+            potential |= self._integrated(x, sent, looked_at)
+            for target in recorded:
+                flat = tf.reshape(potential[target], (len(batch), -1))
+                membranes[target.name].append(tf.gather(flat, record[target.name], axis=1).numpy())
             for population in firing:
                 local = now - self.phases[population].start
                 state = potential[population], times[population], sent[population]
@@ -161,10 +165,13 @@ class ClockSimulation:
                 else:
                     state = self.fire[population](*state, self.thresholds[population][local], level, *step)
                 potential[population], times[population], sent[population] = state
-            reached = [target for target, senders in self.senders.items() if senders.intersection(firing)]
-            potential |= self._integrated(x, sent, reached)
-            if predictions is not None and (now == 0 or self.output in reached):
-                predictions[:, now:] = potential[self.output].numpy().argmax(-1)[:, None]
+            reached = {target for target, senders in self.senders.items() if senders.intersection(firing)}
+            stale = (stale - set(looked_at)) | reached
+            if self.output in stale and (predictions is not None or now == self.decision_step - 1):
+                potential |= self._integrated(x, sent, [self.output])
+                stale.remove(self.output)
+                if predictions is not None:
+                    predictions[:, now:] = potential[self.output].numpy().argmax(-1)[:, None]
             advanced(samples * (now + 1) // self.decision_step - samples * now // self.decision_step)
         return Outcome(
             potential[self.output],
