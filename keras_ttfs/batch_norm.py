@@ -65,7 +65,9 @@ class TKBatchNorm(checks.CheckedLayer, keras_internals.ObservedBatchNormalizatio
             gamma, beta = (
                 None if weight is None else tf.convert_to_tensor(weight) for weight in (self.gamma, self.beta)
             )
-            normalization = fused.Normalization(inputs, *self._batch_moments, gamma, beta, self.epsilon)
+            normalization = fused.Normalization(
+                inputs, *self._batch_moments, gamma, beta, self.epsilon, self.synchronized
+            )
             # In a graph the operations of Keras are dropped, because nothing takes their output.
             if tf.is_symbolic_tensor(inputs):
                 outputs = fused.normalize(normalization, outputs.dtype)
@@ -78,7 +80,7 @@ class TKBatchNorm(checks.CheckedLayer, keras_internals.ObservedBatchNormalizatio
         # z must be a function of its own channel's moments, in a precision that `fused` computes.
         last = self.axis in (-1, len(inputs.shape) - 1)
         known = self.compute_dtype in ("float32", "bfloat16") and self.variable_dtype == inputs.dtype == tf.float32
-        if mask is None and last and known and not (self.renorm or self.synchronized):
+        if mask is None and last and known and not self.renorm:
             self._batch_moments = mean, variance
 
     def affine(self) -> tuple[tf.Tensor, tf.Tensor]:

@@ -131,7 +131,9 @@ class TemporalKernelHistory(keras.callbacks.Callback):
             }
 
         with topology.observed(self.model, observe):
-            self.model(tf.convert_to_tensor(self.data), training=False)
+            # In a replica, because a layer counts its spikes in a variable of which each replica has its own.
+            data = tf.convert_to_tensor(self.data)
+            self.model.distribute_strategy.run(lambda: self.model(data, training=False))
         return errors
 
     def arrays(self) -> dict[str, np.ndarray]:

@@ -11,7 +11,7 @@ TTFSModel pairs the two layers for P_TB in subclassed models, and a TTFSActivati
 The record is lost, without a warning and without any change of values, wherever a new tensor takes the place of the old
 one: behind any layer in between (pooling, dropout), under another dtype policy (Keras casts), in a functional model's
 symbolic tensors, and at the border of a tf.function. Its `normalization` is None at inference, with a mask, with `axis`
-other than the last, with `renorm` or `synchronized`, and in float16 and float64.
+other than the last, with `renorm`, and in float16 and float64.
 
 Max pooling between the two layers is the exception. In a tf.function `source_of` looks through it, because a
 pooled potential is z of the largest x of its window (of the smallest, where gamma < 0). So x is pooled instead of z, and
@@ -42,9 +42,10 @@ class Normalization:
 
     Attributes:
         x: what was normalised, `(..., channels)`.
-        mean, variance: `(channels,)`: of x itself, not moving averages.
+        mean, variance: `(channels,)`: of x itself, or of the x of all replicas; not moving averages.
         gamma, beta: `(channels,)`, or None if the layer has none [1].
         epsilon: float >= 0.
+        synchronized: bool: whether mean and variance are those of all replicas of a distribution strategy.
     """
 
     x: tf.Tensor
@@ -53,6 +54,7 @@ class Normalization:
     gamma: tf.Tensor | None
     beta: tf.Tensor | None
     epsilon: float
+    synchronized: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,7 +189,9 @@ def normalize_and_quantize(
             norm_sums, kernel_sums = _partial_sums(
                 upstream, heard, z_hat, *affine, *_per_row(columns, mean), z_max, dtype
             )
-            dgamma, dbeta, slope, offset = _statistics_gradient(norm_sums, mean, inverse, scale, tf.size(x))
+            dgamma, dbeta, slope, offset = _statistics_gradient(
+                norm_sums, mean, inverse, scale, tf.size(x), normalization.synchronized
+            )
             if window is None:
                 dx = _input_gradient(upstream, heard, z_hat, *affine, z_max, *_per_row(columns, slope, offset), dtype)
             else:
@@ -235,7 +239,12 @@ def normalize(normalization: Normalization, dtype: Any) -> tf.Tensor:
         def gradient(upstream):
             dz, flat = tf.reshape(upstream, rows), tf.reshape(x, rows)
             dgamma, dbeta, slope, offset = _statistics_gradient(
-                _norm_sums(dz, flat, *_per_row(columns, mean)), mean, inverse, scale, tf.size(x)
+                _norm_sums(dz, flat, *_per_row(columns, mean)),
+                mean,
+                inverse,
+                scale,
+                tf.size(x),
+                normalization.synchronized,
             )
             dx = _normalized_gradient(dz, flat, *_per_row(columns, scale, slope, offset))
             return [_differentiable_once(value) for value in (tf.reshape(dx, tf.shape(x)), dgamma, dbeta)]
@@ -278,20 +287,25 @@ def _differentiable_once(value):
     return tf.identity(value), refuse
 
 
-def _statistics_gradient(sums, mean, inverse, scale, size):
+def _statistics_gradient(sums, mean, inverse, scale, size, synchronized):
     """`(dgamma, dbeta, slope, offset)`: what mean and variance add to the gradient of x is `slope * x + offset`.
 
     Args:
         sums: of dz and of `dz * (x - mean)` over some rows each, as real and imaginary parts.
         mean, inverse, scale: `(channels,)`: mean, 1 / sqrt(variance + epsilon), and this times gamma.
         size: numbers in x.
+        synchronized: whether mean and variance are those of all replicas. dgamma and dbeta stay those of this one.
     """
     channels = tf.size(mean)
     sums = tf.reduce_sum(tf.reshape(sums, tf.stack([-1, channels])), axis=0)
     dbeta, dgamma = tf.math.real(sums), tf.math.imag(sums) * inverse
     n = tf.cast(size // channels, tf.float32)
-    slope = -scale * inverse * dgamma / n
-    return dgamma, dbeta, slope, -scale * dbeta / n - slope * mean
+    all_dgamma, all_dbeta = dgamma, dbeta
+    if synchronized and (replica := tf.distribute.get_replica_context()):
+        together = tf.stack([dgamma, dbeta, tf.fill([channels], n)])
+        all_dgamma, all_dbeta, n = tf.unstack(replica.all_reduce(tf.distribute.ReduceOp.SUM, together))
+    slope = -scale * inverse * all_dgamma / n
+    return dgamma, dbeta, slope, -scale * all_dbeta / n - slope * mean
 
 
 @compiled

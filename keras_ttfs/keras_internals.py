@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 # Keras does not export the class that `keras.Model(inputs, outputs)` returns.
 _probe = keras.Input((1,), name="keras_ttfs_probe")
@@ -117,6 +118,47 @@ class ObservedBatchNormalization(keras.layers.BatchNormalization):
         mean, variance = super()._moments(inputs, mask)
         self.moments_computed(inputs, mask, mean, variance)
         return mean, variance
+
+
+class DistributedModel(keras.Model):
+    """A model that also trains under MultiWorkerMirroredStrategy, where Keras' TensorFlow trainer fails twice.
+
+    Keras builds a model from the mean of a batch over the replicas, and a tuple of their values has none: the specification
+    of the data says all that it needs. And Keras means the logs of the replicas over axis 0, which scalars do not have: here
+    each log is a vector of one number while it is reduced (keras#20585). The logs of an epoch are the metrics of all replicas
+    together, not the mean of what each replica has seen.
+    """
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        if iterator is not None:
+            spec = iterator._distributed_dataset.element_spec
+            data_batch, iterator = keras.tree.map_structure(_spec_of_one_replica, spec), None
+        super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
+
+    def _make_function(self, step_function):
+        if not several_workers(self.distribute_strategy):
+            return super()._make_function(step_function)
+        return super()._make_function(lambda data: keras.tree.map_structure(_as_vector, step_function(data)))
+
+    def _get_metrics_result_or_logs(self, logs):
+        together = self.get_metrics_result() if self.distribute_strategy.num_replicas_in_sync > 1 else {}
+        if isinstance(logs, dict) and logs.keys() & together.keys():
+            return {name: together.get(name, value) for name, value in logs.items()}
+        return super()._get_metrics_result_or_logs(logs)
+
+
+def several_workers(strategy: tf.distribute.Strategy) -> bool:
+    """Whether a strategy trains with several processes that reduce gradients among each other."""
+    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) and strategy.extended._in_multi_worker_mode()
+
+
+def _spec_of_one_replica(spec):
+    """The shapes and types of what one replica gets, of the specification of a batch of all."""
+    return getattr(spec, "_value_specs", (spec,))[0]
+
+
+def _as_vector(value):
+    return tf.reshape(value, (1,)) if len(value.shape) == 0 else value
 
 
 def operation_type(function: Callable) -> type:

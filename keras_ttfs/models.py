@@ -13,6 +13,7 @@ Use it as keras.Model: functional, `TTFSModel(inputs, outputs)`, or subclassed. 
 (90, 2, 1)
 """
 
+import inspect
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -21,7 +22,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_ttfs import checks, keras_internals, metrics, model_inputs, regularizers, temporal_kernel, topology
+from keras_ttfs import (
+    checks,
+    distribution,
+    keras_internals,
+    metrics,
+    model_inputs,
+    regularizers,
+    temporal_kernel,
+    topology,
+)
 from keras_ttfs import noise as noises
 from keras_ttfs.batch_norm import TKBatchNorm
 from keras_ttfs.distillation import Teaching
@@ -31,7 +41,7 @@ SPIKE_METRICS = ("spikes", "input_spikes", "spikes_per_neuron")
 
 
 @keras.saving.register_keras_serializable("keras_ttfs")
-class TTFSModel(keras.Model):
+class TTFSModel(keras_internals.DistributedModel):
     """Functional or subclassed Keras model trained with `L = L_CE + L2 + lambda_tr * REG_TR - lambda_tb * P_TB`.
 
     With a teacher, `fit` adds `lambda_kd * distillation(logits, teacher's logits, temperature)`, its mean over the batch,
@@ -279,27 +289,35 @@ class TTFSModel(keras.Model):
     def _step_loss(self, x, y, y_pred, sample_weight, training):
         """The one place that adds Eq. 9, and the distillation. Updates the trackers of the loss and of its terms."""
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        loss = self.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training)
+        # Keras divides its own loss by the replicas.
+        loss = self.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training) * replicas
         reg_tr, p_tb = self.penalties()
-        # Keras divides its own loss by the replicas, whose gradients are then summed.
         if not self.temporal_kernels_frozen:
-            loss += tf.cast(self.lambda_tr * reg_tr - self.lambda_tb * p_tb, loss.dtype) / replicas
+            loss += tf.cast(self.lambda_tr * reg_tr - self.lambda_tb * p_tb, loss.dtype)
         if self.teaching and training:
             kd = self.teaching.loss(x, y_pred, sample_weight)
-            loss += tf.cast(self.teaching.lambda_kd * kd, loss.dtype) / replicas
+            loss += tf.cast(self.teaching.lambda_kd * kd, loss.dtype)
         batch = tf.shape(_given(x)[0])[0]
-        keras_internals.track_loss(self, loss * replicas, batch)
+        if replicas > 1 and not training:
+            # The mean of no samples is not a number.
+            loss = tf.where(batch > 0, loss, tf.zeros_like(loss))
+        keras_internals.track_loss(self, loss, batch)
         self._reg_tr.update_state(reg_tr)
         self._p_tb.update_state(p_tb)
-        return loss
+        # The gradients of all replicas are summed.
+        return loss * tf.cast(distribution.share_of(batch), loss.dtype) if training else loss
 
     def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """As `keras.Model.fit`. Warns once where an encoder of the input receives more than intensities in [0, 1].
+        """As `keras.Model.fit`, of several devices or machines too. Warns once where an encoder of the input receives more
+        than intensities in [0, 1].
 
         Raises:
-            ValueError: "Expected inputs of shape (samples, ...) of real numbers. Received: ...".
+            ValueError: "Expected inputs of shape (samples, ...) of real numbers. Received: ..."; for a strategy other than
+                MirroredStrategy and MultiWorkerMirroredStrategy; for a batch_size that the replicas do not share equally; and
+                on every worker where workers were given other models, settings or arrays.
         """
         model_inputs.check_arrays(self, x)
+        distribution.check_fit(self, inspect.signature(super().fit).bind(x, *args, **kwargs).arguments)
         if not self._range_seen:
             self._range_seen = True
             encoder = model_inputs.raw_encoder(self)
@@ -340,6 +358,7 @@ class TTFSModel(keras.Model):
                 self._apply_but_to(kernels, gradients)
         else:
             warnings.warn("The model does not have any trainable weights.", stacklevel=2)
+        distribution.average_statistics(topology.layers_of(self, keras.layers.Layer))
         logs = self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
         return {name: value for name, value in logs.items() if name not in SPIKE_METRICS}
 

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_ttfs import checks
+from keras_ttfs import checks, distribution
 
 STATE = ("first", "ratio")
 # Of the moving average of counts, which scatter while the learning rate is large: moving statistics lag behind the weights.
@@ -100,8 +100,9 @@ class SpikeBudget(keras.callbacks.Callback):
                 "Expected a known number of training steps in an epoch, because the target follows them. "
                 "Received: steps_per_epoch=None and data without a length"
             )
-        data, count = tf.convert_to_tensor(self.data), tf.function(self.model.count_spikes, autograph=False)
-        self._count = lambda: float(sum(count(data).values()))
+        data, strategy = tf.convert_to_tensor(self.data), self.model.distribute_strategy
+        count = tf.function(lambda: sum(self.model.count_spikes(data).values()), autograph=False)
+        self._count = lambda: distribution.on_all_replicas(strategy, count)
 
     def on_train_end(self, logs: Any = None) -> None:
         if self.rows and self.rows[-1]["target"] == self.spikes and (left := self._count()) > MISSED * self.spikes:

@@ -187,7 +187,7 @@ CASES = {
     "channels first": (False, {"axis": 1}, {}, {}),
     "last axis by number": (True, {"axis": 3}, {}, {}),
     "renormalised": (False, {"renorm": True}, {}, {}),
-    "synchronised": (False, {"synchronized": True}, {}, {}),
+    "synchronised": (True, {"synchronized": True}, {}, {}),
     "full kernel gradient": (False, {}, {"kernel_gradient": "full"}, {}),
     "float64": (False, {"dtype": "float64"}, {"dtype": "float64"}, {}),
     "float16": (False, {"dtype": "mixed_float16"}, {"dtype": "mixed_float16"}, {}),

@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import importlib
 import inspect
 
 import keras
@@ -269,6 +270,75 @@ def test_operations_of_a_litert_file():
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()])
     loaded = interpreter.Interpreter(model_content=converter.convert())
     assert set(keras_internals.litert_operations(loaded)) >= {"ADD", "RELU"}
+
+
+class Trained(keras_internals.DistributedModel):
+    """What Keras asks of a model in `fit`."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense, self.asked = L.Dense(2), []
+
+    def call(self, x):
+        return self.dense(x)
+
+    def note(self, name, value):
+        self.asked.append(name)
+        return value
+
+
+def fit_once():
+    model = Trained()
+    for name in ("_maybe_symbolic_build", "_make_function", "_get_metrics_result_or_logs"):
+        method = getattr(model, name)
+        setattr(model, name, lambda *args, name=name, method=method, **kw: model.note(name, method(*args, **kw)))
+    model.compile("sgd", "mse")
+    model.fit(np.ones((4, 3)), np.ones((4, 2)), verbose=0)
+    return model
+
+
+@pins("_maybe_symbolic_build", "`fit` fails under MultiWorkerMirroredStrategy before its first step.")
+def test_what_builds_a_model_in_a_strategy():
+    assert "_maybe_symbolic_build" in fit_once().asked
+
+
+@pins("_make_function", "`fit` fails under MultiWorkerMirroredStrategy after its first step.")
+def test_what_makes_the_function_of_a_step():
+    assert "_make_function" in fit_once().asked
+
+
+@pins("_get_metrics_result_or_logs", "Logs of several devices are means of what each of them has seen.")
+def test_what_makes_the_logs_of_an_epoch():
+    assert "_get_metrics_result_or_logs" in fit_once().asked
+
+
+@pins("_distributed_dataset", "`fit` fails under MultiWorkerMirroredStrategy before its first step.")
+def test_the_data_that_a_fit_iterates():
+    seen = []
+
+    class Own(Trained):
+        def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+            seen.append(iterator._distributed_dataset.element_spec)
+
+    model = Own()
+    model.compile("sgd", "mse")
+    model.fit(np.ones((4, 3)), np.ones((4, 2)), verbose=0)
+    assert [spec.shape[1] for spec in keras.tree.flatten(seen[0])] == [3, 2]
+
+
+@pins("_value_specs", "`fit` under a strategy builds a model of what it does not get.")
+def test_the_specification_of_what_each_replica_gets():
+    # What a strategy gives has no public name.
+    values = importlib.import_module("tensorflow.python.distribute.values")
+    spec = values.PerReplica([tf.ones((2, 3)), tf.ones((2, 3))])._type_spec
+    assert spec._value_specs[0].shape == (2, 3)
+
+
+@pins("_in_multi_worker_mode", "`fit` of several workers is taken for that of one.")
+def test_one_worker_is_not_several():
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    assert strategy.extended._in_multi_worker_mode() is False
+    assert not keras_internals.several_workers(strategy)
 
 
 def test_clones_keep_their_options():

@@ -1,0 +1,156 @@
+"""A worker of tests/test_distribution.py: `python two_workers.py INDEX PORT FOLDER CASE ...` trains each case, as one of two.
+
+Without arguments but a folder and cases it trains alone, as one process.
+"""
+
+import json
+import os
+import sys
+
+import numpy as np
+
+# What Keras cannot do, which `keras_internals.DistributedModel` makes up for.
+OF_KERAS = ("keras builds", "keras reduces")
+# What both workers must refuse. The last leaves nothing behind that another case could use.
+REFUSED = ("settings", "arrays", "batch", "empty")
+CLASSES, SAMPLES, BATCH, EPOCHS = 4, 96, 12, 3
+
+
+def main():
+    index, port, folder, *cases = sys.argv[1:]
+    if index != "alone":
+        addresses = [f"127.0.0.1:{int(port) + worker}" for worker in range(2)]
+        task = {"type": "worker", "index": int(index)}
+        os.environ["TF_CONFIG"] = json.dumps({"cluster": {"worker": addresses}, "task": task})
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    strategy = tf.distribute.get_strategy() if index == "alone" else tf.distribute.MultiWorkerMirroredStrategy()
+    for case in cases:
+        if index == "alone" and case in REFUSED + OF_KERAS:
+            continue
+        try:
+            found = trained(strategy, case, index)
+        except (ValueError, tf.errors.OpError) as error:
+            found = {"error": str(error)}
+        np.savez(os.path.join(folder, f"{case}.{index}.npz"), **found)
+
+
+def trained(strategy, case, index):
+    """Weights, and the logs of every epoch, after a `fit` with what the case asks for."""
+    import keras
+    import tensorflow as tf
+
+    precision = "float32" if case == "fused" else "float64"
+    keras.config.set_floatx(precision)
+    keras.config.set_dtype_policy(precision)
+    with strategy.scope():
+        keras.utils.set_random_seed(1)
+        model = network(case, index)
+        model.compile(*compiled(), metrics=["accuracy"])
+    x, y = images(SAMPLES)
+    x, y = (values[: len(values) - {"remainder": 5, "empty": BATCH - 1}.get(case, 0)] for values in (x, y))
+    if case == "arrays":
+        # The workers were given other images.
+        model.fit(x + (index == "1"), y, batch_size=BATCH, verbose=0)
+    if case == "batch":
+        model.fit(x, y, batch_size=BATCH + 1, verbose=0)
+    if case in OF_KERAS:
+        return fit_of_keras(case, model, x, y)
+    callbacks = callbacks_of(case, x)
+    data = tf.data.Dataset.from_tensor_slices((x, y)).batch(BATCH)
+    # Rounding in float32 moves single spikes, and with them everything, after a few steps.
+    data = data.take(1) if case == "fused" else data
+    history = model.fit(data, epochs=EPOCHS, validation_data=data.take(2), verbose=0, callbacks=callbacks)
+    logs = {f"log {name}": np.array(values) for name, values in history.history.items()}
+    rows = {
+        f"row {name}": np.array([row[name] for row in callback.rows])
+        for callback in callbacks
+        for name in (callback.rows[0] if hasattr(callback, "rows") else ())
+        if name != "layer"
+    }
+    predicted = model.predict(x[:BATCH], batch_size=BATCH, verbose=0)
+    return {**{f"weight {n}": w for n, w in enumerate(model.get_weights())}, **logs, **rows, "predict": predicted}
+
+
+def fit_of_keras(case, model, x, y):
+    """`fit` without one of the two repairs."""
+    import keras
+
+    from keras_ttfs import keras_internals
+
+    if case == "keras builds":
+        with model.distribute_strategy.scope():
+            model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(CLASSES)])
+            model.compile(*compiled())
+    real = keras_internals.several_workers
+    keras_internals.several_workers = lambda strategy: False
+    try:
+        model.fit(x, y, batch_size=BATCH, verbose=0)
+    finally:
+        keras_internals.several_workers = real
+    return {}
+
+
+def compiled():
+    import keras
+
+    return keras.optimizers.SGD(0.05, momentum=0.9), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def network(case, index):
+    """A network of two convolutions with what the case asks for."""
+    import keras
+
+    import keras_ttfs
+
+    x = inputs = keras.Input((8, 8, 1))
+    x = keras_ttfs.TTFSActivation(name="input")(x)
+    for width in (4, 6):
+        x = keras.layers.Conv2D(
+            width, 3, padding="same", use_bias=False, kernel_regularizer=keras.regularizers.L2(1e-3)
+        )(x)
+        x = keras_ttfs.TKBatchNorm(synchronized=case != "unsynchronised")(x)
+        x = keras_ttfs.TTFSActivation()(x)
+        x = keras.layers.MaxPooling2D()(x)
+    outputs = keras.layers.Dense(CLASSES)(keras.layers.Flatten()(x))
+    options = {"lambda_tr": 2e-3 if case == "settings" and index == "1" else 1e-3, "lambda_tb": 1e-3}
+    if case == "noise":
+        options["noise"] = [keras_ttfs.noise.DroppedSpikes(0.1), keras_ttfs.noise.WeightMismatch(0.1)]
+    if case == "teacher":
+        teacher = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(CLASSES)])
+        options |= {"teacher": teacher, "lambda_kd": 1.0, "temperature": 2.0}
+    return keras_ttfs.TTFSModel(inputs, outputs, **options)
+
+
+def callbacks_of(case, x):
+    import keras_ttfs
+
+    found = [keras_ttfs.TemporalKernelHistory(x[:4])]
+    if case == "relaxed":
+        found.append(Relaxed())
+    if case == "frozen":
+        found.append(keras_ttfs.FreezeTemporalKernels(1))
+    if case == "budget":
+        found.append(keras_ttfs.SpikeBudget(60, x[:8], every=2, ramp=0.5))
+    return found
+
+
+def Relaxed():
+    """Relaxation by 0.5 in every epoch."""
+    import keras_ttfs
+
+    class Half(keras_ttfs.RelaxationSchedule):
+        def probability(self, epoch):
+            return 0.5
+
+    return Half(1)
+
+
+def images(count):
+    random = np.random.default_rng(0)
+    return random.random((count, 8, 8, 1)), random.integers(0, CLASSES, count)
+
+
+if __name__ == "__main__":
+    main()
