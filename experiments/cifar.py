@@ -30,6 +30,9 @@ def main(options: flags.FlagValues) -> None:
         tensorboard=options.tensorboard,
         verbose=1 if sys.stdout.isatty() else 2,
     )
+    if result is None:
+        print("Worker 0 writes the result.")
+        return
     print(f"\n{tables.results_table([result])}\n\nFiles: {os.path.abspath(options.workdir)}")
     # What has time steps has a spiking network.
     if "time_steps" in result:

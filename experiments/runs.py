@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from experiments import workers
 from experiments.config import Config, differences
 from experiments.files import OBJECT, check_fields, replaced, what_is, write_json
 from experiments.lock import check_folder, locked
@@ -190,11 +191,12 @@ def train_all(
 
     Raises:
         FileExistsError: before anything is trained, where a directory holds a run with another config.
-        ValueError: where runs of one data set are of different data.
+        ValueError: where runs of one data set are of different data, and with several workers (`experiments.workers`).
 
     Returns:
         As `run_jobs`.
     """
+    workers.refuse("runs one after the other")
 
     def job(name: str, config: Config) -> Job:
         folder = os.path.join(workdir, name)

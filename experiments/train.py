@@ -19,13 +19,14 @@ import tensorflow as tf
 
 import keras_ttfs
 from experiments import data as data_module
-from experiments import paper, plots, saved_model
+from experiments import paper, plots, saved_model, workers
 from experiments.checkpoint import Checkpoint, check_data, check_room, saved_bytes
 from experiments.config import AUGMENTATION, FIELDS, Config, with_models
 from experiments.data import Augmentation, Data
 from experiments.files import check_space, replaced, sha256, write_csv, write_json
 from experiments.lock import locked
 from experiments.optimizers import compile_to_save, make_optimizer
+from experiments.provenance import provenance
 from experiments.start import CALIBRATION_IMAGES, begin_with
 from experiments.stored import SMALL_READERS, weights_file, with_digests
 from experiments.workdir import check_workdir, claim_workdir
@@ -71,8 +72,10 @@ def train(
     overwrite: bool = False,
     tensorboard: bool = False,
     verbose: int = 2,
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
     """Trains, evaluates on the test split and returns the result, which is also in `workdir/result.json`.
+
+    With a TF_CONFIG of several workers (`experiments.workers`) it is one of them; all but worker 0 return None.
 
     Resumes what an earlier, interrupted call with the same config left in `workdir`; bit for bit, where the process is
     deterministic (`make_deterministic`). Nothing in `workdir` is written or deleted before data and model are ready, but for
@@ -90,7 +93,7 @@ def train(
         FloatingPointError: when the loss is not finite.
     """
     config = Config(**with_digests(config.as_dict()))
-    with locked(workdir), dtype_policy(config.dtype_policy):
+    with workers.joined(workdir) as (strategy, workdir), locked(workdir), dtype_policy(config.dtype_policy):
         check_workdir(config, workdir, overwrite)
         located = with_models(config, models or {})
         keras.utils.set_random_seed(config.seed)
@@ -100,19 +103,38 @@ def train(
         data_module.batches_per_epoch(data, config.batch_size)
         if config.augment:
             augmentation_of(config).of(data)
-        model = build(located, data)
+        check_workers(strategy, config, data)
+        with strategy.scope():
+            model = build(located, data)
         check_room(workdir, model)
         claim_workdir(config, workdir, overwrite, data.description)
+        workers.share_folder(strategy, os.path.join(workdir, "checkpoint"))
         checkpoint = Checkpoint(workdir, config, data)
         checkpoint.restore(model)
         more = [keras.callbacks.TensorBoard(os.path.join(workdir, "tensorboard"))] if tensorboard else []
         _fit(config, model, data, checkpoint, more, verbose)
+        if not workers.is_first():
+            return None
+        # Worker 0 evaluates and saves alone, so nothing in the model may ask the others.
+        model = model if strategy is tf.distribute.get_strategy() else build(located, data)
         checkpoint.load_kept(model)
         result = evaluate(config, model, data, checkpoint.state)
         images = data_module.scale(data.test().images[:KERNEL_SAMPLES])
         _write(workdir, model, result, checkpoint.state, distributions(model, images))
         checkpoint.remove()
     return result
+
+
+def check_workers(strategy: tf.distribute.Strategy, config: Config, data: Data) -> None:
+    """Raises ValueError, on every worker, where they were not told to do the same, or cannot share a batch."""
+    replicas = strategy.num_replicas_in_sync
+    if config.batch_size % replicas:
+        raise ValueError(
+            f"Expected a --batch_size that {replicas} workers share equally. Received: batch_size={config.batch_size}"
+        )
+    facts = {"settings": config.as_dict(), "code": provenance()["git_revision"], "data": data.description}
+    facts |= {"training images": data.train.images, "validation images": data.validation.images}
+    workers.check_equal(strategy, facts)
 
 
 def _fit(

@@ -2,9 +2,7 @@
 
 import os
 import pathlib
-import random
 import re
-import socket
 import subprocess
 import sys
 import types
@@ -15,28 +13,17 @@ import tensorflow as tf
 
 from keras_ttfs import distribution
 from tests import two_workers
+from tests.ports import two_free_ports
 
-EXACT = ("plain", "relaxed", "remainder", "frozen", "teacher", "budget")
+EXACT = ("plain", "relaxed", "remainder", "frozen", "taught to a budget")
 OTHER = ("fused", "unsynchronised", "noise")
 WORKER = pathlib.Path(two_workers.__file__)
-
-
-def free_port():
-    """A port with a free one behind it."""
-    while True:
-        port = random.Random(os.getpid()).randrange(20000, 60000)
-        with socket.socket() as one, socket.socket() as other:
-            try:
-                one.bind(("127.0.0.1", port)), other.bind(("127.0.0.1", port + 1))
-                return port
-            except OSError:
-                continue
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     """`{case: {"alone" | "0" | "1": what it saved}}` of every case."""
-    folder, port = tmp_path_factory.mktemp("workers"), str(free_port())
+    folder, port = tmp_path_factory.mktemp("workers"), str(two_free_ports()[0])
     cases = [*EXACT, *OTHER, *two_workers.OF_KERAS, *two_workers.REFUSED]
     environment = {**os.environ, "PYTHONPATH": str(WORKER.parent.parent), "TF_CPP_MIN_LOG_LEVEL": "3"}
     environment.pop("TF_CONFIG", None)

@@ -117,7 +117,7 @@ def network(case, index):
     options = {"lambda_tr": 2e-3 if case == "settings" and index == "1" else 1e-3, "lambda_tb": 1e-3}
     if case == "noise":
         options["noise"] = [keras_ttfs.noise.DroppedSpikes(0.1), keras_ttfs.noise.WeightMismatch(0.1)]
-    if case == "teacher":
+    if case == "taught to a budget":
         teacher = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(CLASSES)])
         options |= {"teacher": teacher, "lambda_kd": 1.0, "temperature": 2.0}
     return keras_ttfs.TTFSModel(inputs, outputs, **options)
@@ -131,7 +131,7 @@ def callbacks_of(case, x):
         found.append(Relaxed())
     if case == "frozen":
         found.append(keras_ttfs.FreezeTemporalKernels(1))
-    if case == "budget":
+    if case == "taught to a budget":
         found.append(keras_ttfs.SpikeBudget(60, x[:8], every=2, ramp=0.5))
     return found
 
