@@ -170,6 +170,8 @@ def saved_bytes(model: keras.Model) -> int:
 
 
 def seed_generators(model: keras.Model) -> list[keras.random.SeedGenerator]:
-    """The random generators of dropout and relaxation. Keras does not save their states with the weights."""
-    found = (getattr(layer, "seed_generator", None) for layer in layers_of(model, keras.layers.Layer))
+    """The random generators of dropout, relaxation and noise. Keras does not save their states with the weights."""
+    found = [getattr(layer, "seed_generator", None) for layer in layers_of(model, keras.layers.Layer)]
+    draws = getattr(model, "weight_draws", None)
+    found.append(draws.seed if draws else None)
     return [generator for generator in found if isinstance(generator, keras.random.SeedGenerator)]

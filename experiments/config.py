@@ -11,6 +11,8 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from experiments import noises
+
 
 @dataclasses.dataclass(frozen=True)
 class Range:
@@ -101,6 +103,10 @@ class Config:
         0.0,
         "Budget of spikes of hidden layers, on validation images [spikes per image]; 0: none.",
         NOT_NEGATIVE,
+    )
+    noise: str = _field(
+        "",
+        f"Noise that training hardens against, like jitter=1,dropped=0.05, of {', '.join(noises.KINDS)}; none if empty.",
     )
     relaxation: bool = _field(True, "Stochastic relaxation until target_epoch.")
     target_epoch: int = _field(0, "e_tar of the stochastic relaxation [epochs]; 0: no relaxation.", NOT_NEGATIVE)
@@ -194,8 +200,10 @@ class Config:
             value = getattr(self, name)
             if value != FIELDS[name].default and not getattr(self, needed):
                 raise ValueError(f"Expected {needed} where {name} is given. Received: {name}={value!r}")
-        if self.start_from and self.activation != "ttfs":
-            raise ValueError(f"Expected activation='ttfs' with start_from. Received: activation={self.activation!r}")
+        noises.parsed(self.noise)
+        for name in ("start_from", "noise"):
+            if getattr(self, name) and self.activation != "ttfs":
+                raise ValueError(f"Expected activation='ttfs' with {name}. Received: activation={self.activation!r}")
 
     def as_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -244,7 +252,7 @@ def choices(name: str) -> tuple[str, ...]:
 # Fields that configs of earlier versions lack, where runs were as the default says; and values that others had.
 ADDED_FIELDS = frozenset(
     {"relaxation", "pooling", "kernel_initializer", "whiten", "logit_scale", "spike_budget", "bias_rate"}
-    | {"frozen_epochs", "steps_per_octave"}
+    | {"frozen_epochs", "steps_per_octave", "noise"}
     | {"validation_images", *AUGMENTATION, *MODEL_FILES, *NEEDED}
 )
 EARLIER_CHOICES = {"activation": ("spike_time",)}

@@ -27,6 +27,7 @@ TWINS = {
     "fewest": "relu",
     "base2": "relu",
     "shift": "relu",
+    "hardened": "relu",
     "untaught": "relu",
     "scratch": "relu",
     "t8_at_once": "relu",

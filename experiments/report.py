@@ -44,7 +44,7 @@ RUN_GROUPS = {
     "vgg16_width1": ("relu.seed0", "sm_sr_tr_tb_1e-5.seed0"),
 }
 # Rows of fast_vgg that README leaves to RESULTS.md.
-ELSEWHERE = ("fewest", "base2", "shift", "cifar100_relu")
+ELSEWHERE = ("fewest", "base2", "shift", "hardened", "cifar100_relu")
 # Folder of sweeps: what they are for.
 SWEEP_GROUPS = {
     "fast_recipe": "The recipe of fast_vgg's ReLU twin, one part at a time",

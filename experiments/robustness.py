@@ -7,30 +7,18 @@ finished is not simulated again. In the end the table and the picture are drawn 
 
 import os
 import statistics
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from absl import flags
 
 from experiments import command
 from experiments.files import write_json, write_text
 from experiments.lock import locked
+from experiments.noises import KINDS, noise_of
 from experiments.plots import panels, save
 from experiments.stored import read_any
 from experiments.tables import markdown, with_deviation
 
-if TYPE_CHECKING:
-    from keras_ttfs.noise import Noise
-
-# Kind: (class of keras_ttfs.noise, what its strength is, strengths from weak to strong).
-KINDS: dict[str, tuple[str, str, tuple[float, ...]]] = {
-    "jitter": ("Jitter", "jitter of spike times [steps]", (0.25, 0.5, 1.0, 1.5, 2.0)),
-    "dropped": ("DroppedSpikes", "share of spikes that are lost", (0.01, 0.02, 0.05, 0.1, 0.2)),
-    "spurious": ("SpuriousSpikes", "share of neurons that fire for no reason", (0.001, 0.002, 0.005, 0.01, 0.02)),
-    "dead": ("DeadNeurons", "share of dead neurons", (0.01, 0.02, 0.05, 0.1, 0.2)),
-    "threshold": ("ThresholdMismatch", "deviation of thresholds", (0.02, 0.05, 0.1, 0.2, 0.3)),
-    "weight": ("WeightMismatch", "deviation of weights", (0.02, 0.05, 0.1, 0.2, 0.3)),
-    "bits": ("WeightBits", "bits of a weight", (8, 6, 5, 4, 3, 2)),
-}
 NONE = "none"
 TABLE, PICTURE = "robustness.md", "robustness.png"
 
@@ -55,18 +43,9 @@ def networks_of(options: flags.FlagValues) -> dict[str, str]:
 
 def points(kinds: list[str], seeds: list[int]) -> list[tuple[str, float, int]]:
     """`(kind, strength, seed)` of every simulation; one without noise is the first."""
-    wanted = [(kind, strength, seed) for seed in seeds for kind in kinds for strength in KINDS[kind][2]]
+    wanted = [(kind, strength, seed) for seed in seeds for kind in kinds for strength in KINDS[kind].strengths]
     # Few bits are no draw: another seed changes nothing.
     return [(NONE, 0.0, 0), *(point for point in wanted if point[0] != "bits" or point[2] == seeds[0])]
-
-
-def noise_of(kind: str, strength: float) -> list["Noise"]:
-    """The noise of a point."""
-    from keras_ttfs import noise
-
-    if kind == NONE:
-        return []
-    return [getattr(noise, KINDS[kind][0])(int(strength) if kind == "bits" else strength)]
 
 
 def main(options: flags.FlagValues) -> None:
@@ -95,7 +74,8 @@ def _simulated(label: str, path: str, wanted: list, options: flags.FlagValues) -
     for number, (kind, strength, seed) in enumerate(wanted, 1):
         file = os.path.join(options.workdir, f"{label}.{kind}={strength:g}.seed{seed}.json")
         if not os.path.exists(file):
-            how = {"noise": noise_of(kind, strength), "seed": seed, "batch_size": options.batch_size}
+            strengths = {} if kind == NONE else {kind: strength}
+            how = {"noise": noise_of(strengths), "seed": seed, "batch_size": options.batch_size}
             found = network.run(shown.images, spike_times=False, verbose=0, **how)
             point = {"network": label, "kind": kind, "strength": strength, "seed": seed}
             scores = {"accuracy": float((found.predictions == shown.labels).mean()), "spikes": found.hidden_spikes}
@@ -122,7 +102,7 @@ def table(found: dict[str, list[dict[str, Any]]]) -> str:
     heads = [f"{label}: {what}" for label in found for what in ("accuracy [%]", "spikes")]
     lines = [["noise", "strength", *heads, "seeds"]]
     there = {(r["kind"], r["strength"]) for results in found.values() for r in results}
-    weak_to_strong = [(kind, strength) for kind, (_, _, strengths) in KINDS.items() for strength in strengths]
+    weak_to_strong = [(kind, strength) for kind, known in KINDS.items() for strength in known.strengths]
     for kind, strength in [point for point in [(NONE, 0.0), *weak_to_strong] if point in there]:
         cells, seeds = [], 0
         for results in found.values():
@@ -130,7 +110,7 @@ def table(found: dict[str, list[dict[str, Any]]]) -> str:
             accuracies, spikes = ([r[name] for r in own] for name in ("accuracy", "spikes"))
             cells += [with_deviation([100 * value for value in accuracies], 2), with_deviation(spikes, 0)]
             seeds = max(seeds, len(own))
-        named = [KINDS[kind][1], f"{strength:g}"] if kind in KINDS else [kind, "-"]
+        named = [KINDS[kind].strength, f"{strength:g}"] if kind in KINDS else [kind, "-"]
         lines.append([*named, *cells, str(seeds)])
     return markdown(lines)
 
@@ -141,12 +121,12 @@ def draw(found: dict[str, list[dict[str, Any]]], path: str) -> None:
     figure, axes = panels(len(kinds), sharey=True, width=2.6, height=3.0, squeeze=False)
     for axis, kind in zip(axes[0], kinds):
         for label, results in found.items():
-            curve = {strength: _own(results, kind, strength) for strength in KINDS[kind][2]}
+            curve = {strength: _own(results, kind, strength) for strength in KINDS[kind].strengths}
             spread = {at: [100 * result["accuracy"] for result in own] for at, own in curve.items() if own}
             means = [statistics.mean(values) for values in spread.values()]
             errors = [statistics.stdev(values) if len(values) > 1 else 0.0 for values in spread.values()]
             axis.errorbar(list(spread), means, errors, fmt="o-", ms=3, capsize=2, label=label)
-        axis.set(xlabel=KINDS[kind][1])
+        axis.set(xlabel=KINDS[kind].strength)
         axis.grid(alpha=0.3)
         if kind == "bits":
             axis.invert_xaxis()

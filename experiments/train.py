@@ -19,7 +19,7 @@ import tensorflow as tf
 
 import keras_ttfs
 from experiments import data as data_module
-from experiments import paper, plots, saved_model, workers
+from experiments import noises, paper, plots, saved_model, workers
 from experiments.checkpoint import Checkpoint, check_data, check_room, saved_bytes
 from experiments.config import AUGMENTATION, FIELDS, Config, with_models
 from experiments.data import Augmentation, Data
@@ -196,6 +196,7 @@ def build(config: Config, data: Data) -> keras.Model:
         loss = SmoothedCrossentropy(data.classes, config.label_smoothing, config.logit_scale)
     else:
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.harden(noises.noise_of(noises.parsed(config.noise)))
     if config.teacher:
         model.learn_from(saved_model.load(config.teacher), lambda_kd=config.lambda_kd, temperature=config.temperature)
     if config.start_from:

@@ -149,8 +149,8 @@ class TTFSModel(keras_internals.DistributedModel):
         self.noise = noises.check(noise)
         self._give_noise_to_encoders()
         self._weight_noise = tuple(each for each in self.noise if each.disturbs_weights)
-        # Not a SeedGenerator itself, which would be saved with the model.
-        self._weight_draws = noises.TrainingDraws(keras.random.SeedGenerator(0)) if self._weight_noise else None
+        # Public for who resumes a fit. Not a SeedGenerator itself, which would be saved with the model.
+        self.weight_draws = noises.TrainingDraws(keras.random.SeedGenerator(0)) if self._weight_noise else None
         # A traced step would go on with what it was traced with.
         self.train_function = None
 
@@ -377,7 +377,7 @@ class TTFSModel(keras_internals.DistributedModel):
         if not self.built:
             # Not in the scope below, where weights would be made that nothing trains.
             self(keras.tree.map_structure(lambda value: keras.KerasTensor(value.shape, value.dtype.name), x))
-        disturbed, random = [], self._weight_draws
+        disturbed, random = [], self.weight_draws
         for layer in topology.layers_of(self, keras.layers.Layer):
             for kernel, axes in noises.kernels_of(layer):
                 exact = value = tf.cast(tf.convert_to_tensor(kernel), kernel.dtype)

@@ -41,6 +41,7 @@ def test_rows_begin_from_their_twin_or_from_the_longer_window():
         "fewest": ["t16", "relu"],
         "base2": ["relu"],
         "shift": ["relu"],
+        "hardened": ["t16", "relu"],
         "untaught": ["relu"],
         "scratch": [],
         "t8_at_once": ["relu"],

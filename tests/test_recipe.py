@@ -75,7 +75,9 @@ def saved(path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("changes", [{}, {"optimizer": "adam", "keep": "last", "learning_rate": 0.003}])
+@pytest.mark.parametrize(
+    "changes", [{"noise": "jitter=0.5,weight=0.1"}, {"optimizer": "adam", "keep": "last", "learning_rate": 0.003}]
+)
 def test_a_recipe_resumes_exactly(changes, tmp_path, in_fresh_process):
     in_fresh_process(RESUMING, {**RECIPE, **changes}, tmp_path)
     whole, broken = (read_json(tmp_path / name / "result.json") for name in ("whole", "broken"))
@@ -137,6 +139,13 @@ def test_auto_becomes_the_policy_that_suits_the_processor(units, policy, reason,
         ({"border": "wrap"}, r"Expected border to be one of \('zeros', 'reflect'\). Received: border='wrap'"),
         ({"augment": False, "cutout": 3}, "Expected augment=True where cutout is given. Received: cutout=3"),
         ({"augment": False, "flip": "alternating"}, "Expected augment=True where flip is given"),
+        ({"noise": "hum=1"}, "Expected noise like jitter=1,dropped=0.05, of jitter, .* each once. Received: 'hum=1'"),
+        ({"noise": "jitter"}, "Expected noise like .* Received: 'jitter'"),
+        ({"noise": "jitter=1,jitter=2"}, "Expected noise like .* Received: 'jitter=1,jitter=2'"),
+        (
+            {"noise": "jitter=1", "activation": "relu"},
+            "Expected activation='ttfs' with noise. Received: activation='relu'",
+        ),
     ],
 )
 def test_errors_of_a_recipe(values, message):
