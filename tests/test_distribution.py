@@ -16,6 +16,8 @@ from tests import two_workers
 from tests.ports import two_free_ports
 
 EXACT = ("plain", "relaxed", "remainder", "frozen", "taught to a budget")
+# On two devices of one process as well.
+MIRRORED = ("plain", "taught to a budget")
 OTHER = ("fused", "unsynchronised", "noise")
 WORKER = pathlib.Path(two_workers.__file__)
 
@@ -29,13 +31,13 @@ def found(tmp_path_factory):
     environment.pop("TF_CONFIG", None)
     started = {
         index: subprocess.Popen(
-            [sys.executable, WORKER, index, port, folder, *cases],
+            [sys.executable, WORKER, index, port, folder, *(MIRRORED if index == "mirrored" else cases)],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
-        for index in ("alone", "0", "1")
+        for index in ("alone", "mirrored", "0", "1")
     }
     try:
         for index, process in started.items():
@@ -58,6 +60,12 @@ def largest_difference(one, other):
 def test_two_workers_learn_what_one_process_learns(found, case):
     """24 steps in float64, with synchronised norms: weights, logs, kernels and predictions."""
     for name, difference in largest_difference(found[case]["alone"], found[case]["0"]).items():
+        assert difference < 1e-12, name
+
+
+@pytest.mark.parametrize("case", MIRRORED)
+def test_two_devices_learn_what_one_learns(found, case):
+    for name, difference in largest_difference(found[case]["alone"], found[case]["mirrored"]).items():
         assert difference < 1e-12, name
 
 

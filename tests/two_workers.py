@@ -1,6 +1,6 @@
-"""A worker of tests/test_distribution.py: `python two_workers.py INDEX PORT FOLDER CASE ...` trains each case, as one of two.
+"""A process of tests/test_distribution.py: `python two_workers.py INDEX PORT FOLDER CASE ...` trains each case.
 
-Without arguments but a folder and cases it trains alone, as one process.
+INDEX 0 and 1 are two workers, `alone` trains as one process, and `mirrored` on two devices of one process.
 """
 
 import json
@@ -18,16 +18,21 @@ CLASSES, SAMPLES, BATCH, EPOCHS = 4, 96, 12, 3
 
 def main():
     index, port, folder, *cases = sys.argv[1:]
-    if index != "alone":
+    if index in ("0", "1"):
         addresses = [f"127.0.0.1:{int(port) + worker}" for worker in range(2)]
         task = {"type": "worker", "index": int(index)}
         os.environ["TF_CONFIG"] = json.dumps({"cluster": {"worker": addresses}, "task": task})
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(1)
-    strategy = tf.distribute.get_strategy() if index == "alone" else tf.distribute.MultiWorkerMirroredStrategy()
+    if index == "mirrored":
+        (processor,) = tf.config.list_physical_devices("CPU")
+        tf.config.set_logical_device_configuration(processor, [tf.config.LogicalDeviceConfiguration()] * 2)
+        strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    else:
+        strategy = tf.distribute.get_strategy() if index == "alone" else tf.distribute.MultiWorkerMirroredStrategy()
     for case in cases:
-        if index == "alone" and case in REFUSED + OF_KERAS:
+        if index in ("alone", "mirrored") and case in REFUSED + OF_KERAS:
             continue
         try:
             found = trained(strategy, case, index)
