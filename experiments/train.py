@@ -97,12 +97,7 @@ def train(
         check_workdir(config, workdir, overwrite)
         located = with_models(config, models or {})
         keras.utils.set_random_seed(config.seed)
-        data = data_module.load(config.dataset, data_dir, download, config.train_images, config.validation_images)
-        if expected_data is not None:
-            check_data(expected_data, data, "the runs beside this one")
-        data_module.batches_per_epoch(data, config.batch_size)
-        if config.augment:
-            augmentation_of(config).of(data)
+        data = data_of(config, data_dir, download, expected_data)
         check_workers(strategy, config, data)
         with strategy.scope():
             model = build(located, data)
@@ -123,6 +118,17 @@ def train(
         _write(workdir, model, result, checkpoint.state, distributions(model, images))
         checkpoint.remove()
     return result
+
+
+def data_of(config: Config, data_dir: str | None, download: bool, expected: str | None) -> Data:
+    """The data of a config. Raises ValueError where they are not the expected ones, or the config asks too much of them."""
+    data = data_module.load(config.dataset, data_dir, download, config.train_images, config.validation_images)
+    if expected is not None:
+        check_data(expected, data, "the runs beside this one")
+    data_module.batches_per_epoch(data, config.batch_size)
+    if config.augment:
+        augmentation_of(config).of(data)
+    return data
 
 
 def check_workers(strategy: tf.distribute.Strategy, config: Config, data: Data) -> None:
