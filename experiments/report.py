@@ -11,7 +11,7 @@ from typing import Any
 
 from absl import flags
 
-from experiments import command, paper, table2_text
+from experiments import command, paper, scaling_text, table2_text
 from experiments.fast_tables import fast_section, read_rows, search_table, starts_section
 from experiments.files import read_json, write_text
 from experiments.results import (
@@ -25,6 +25,7 @@ from experiments.results import (
     sweep_results,
     table1_results,
 )
+from experiments.stored import read_any
 from experiments.tables import (
     changes_table,
     differences_table,
@@ -125,6 +126,7 @@ def results_section() -> str:
         [
             *fast_section(),
             *export_section(),
+            *scaling_section(),
             *(_runs_of(group, runs) for group, runs in RUN_GROUPS.items()),
             *table1_section(),
             *spiking_section(),
@@ -216,6 +218,12 @@ def comparison_section(group: str = "table1_small", sweeps: str = "sweeps_small"
         "**lambda_TB against lambda_TB = 0**, of the sweep above, one seed.\n\n"
         f"{changes_table('lambda_TB', changes)}"
     )
+
+
+def scaling_section(group: str = "scaling") -> list[str]:
+    """What several workers bring, and what ImageNet costs; an empty list where it is not measured."""
+    parts = {path.stem: read_any(path) for path in (RESULTS / group).glob("*.json")}
+    return [scaling_text.section(parts)] if parts else []
 
 
 def _sweep_tables(group: str) -> str:

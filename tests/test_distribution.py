@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from experiments import ports
 from keras_ttfs import distribution
 from tests import two_workers
-from tests.ports import two_free_ports
 
 EXACT = ("plain", "relaxed", "remainder", "frozen", "taught to a budget")
 # On two devices of one process as well.
@@ -25,7 +25,7 @@ WORKER = pathlib.Path(two_workers.__file__)
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     """`{case: {"alone" | "0" | "1": what it saved}}` of every case."""
-    folder, port = tmp_path_factory.mktemp("workers"), str(two_free_ports()[0])
+    folder, port = tmp_path_factory.mktemp("workers"), ",".join(map(str, ports.free_ports(2)))
     cases = [*EXACT, *OTHER, *two_workers.OF_KERAS, *two_workers.REFUSED]
     environment = {**os.environ, "PYTHONPATH": str(WORKER.parent.parent), "TF_CPP_MIN_LOG_LEVEL": "3"}
     environment.pop("TF_CONFIG", None)

@@ -11,16 +11,29 @@ FOLDER = pathlib.Path(__file__).parent.parent / "experiments"
 MODULES = sorted(path for path in FOLDER.glob("*.py") if path.name != "__init__.py")
 # A module may import modules of lower rank only.
 RANK = {
+    "noises": -2,
     **dict.fromkeys(
-        ("config", "files", "processes", "paper", "provenance", "data", "benchmark_torch", "benchmark_networks"), -1
+        (
+            "config",
+            "files",
+            "processes",
+            "paper",
+            "provenance",
+            "data",
+            "benchmark_torch",
+            "benchmark_networks",
+            "ports",
+        ),
+        -1,
     ),
     **dict.fromkeys(("lock", "stored", "saved_model"), 0),
-    **dict.fromkeys(("command", "optimizers", "plots", "results", "start", "workdir"), 1),
+    **dict.fromkeys(("command", "optimizers", "plots", "results", "start", "workdir", "workers"), 1),
     **dict.fromkeys(("tables", "checkpoint"), 2),
     "train": 3,
     "trained": 3,
     "fast_tables": 3,
     "table2_text": 3,
+    "scaling_text": 3,
     "runs": 4,
     "chain": 5,
     "rows": 6,
@@ -40,7 +53,7 @@ RANK = {
         7,
     ),
     **dict.fromkeys(("cifar", "table1", "fast", "zhou"), 7),
-    **dict.fromkeys(("sweeps", "publish"), 8),
+    **dict.fromkeys(("sweeps", "publish", "scaling"), 8),
 }
 COMMANDS = sorted(name for name, rank in RANK.items() if rank >= 7)
 

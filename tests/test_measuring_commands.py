@@ -7,9 +7,11 @@ import sys
 import numpy as np
 import pytest
 
-from experiments import robustness
+from experiments import robustness, scaling_text
 from experiments.files import read_json, write_json
 from experiments.tables import EXPORTS, export_table
+from keras_ttfs import TKBatchNorm, applications
+from keras_ttfs.topology import layers_of
 
 pytestmark = pytest.mark.slow
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -81,3 +83,26 @@ def test_answers_before_the_end(model, tmp_path):
     spikes = [sum(row["spikes"]) for row in result["rows"].values()]
     assert np.all(np.abs(np.array(spikes) / spikes[0] - 1) < 0.3)
     assert "Pass --overwrite" in run_module(*command, expect=1).stderr
+
+
+def test_workers_and_norms_are_timed_and_networks_cost_what_their_formulas_say(tmp_path):
+    small = ["--width=0.05", "--rounds=1", "--batch_size=4", f"--output={tmp_path}"]
+    run_module("experiments.scaling", "--parts=workers,norms", *small)
+    workers, norms = (read_json(tmp_path / f"{name}.json") for name in ("workers", "norms"))
+    one, two = (values[0] for values in workers["images_per_second"].values())
+    assert workers["efficiency"] == pytest.approx(two / (2 * one))
+    model = applications.fast_vgg(width=0.05)
+    channels = sum(norm.moving_mean.shape[0] for norm in layers_of(model, TKBatchNorm))
+    trained = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
+    assert (workers["parameters"], workers["gradient_bytes"]) == (model.count_params(), 4 * trained)
+    assert (workers["synchronised_norm_bytes"], workers["moving_statistics_bytes"]) == (24 * channels, 16 * channels)
+    assert norms["synchronised_to_own"] > 0 and len(norms["seconds_per_step"]["own"]) == 10
+    # ResNet-50 as the literature has it: 3.9e9 multiply-adds, 25.6e6 parameters.
+    row = {"multiply_adds": 3_900_000_000, "parameters": 25_600_000, "neurons": 11_000_000}
+    row |= {"mebibytes_per_image": 100.0, "other_mebibytes": 500.0}
+    assert scaling_text.pflop(row) == pytest.approx(6 * 3.9e9 * 1_281_167 * 90 / 1e15)
+    assert scaling_text.hours(row, 8) == pytest.approx(8 * scaling_text.hours(row, 64))
+    assert scaling_text.sent(row, 64) == pytest.approx(2 * 63 / 64 * 25.6e6 * 4)
+    networks = {"side": 224, "dtype_policy": "float32", "rows": {"ResNet50": row}}
+    text = scaling_text.section({"workers": workers, "norms": norms, "networks": networks})
+    assert "| ResNet50 | 25.6 | 3.9 | 11.0 | 100 | 500 | 2,698 | 0.9 | 0.1 | 202 | 5.7 |" in text

@@ -13,9 +13,8 @@ import time
 import numpy as np
 import pytest
 
-from experiments import runs, workers
+from experiments import ports, runs, workers
 from experiments.config import Config
-from tests.ports import two_free_ports
 
 ROOT = pathlib.Path(__file__).parent.parent
 TWO = {"cluster": {"worker": ["one:1234", "two:1234"]}, "task": {"type": "worker", "index": 1}}
@@ -68,14 +67,14 @@ def test_runs_one_after_the_other_are_refused(monkeypatch, tmp_path):
 
 
 def test_a_worker_that_does_not_come_is_named():
-    one, two = two_free_ports()
+    one, two = ports.free_ports(2)
     cluster = workers.Cluster((f"127.0.0.1:{one}", f"127.0.0.1:{two}"), 0)
     with pytest.raises(ConnectionError, match=f"every worker at its address within 1 seconds.*127.0.0.1:{two}"):
         workers.meet(cluster, seconds=1)
 
 
 def test_a_port_that_is_taken_is_told():
-    one, two = two_free_ports()
+    one, two = ports.free_ports(2)
     cluster, message = (
         workers.Cluster((f"127.0.0.1:{one}", f"127.0.0.1:{two}"), 0),
         f"Expected to listen at port {one} of",
@@ -84,14 +83,14 @@ def test_a_port_that_is_taken_is_told():
         workers.meet(cluster, seconds=1)
 
 
-def start(workdir, ports, *flags):
+def start(workdir, given, *flags):
     """Two workers of one run."""
     command = [sys.executable, "-m", "experiments.cifar", "--flagfile=experiments/flagfiles/digits.flags"]
     command += ["--width=0.125", "--epochs=4", "--target_epoch=2", f"--workdir={workdir}", *flags]
     started = []
     for index in range(2):
         told = {
-            "cluster": {"worker": [f"127.0.0.1:{port}" for port in ports]},
+            "cluster": {"worker": [f"127.0.0.1:{port}" for port in given]},
             "task": {"type": "worker", "index": index},
         }
         environment = {**os.environ, "TF_CONFIG": json.dumps(told)}
@@ -131,16 +130,16 @@ def wait_for_epoch(workdir, epoch, started):
 @pytest.mark.slow
 def test_killed_workers_resume_to_the_same_result(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert ended(start(whole, two_free_ports()), whole) == [0, 0], outputs(whole)
+    assert ended(start(whole, ports.free_ports(2)), whole) == [0, 0], outputs(whole)
     assert "Worker 0 writes the result." in outputs(whole)[1]
     for epoch, victim in ((1, 1), (2, 0)):
-        started = start(killed, two_free_ports())
+        started = start(killed, ports.free_ports(2))
         wait_for_epoch(killed, epoch, started)
         started[victim].send_signal(signal.SIGKILL)
         codes = ended(started, killed)
         assert codes[victim] == -signal.SIGKILL and codes[1 - victim] not in (0, -signal.SIGKILL)
         assert "Expected all workers to be at work. Received: one that has ended" in outputs(killed)[1 - victim]
-    assert ended(start(killed, two_free_ports()), killed) == [0, 0], outputs(killed)
+    assert ended(start(killed, ports.free_ports(2)), killed) == [0, 0], outputs(killed)
     found = [json.loads((folder / "result.json").read_text()) for folder in (whole, killed)]
     for name in ("accuracy", "loss", "spikes", "layers", "epochs"):
         assert found[0][name] == found[1][name], name
@@ -154,8 +153,8 @@ def test_killed_workers_resume_to_the_same_result(tmp_path):
 
 @pytest.mark.slow
 def test_workers_of_other_settings_are_refused_by_both(tmp_path):
-    workdir, ports = tmp_path / "run", two_free_ports()
-    one, other = start(workdir, ports), start(tmp_path / "other", ports, "--learning_rate=0.1")
+    workdir, given = tmp_path / "run", ports.free_ports(2)
+    one, other = start(workdir, given), start(tmp_path / "other", given, "--learning_rate=0.1")
     # Of each pair one worker is the wrong one.
     started = [one[0], other[1]]
     for process in (one[1], other[0]):

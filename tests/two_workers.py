@@ -1,4 +1,4 @@
-"""A process of tests/test_distribution.py: `python two_workers.py INDEX PORT FOLDER CASE ...` trains each case.
+"""A process of tests/test_distribution.py: `python two_workers.py INDEX PORTS FOLDER CASE ...` trains each case.
 
 INDEX 0 and 1 are two workers, `alone` trains as one process, and `mirrored` on two devices of one process.
 """
@@ -17,9 +17,9 @@ CLASSES, SAMPLES, BATCH, EPOCHS = 4, 96, 12, 3
 
 
 def main():
-    index, port, folder, *cases = sys.argv[1:]
+    index, ports, folder, *cases = sys.argv[1:]
     if index in ("0", "1"):
-        addresses = [f"127.0.0.1:{int(port) + worker}" for worker in range(2)]
+        addresses = [f"127.0.0.1:{port}" for port in ports.split(",")]
         task = {"type": "worker", "index": int(index)}
         os.environ["TF_CONFIG"] = json.dumps({"cluster": {"worker": addresses}, "task": task})
     import tensorflow as tf
