@@ -1,8 +1,8 @@
 """What several workers bring, and what ImageNet networks cost: `python -m experiments.scaling --output=DIR`.
 
 `workers` times one worker and two, of one thread each, in turn. `norms` times a training step with synchronised norms and
-without. `networks` takes the memory of training steps of VGG-16 and ResNet-50 at 224 x 224, and counts their operations; what a
-training costs on GPUs of a stated speed follows from these. Each part writes one JSON file.
+without. `networks` takes the memory of training steps of VGG-16 and ResNet-50 at 224 x 224, and counts their operations: what
+a training costs on GPUs of a stated speed follows from these. Each part writes one JSON file.
 """
 
 import concurrent.futures
