@@ -51,7 +51,8 @@ class EventSimulation:
         self.nodes = nodes
         self.output = output
         self.functions = functions
-        self.simulate = tf.function(self._simulate, autograph=False) if traced else self._simulate
+        self.traced = traced
+        self.simulations: dict = {}  # Compiled functions, by what is disturbed.
 
     def __call__(
         self,
@@ -65,7 +66,12 @@ class EventSimulation:
 
         `disturbances` has one for each population, or is empty.
         """
-        outcome = self.simulate(tf.constant(batch), tf.constant(samples), tuple(disturbances))
+        disturbed = tuple(tuple(field is not None for field in each) for each in disturbances)
+        if disturbed not in self.simulations:
+            # A partial, because TensorFlow warns of one function that is traced again and again.
+            function = functools.partial(self._simulate)
+            self.simulations[disturbed] = tf.function(function, autograph=False) if self.traced else function
+        outcome = self.simulations[disturbed](tf.constant(batch), tf.constant(samples), tuple(disturbances))
         advanced(samples)
         return Outcome(*outcome)
 
