@@ -15,6 +15,7 @@ from experiments import ports
 from keras_ttfs import distribution
 from tests import two_workers
 
+pytestmark = pytest.mark.slow
 EXACT = ("plain", "relaxed", "remainder", "frozen", "taught to a budget")
 # On two devices of one process as well.
 MIRRORED = ("plain", "taught to a budget")
@@ -130,3 +131,35 @@ def test_other_strategies_are_refused():
 def test_one_process_shares_with_nobody():
     assert distribution.share_of(tf.constant(3)) == 1.0
     distribution.check_equal(tf.distribute.get_strategy(), {"anything": 1})
+
+
+RAY = """
+import json, os, sys
+import numpy as np, ray
+from ray.train import ScalingConfig
+from ray.train.tensorflow import TensorflowTrainer
+
+root, folder = sys.argv[1:]
+
+def train(config):
+    sys.path.insert(0, root)
+    import tensorflow as tf
+    from tests import two_workers
+
+    index = str(json.loads(os.environ["TF_CONFIG"])["task"]["index"])
+    found = two_workers.trained(tf.distribute.MultiWorkerMirroredStrategy(), "plain", index)
+    np.savez(os.path.join(folder, index), **found)
+
+ray.init(num_cpus=2, include_dashboard=False)
+TensorflowTrainer(train, scaling_config=ScalingConfig(num_workers=2)).fit()
+"""
+
+
+def test_ray_train_ends_with_the_same_model(found, tmp_path):
+    pytest.importorskip("ray.train.tensorflow", reason="Ray is not installed")
+    command = [sys.executable, "-c", RAY, WORKER.parent.parent, tmp_path]
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-4000:]
+    for index in ("0", "1"):
+        assert not any(largest_difference(dict(np.load(tmp_path / f"{index}.npz")), found["plain"][index]).values())
