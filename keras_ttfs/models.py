@@ -25,6 +25,7 @@ import tensorflow as tf
 from keras_ttfs import (
     checks,
     distribution,
+    hardening,
     keras_internals,
     metrics,
     model_inputs,
@@ -344,7 +345,10 @@ class TTFSModel(keras_internals.DistributedModel):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         self._give_noise_to_encoders()
         with tf.GradientTape() as tape:
-            y_pred = self._call_with_weight_noise(x) if self._weight_noise else self(x, training=True)
+            if self._weight_noise:
+                y_pred = hardening.outputs_with_noise(self, x, self._weight_noise, self.weight_draws)
+            else:
+                y_pred = self(x, training=True)
             loss = self._step_loss(x, y, y_pred, sample_weight, training=True)
             loss = self.optimizer.scale_loss(loss)
         if self.trainable_weights:
@@ -371,27 +375,6 @@ class TTFSModel(keras_internals.DistributedModel):
         # The momentum of earlier steps moves a weight whose gradient is 0.
         for weight in frozen:
             weight.assign(held[id(weight)])
-
-    def _call_with_weight_noise(self, x):
-        """The outputs in training with the weights that noise leaves, whose gradients go straight to the weights."""
-        if not self.built:
-            # Not in the scope below, where weights would be made that nothing trains.
-            self(keras.tree.map_structure(lambda value: keras.KerasTensor(value.shape, value.dtype.name), x))
-        disturbed, random = [], self.weight_draws
-        for layer in topology.layers_of(self, keras.layers.Layer):
-            for kernel, axes in noises.kernels_of(layer):
-                exact = value = tf.cast(tf.convert_to_tensor(kernel), kernel.dtype)
-                for each in self._weight_noise:
-                    value = each.weights(value, axes, random)
-                disturbed.append((kernel, exact + tf.stop_gradient(value - exact)))
-        with keras.StatelessScope(state_mapping=disturbed) as scope:
-            outputs = self(x, training=True)
-        kernels = {id(kernel) for kernel, _ in disturbed}
-        for variable in self.variables:
-            value = scope.get_current_value(variable)
-            if value is not None and id(variable) not in kernels:
-                variable.assign(value)
-        return outputs
 
     def test_step(self, data: Any) -> dict[str, Any]:
         """One step of `evaluate` with the loss of Eq. 9; counts spikes and returns the logs."""

@@ -25,7 +25,7 @@ FLOORS = (
     ("batch_norm",),
     ("layers", "snn.codings.rate", "snn.codings.phase", "snn.codings.burst", "snn.codings.temporal_switch"),
     ("topology", "spike_time_layers", "snn.codings"),
-    ("model_inputs", "callbacks", "distillation", "distribution", "pretrained"),
+    ("model_inputs", "callbacks", "distillation", "distribution", "hardening", "pretrained"),
     ("spike_budget",),
     ("models",),
     ("applications", "snn.understood"),
