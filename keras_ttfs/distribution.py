@@ -26,71 +26,150 @@ UNDERSTOOD = (
 )
 
 
-def check_fit(model: keras.Model, arguments: Mapping[str, Any]) -> None:
+def check_fit(model: keras.Model, arguments: Mapping[str, Any], check_inputs: Callable[[], None]) -> None:
     """Refuses a `fit` that would not train as one process does.
 
     Args:
         model: a compiled model.
         arguments: of `keras.Model.fit`, by name.
+        check_inputs: raises ValueError where the inputs are of the wrong kind.
 
     Raises:
-        ValueError: "Expected a MirroredStrategy or MultiWorkerMirroredStrategy. Received: ...", "Expected a batch_size that
-            ... replicas share equally. Received: ...", or as `check_equal`.
+        ValueError: of `check_inputs`; "Expected a MirroredStrategy or MultiWorkerMirroredStrategy. Received: ..."; for
+            batches that the replicas cannot share, arrays that every worker would shuffle in its own way, and an optimizer
+            that clips the gradients of each replica; and as `check_equal`.
     """
-    strategy = model.distribute_strategy
+    strategy, wrong = model.distribute_strategy, None
     if type(strategy).__name__ not in UNDERSTOOD:
         raise ValueError(
             f"Expected a MirroredStrategy or MultiWorkerMirroredStrategy. Received: {type(strategy).__name__}"
         )
-    replicas, size = strategy.num_replicas_in_sync, arguments.get("batch_size")
-    if size is None and hasattr(arguments.get("x"), "shape"):
-        size = 32  # Keras makes batches of so many where it is not told.
-    if size is not None and size % replicas:
-        raise ValueError(f"Expected a batch_size that {replicas} replicas share equally. Received: batch_size={size}")
+    try:
+        check_inputs()
+        if strategy.num_replicas_in_sync > 1:
+            _check_batches(strategy, arguments)
+            _check_optimizer(model.optimizer)
+    except ValueError as error:
+        if not keras_internals.several_workers(strategy):
+            raise
+        wrong = error
     if keras_internals.several_workers(strategy):
-        check_equal(strategy, _facts(model, arguments))
+        # Before an error of this worker is raised, because the others wait for it.
+        check_equal(strategy, dict.fromkeys(FACTS) if wrong else _facts(model, arguments), wrong)
+
+
+def _check_batches(strategy, arguments):
+    replicas, size, x = strategy.num_replicas_in_sync, arguments.get("batch_size"), arguments.get("x")
+    if size is None and not hasattr(x, "shape"):
+        return
+    size = size or 32  # Keras makes batches of so many where it is not told.
+    if size % replicas:
+        raise ValueError(f"Expected a batch_size that {replicas} replicas share equally. Received: batch_size={size}")
+    if 0 < (rest := len(x) % size if hasattr(x, "shape") else 0) <= size - size // replicas:
+        raise ValueError(
+            f"Expected samples for each of {replicas} replicas in every batch. Received: {rest} in the last one of {len(x)} "
+            f"samples with batch_size={size}"
+        )
+    if keras_internals.several_workers(strategy) and arguments.get("shuffle", True):
+        raise ValueError(
+            "Expected shuffle=False, or a tf.data.Dataset that is shuffled with a seed: every worker would shuffle arrays in "
+            "its own way. Received: arrays and shuffle=True"
+        )
+
+
+def _check_optimizer(optimizer):
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    for name in ("clipnorm", "clipvalue", "global_clipnorm"):
+        if getattr(optimizer, name, None) is not None:
+            raise ValueError(
+                f"Expected an optimizer without {name}: Keras clips the gradients of each replica before it adds them up. "
+                f"Received: {name}={getattr(optimizer, name)}"
+            )
+
+
+# What all workers must have the same of, by names that tell them where to look.
+FACTS = (
+    "layers",
+    "settings of the model",
+    "compile",
+    "arguments of fit",
+    "callbacks",
+    "weights",
+    "x",
+    "y",
+    "sample_weight",
+)
 
 
 def _facts(model, arguments):
-    """What all workers must have the same of, by names that tell them where to look."""
-    given = {name: value for name, value in arguments.items() if isinstance(value, (int, float, str))}
+    """The values of FACTS."""
+    given = {name: value for name, value in arguments.items() if isinstance(value, (int, float, str, dict))}
     given.pop("verbose", None)
-    ours = {name: getattr(model, name, None) for name in ("lambda_tr", "lambda_tb", "noise", "teaching")}
-    if ours["teaching"]:
-        ours["teaching"] = ours["teaching"].lambda_kd, ours["teaching"].temperature
-    optimizer = model.optimizer.get_config() if model.optimizer else None
-    arrays = {name: arguments.get(name) for name in ("x", "y", "sample_weight")}
-    return {
-        "layers": [(variable.path, variable.shape, variable.dtype) for variable in model.variables],
-        "settings of the model": ours,
-        "optimizer": optimizer,
-        "arguments of fit": given,
-        "weights": weights_of(model),
-        **{name: np.asarray(value) for name, value in arrays.items() if hasattr(value, "shape")},
-    }
+    given["validated"] = arguments.get("validation_data") is not None
+    ours = {name: getattr(model, name, None) for name in ("lambda_tr", "lambda_tb", "noise", "temporal_kernels_frozen")}
+    if teaching := getattr(model, "teaching", None):
+        ours["teaching"] = teaching.lambda_kd, teaching.temperature, weights_of(teaching.teacher)
+    layers = [(type(layer).__name__, layer.get_config()) for layer in keras_internals.layers_below(model)]
+    values = (
+        [(variable.path, variable.shape, variable.dtype) for variable in model.variables] + layers,
+        ours,
+        model.get_compile_config(),
+        given,
+        [_simple(callback) for callback in _ours(arguments.get("callbacks"))],
+        weights_of(model),
+        *(_data(arguments.get(name)) for name in ("x", "y", "sample_weight")),
+    )
+    return dict(zip(FACTS, values, strict=True))
 
 
-def check_equal(strategy: tf.distribute.Strategy, facts: Mapping[str, Any]) -> None:
+def _ours(callbacks):
+    """The callbacks of this library. Others may write to places of their own on each worker."""
+    callbacks = getattr(callbacks, "callbacks", callbacks)
+    callbacks = callbacks if isinstance(callbacks, (list, tuple)) else [callbacks]
+    return [callback for callback in callbacks if type(callback).__module__.split(".")[0] == __name__.split(".")[0]]
+
+
+def _simple(callback):
+    simple = {name: value for name, value in vars(callback).items() if isinstance(value, (int, float, str))}
+    return type(callback).__name__, sorted(simple.items())
+
+
+def _data(value):
+    """What tells data apart: an array itself, of a data set the shapes and how many there are."""
+    if hasattr(value, "shape"):
+        return np.asarray(value)
+    if isinstance(value, tf.data.Dataset):
+        return value.element_spec, int(value.cardinality())
+    return type(value).__name__
+
+
+def check_equal(strategy: tf.distribute.Strategy, facts: Mapping[str, Any], wrong: Exception | None = None) -> None:
     """Refuses, on every worker, what is not the same on all of them.
 
     Args:
         strategy: any; only one of several workers compares anything.
         facts: `{name: value}`, of the same names on all workers; a value is bytes, an array, or what `repr` tells in full.
+        wrong: an error of this worker, which it raises when the others know of it.
 
     Raises:
         ValueError: "Expected the same ... on every worker. Received: ...".
     """
     if not keras_internals.several_workers(strategy):
         return
+    facts = {"answer": None if wrong is None else str(wrong), **facts}
     own = tf.constant([[_fingerprint(value) for value in facts.values()]], tf.int64)
     everyone = strategy.gather(own, axis=0).numpy()
+    if wrong is not None:
+        raise wrong
     others = {
         name: np.flatnonzero(column != column[0]) for name, column in zip(facts, everyone.T) if len(set(column)) > 1
     }
+    if "answer" in others:
+        raise ValueError("Expected every worker to begin. Received: an error of another one; its output tells which.")
     if others:
         told = ", ".join(f"{name} of worker {list(map(int, workers))}" for name, workers in others.items())
         raise ValueError(
-            f"Expected the same {' and '.join(others)} on every worker. Received: others than worker 0's: {told}"
+            f"Expected the same {' and '.join(others)} on every worker. Received: different from worker 0's: {told}"
         )
 
 
@@ -114,8 +193,8 @@ def weights_of(model: keras.Model) -> bytes:
 def share_of(samples: tf.Tensor) -> tf.Tensor | float:
     """The part of a global batch that this replica has, of the number of its samples; in a training step.
 
-    Keras gives every replica the same part of the loss. The last batch of an epoch may be shared unequally, and counts right
-    with this one.
+    Keras gives every replica the same part of the loss. With this one, the loss of an unequal last batch is weighted
+    correctly.
 
     Raises:
         tf.errors.InvalidArgumentError: "Expected samples for every replica ...", in the step, where one has none.
@@ -138,23 +217,36 @@ def share_of(samples: tf.Tensor) -> tf.Tensor | float:
         return samples / total
 
 
-def average_statistics(layers: Iterable[keras.layers.Layer]) -> None:
+def average_statistics(layers: Iterable[keras.layers.Layer], share: tf.Tensor | float) -> None:
     """Gives all replicas the mean of their moving statistics, at the end of a training step.
 
     A batch normalisation that is not synchronised follows the samples of its own replica. Left to themselves, the replicas
     would evaluate and save different models.
+
+    Args:
+        layers: of a model.
+        share: `share_of` this replica.
     """
     replica = tf.distribute.get_replica_context()
     if replica is None or replica.num_replicas_in_sync == 1:
         return
     norms = [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization) and not layer.synchronized]
-    moving = [variable for norm in norms for variable in (norm.moving_mean, norm.moving_variance)]
+    moving = [
+        variable for norm in norms for variable in norm.variables if variable.name.startswith(("moving", "renorm"))
+    ]
     if moving:
         sizes = [math.prod(variable.shape) for variable in moving]
         own = tf.concat([tf.cast(tf.reshape(variable, [-1]), tf.float64) for variable in moving], axis=0)
-        means = tf.split(replica.all_reduce(tf.distribute.ReduceOp.MEAN, own), sizes)
+        means = tf.split(replica.all_reduce(tf.distribute.ReduceOp.SUM, share * own), sizes)
         for variable, mean in zip(moving, means):
             variable.assign(tf.cast(tf.reshape(mean, variable.shape), variable.dtype))
+
+
+def agreed(strategy: tf.distribute.Strategy, value: tf.Tensor) -> tf.Tensor:
+    """A tensor that every worker has computed of the same weights: the mean, where machines round differently."""
+    if not keras_internals.several_workers(strategy):
+        return value
+    return strategy.reduce(tf.distribute.ReduceOp.MEAN, value, axis=None)
 
 
 def on_all_replicas(strategy: tf.distribute.Strategy, function: Callable, *args: Any) -> float:

@@ -151,20 +151,22 @@ class TTFSModel(keras_internals.DistributedModel):
         self._give_noise_to_encoders()
         self._weight_noise = tuple(each for each in self.noise if each.disturbs_weights)
         # Public for who resumes a fit. Not a SeedGenerator itself, which would be saved with the model.
-        self.weight_draws = noises.TrainingDraws(keras.random.SeedGenerator(0)) if self._weight_noise else None
+        self.weight_draws = noises.TrainingDraws(keras.random.SeedGenerator()) if self._weight_noise else None
         # A traced step would go on with what it was traced with.
         self.train_function = None
 
     def _give_noise_to_encoders(self):
         """Gives the layers what disturbs them. A subclassed model may have made them after its __init__."""
+        kinds = tuple(each for each in self.noise if each.disturbs_neurons)
         for encoder in self.encoders:
-            if self.noise and not isinstance(encoder, TTFSActivation):
+            if kinds and not isinstance(encoder, TTFSActivation):
                 raise ValueError(
                     f"Expected every encoder to be a TTFSActivation in a model with noise. Received: layer {encoder.name!r} "
                     f"({type(encoder).__name__})"
                 )
             if isinstance(encoder, TTFSActivation):
-                encoder.noise = tuple(each for each in self.noise if each.disturbs_neurons)
+                encoder.noise = kinds
+        return kinds
 
     def learn_from(self, teacher: keras.Model | None, *, lambda_kd: float = 0.0, temperature: float = 1.0) -> None:
         """Makes `fit` distil a teacher from now on; with None, no teacher any more.
@@ -287,12 +289,15 @@ class TTFSModel(keras_internals.DistributedModel):
             for layer, label in hidden.items()
         }
 
-    def _step_loss(self, x, y, y_pred, sample_weight, training):
-        """The one place that adds Eq. 9, and the distillation. Updates the trackers of the loss and of its terms."""
+    def _step_loss(self, x, y, y_pred, sample_weight, terms, training):
+        """The one place that adds Eq. 9, and the distillation. Updates the trackers of the loss and of its terms.
+
+        `terms` is `penalties()`.
+        """
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         # Keras divides its own loss by the replicas.
         loss = self.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training) * replicas
-        reg_tr, p_tb = self.penalties()
+        reg_tr, p_tb = terms
         if not self.temporal_kernels_frozen:
             loss += tf.cast(self.lambda_tr * reg_tr - self.lambda_tb * p_tb, loss.dtype)
         if self.teaching and training:
@@ -305,8 +310,7 @@ class TTFSModel(keras_internals.DistributedModel):
         keras_internals.track_loss(self, loss, batch)
         self._reg_tr.update_state(reg_tr)
         self._p_tb.update_state(p_tb)
-        # The gradients of all replicas are summed.
-        return loss * tf.cast(distribution.share_of(batch), loss.dtype) if training else loss
+        return loss
 
     def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
         """As `keras.Model.fit`, of several devices or machines too. Warns once where an encoder of the input receives more
@@ -314,11 +318,12 @@ class TTFSModel(keras_internals.DistributedModel):
 
         Raises:
             ValueError: "Expected inputs of shape (samples, ...) of real numbers. Received: ..."; for a strategy other than
-                MirroredStrategy and MultiWorkerMirroredStrategy; for a batch_size that the replicas do not share equally; and
-                on every worker where workers were given other models, settings or arrays.
+                MirroredStrategy and MultiWorkerMirroredStrategy; for batches that the replicas cannot share, and an
+                optimizer that clips the gradients of each replica; and on every worker where workers were given other
+                settings or data, or models that differ in more than their shapes, at which TensorFlow waits.
         """
-        model_inputs.check_arrays(self, x)
-        distribution.check_fit(self, inspect.signature(super().fit).bind(x, *args, **kwargs).arguments)
+        arguments = inspect.signature(super().fit).bind(x, *args, **kwargs).arguments
+        distribution.check_fit(self, arguments, lambda: model_inputs.check_arrays(self, x))
         if not self._range_seen:
             self._range_seen = True
             encoder = model_inputs.raw_encoder(self)
@@ -331,38 +336,46 @@ class TTFSModel(keras_internals.DistributedModel):
             self.freeze_temporal_kernels(frozen)
 
     def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """As `keras.Model.evaluate`, with the counts of spikes. Raises as `fit`."""
+        """As `keras.Model.evaluate`, with the counts of spikes. Raises as `fit` for inputs of the wrong kind."""
         model_inputs.check_arrays(self, x)
         return super().evaluate(x, *args, **kwargs)
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
-        """As `keras.Model.predict`. Raises as `fit`."""
+        """As `keras.Model.predict`. Raises as `fit` for inputs of the wrong kind."""
         model_inputs.check_arrays(self, x)
         return super().predict(x, *args, **kwargs)
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """One step of `fit` with the loss of Eq. 9; returns the logs, without counts of spikes."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        self._give_noise_to_encoders()
+        if self._give_noise_to_encoders() and not self.encoders:
+            raise ValueError(f"Expected a model with a TTFSActivation for noise of neurons. Received: {self.name!r}")
         with tf.GradientTape() as tape:
-            if self._weight_noise:
+            if self.weight_draws:
                 y_pred = hardening.outputs_with_noise(self, x, self._weight_noise, self.weight_draws)
             else:
                 y_pred = self(x, training=True)
-            loss = self._step_loss(x, y, y_pred, sample_weight, training=True)
+            terms = self.penalties()
+            loss = self._step_loss(x, y, y_pred, sample_weight, terms, training=True)
+            # The gradients of all replicas are summed.
+            share = distribution.share_of(tf.shape(_given(x)[0])[0])
+            loss *= tf.cast(share, loss.dtype)
             loss = self.optimizer.scale_loss(loss)
         if self.trainable_weights:
             # Eq. 9 pulls the kernels to their initial values. Weight decay would pull them to 0.
             kernels = [weight for encoder in self.encoders for weight in (encoder.tau, encoder.t_d)]
             keras_internals.exclude_from_weight_decay(self.optimizer, kernels)
             gradients = tape.gradient(loss, self.trainable_weights)
+            # No gradient flows through z_min in P_TB. So TensorFlow would let kernels be updated before P_TB reads them.
+            with tf.control_dependencies([loss, *terms]):
+                gradients = [None if gradient is None else tf.identity(gradient) for gradient in gradients]
             if not self.temporal_kernels_frozen:
                 self.optimizer.apply_gradients(zip(gradients, self.trainable_weights))
             else:
                 self._apply_but_to(kernels, gradients)
         else:
             warnings.warn("The model does not have any trainable weights.", stacklevel=2)
-        distribution.average_statistics(topology.layers_of(self, keras.layers.Layer))
+        distribution.average_statistics(topology.layers_of(self, keras.layers.Layer), share)
         logs = self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
         return {name: value for name, value in logs.items() if name not in SPIKE_METRICS}
 
@@ -381,7 +394,7 @@ class TTFSModel(keras_internals.DistributedModel):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         before = self._counted()
         y_pred = self(x, training=False)
-        self._step_loss(x, y, y_pred, sample_weight, training=False)
+        self._step_loss(x, y, y_pred, sample_weight, self.penalties(), training=False)
         self._count(before, _given((x, y_pred)))
         logs = self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
         return {name: value for name, value in logs.items() if not (self.teaching and name == "kd")}

@@ -163,6 +163,8 @@ class DeadNeurons(_OfShare):
 class ThresholdMismatch(_Relative):
     """Every membrane has a threshold of its own: the layer's times `1 + std * n`, n normal, the same for every sample.
 
+    In training, where max pooling of potentials comes before the layer, every window has one.
+
     Args:
         std: float >= 0: relative standard deviation [1]. Factors below 0.01 count as 0.01.
     """
@@ -228,7 +230,7 @@ def _is_separable(layer):
 def kernels_of(layer: Any) -> list[tuple[Any, list[int]]]:
     """`(weight, axes that are not its output channels')` of the kernels of a layer with weights."""
     names = ("depthwise_kernel", "pointwise_kernel") if _is_separable(layer) else ("kernel",)
-    kernels = [weight for name in names for weight in layer.trainable_variables if weight.name == name]
+    kernels = [weight for name in names for weight in layer.weights if weight.name == name]
     return [(kernel, channel_free_axes(layer, i, len(kernel.shape))) for i, kernel in enumerate(kernels)]
 
 
@@ -262,18 +264,29 @@ class Draws:
 
 
 class TrainingDraws:
-    """Random numbers of a training step, anew in every step, by a keras.random.SeedGenerator."""
+    """Random numbers of a training step, anew in every step, by a keras.random.SeedGenerator.
 
-    def __init__(self, seed: keras.random.SeedGenerator):
+    They are the same in all replicas of a distribution strategy; but not with `own`, for samples, of which each has its own.
+    """
+
+    def __init__(self, seed: keras.random.SeedGenerator, own: bool = False):
         self.seed = seed
+        self.own = own
+
+    def _next(self):
+        replica = tf.distribute.get_replica_context()
+        seed = tf.cast(tf.convert_to_tensor(self.seed.next()), tf.int64)
+        if not self.own or replica is None:
+            return seed
+        return seed + tf.stack([tf.zeros((), tf.int64), tf.cast(replica.replica_id_in_sync_group, tf.int64)])
 
     def normal(self, shape: Any) -> Any:
         """Standard normal numbers, float32."""
-        return tf.random.stateless_normal(shape, self.seed.next())
+        return tf.random.stateless_normal(shape, self._next())
 
     def uniform(self, shape: Any) -> Any:
         """Numbers in [0, 1), float32."""
-        return tf.random.stateless_uniform(shape, self.seed.next())
+        return tf.random.stateless_uniform(shape, self._next())
 
 
 def of_training(kinds: Iterable[Noise], shape: Any, time_window: int, seed: keras.random.SeedGenerator) -> Disturbance:
@@ -285,10 +298,10 @@ def of_training(kinds: Iterable[Noise], shape: Any, time_window: int, seed: kera
         time_window: of the layer [steps].
         seed: of the draws.
     """
-    found, random = Disturbance(), TrainingDraws(seed)
+    found, shared, own = Disturbance(), TrainingDraws(seed), TrainingDraws(seed, own=True)
     one, all_samples = Shapes(shape[1:], shape[1:], time_window), Shapes(shape, shape, time_window)
     for each in kinds:
-        found = each.of_sample(each.of_network(found, one, random), all_samples, random)
+        found = each.of_sample(each.of_network(found, one, shared), all_samples, own)
     return found
 
 

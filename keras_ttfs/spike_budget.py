@@ -131,7 +131,7 @@ class SpikeBudget(keras.callbacks.Callback):
     def _project(self, step, done):
         """Counts, and moves scales and shifts, when the share `done` of the run is over."""
         spikes, state = self._count(), self.state
-        probability = float(self.model.firing_probability())
+        probability = self._probability()
         state["first"] = state["first"] or spikes
         ratio = spikes / probability if probability else state["ratio"]
         state["ratio"] += (SHARE_OF_A_COUNT if state["ratio"] else 1.0) * (ratio - state["ratio"])
@@ -142,6 +142,9 @@ class SpikeBudget(keras.callbacks.Callback):
         if expected > target:
             self._lower(target)
 
+    def _probability(self):
+        return float(distribution.agreed(self.model.distribute_strategy, self.model.firing_probability()))
+
     def _lower(self, target):
         """Moves scales and shifts down the gradient of the firing probability until it means the target."""
         for _ in range(MOST_MOVES):
@@ -151,7 +154,9 @@ class SpikeBudget(keras.callbacks.Callback):
             with tf.GradientTape() as tape:
                 tape.watch(moved)
                 probability = self.model.firing_probability(affine)
-            gradients = tape.gradient(probability, moved)
+            strategy = self.model.distribute_strategy
+            gradients = [distribution.agreed(strategy, each) for each in tape.gradient(probability, moved)]
+            probability = distribution.agreed(strategy, probability)
             square = sum(float(tf.reduce_sum(gradient**2)) for gradient in gradients)
             missing = float(probability) - target / self.state["ratio"]
             # Without a gradient every neuron fires, or none, whatever a small move does.
@@ -165,6 +170,6 @@ class SpikeBudget(keras.callbacks.Callback):
                 weight.assign(tf.cast(new, weight.dtype))
             if cut < missing:
                 # What a large cut leaves is counted, because spikes may go faster than their probability.
-                self.state["ratio"] = self._count() / float(self.model.firing_probability())
+                self.state["ratio"] = self._count() / self._probability()
                 if not self.state["ratio"]:
                     return

@@ -18,7 +18,7 @@ from tests import two_workers
 pytestmark = pytest.mark.slow
 EXACT = ("plain", "relaxed", "remainder", "frozen", "taught to a budget")
 # On two devices of one process as well.
-MIRRORED = ("plain", "taught to a budget")
+MIRRORED = ("plain", "taught to a budget", "fused")
 OTHER = ("fused", "unsynchronised", "noise")
 WORKER = pathlib.Path(two_workers.__file__)
 
@@ -67,7 +67,7 @@ def test_two_workers_learn_what_one_process_learns(found, case):
 @pytest.mark.parametrize("case", MIRRORED)
 def test_two_devices_learn_what_one_learns(found, case):
     for name, difference in largest_difference(found[case]["alone"], found[case]["mirrored"]).items():
-        assert difference < 1e-12, name
+        assert difference < (2e-6 if case == "fused" else 1e-12), name
 
 
 @pytest.mark.parametrize("case", EXACT + OTHER)
@@ -101,6 +101,10 @@ def test_cases_are_cases(found):
         "settings": "Expected the same settings of the model on every worker.*worker \\[1\\]",
         "arrays": "Expected the same x on every worker",
         "batch": "Expected a batch_size that 2 replicas share equally. Received: batch_size=13",
+        "last batch": "Expected samples for each of 2 replicas in every batch. Received: 1 in the last one of 13 samples",
+        "shuffled": "Expected shuffle=False, or a tf.data.Dataset that is shuffled with a seed",
+        "clipped": "Expected an optimizer without clipnorm, .* Received: clipnorm=1.0",
+        "callbacks": "Expected the same callbacks on every worker",
         "empty": "Expected samples for every replica in each training step",
     }.items(),
 )
@@ -111,12 +115,22 @@ def test_every_worker_says_what_is_wrong(found, case, message):
 
 
 @pytest.mark.parametrize(
-    "case, message", zip(two_workers.OF_KERAS, ("unsupported type.*PerReplica", "(?i)axis|dimension|rank"))
+    "case, message",
+    zip(
+        two_workers.OF_KERAS,
+        ("unsupported type.*PerReplica", "Invalid reduction dimension 0 for input with 0 dimensions"),
+    ),
 )
 def test_keras_still_fails_without_us(found, case, message):
     """Where this fails, Keras has repaired keras#20585: take that half out of `keras_internals.DistributedModel`."""
     error = str(found[case]["0"].get("error", "none"))
     assert re.search(message, error, re.DOTALL), error
+
+
+def test_an_error_of_one_worker_is_told_to_the_others(found):
+    told = [str(found["one alone"][index]["error"]) for index in ("0", "1")]
+    assert "Expected every worker to begin. Received: an error of another one" in told[0]
+    assert "Expected inputs" in told[1]
 
 
 def test_other_strategies_are_refused():
@@ -125,7 +139,7 @@ def test_other_strategies_are_refused():
 
     model = types.SimpleNamespace(distribute_strategy=ParameterServerStrategyV2())
     with pytest.raises(ValueError, match="Expected a MirroredStrategy or MultiWorkerMirroredStrategy. Received: Param"):
-        distribution.check_fit(model, {})
+        distribution.check_fit(model, {}, lambda: None)
 
 
 def test_one_process_shares_with_nobody():

@@ -1,5 +1,6 @@
 """TTFSModel: Eq. 9 and its gradients, counts of spikes, saving, subclasses."""
 
+import importlib
 import json
 
 import keras
@@ -8,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 import keras_ttfs
-from keras_ttfs import TKBatchNorm, TTFSActivation, TTFSEncode, TTFSModel
+from keras_ttfs import TKBatchNorm, TTFSActivation, TTFSEncode, TTFSModel, noise
 from tests import reference
 from tests.networks import vgg6_to_train
 
@@ -370,3 +371,62 @@ def test_whole_models_in_the_older_format(tmp_path):
     loaded = keras.models.load_model(tmp_path / "model.h5")
     assert type(loaded) is type(model) and loaded.lambda_tr == 0.25
     np.testing.assert_array_equal(loaded.predict(np.ones((3, 4)), verbose=0), model.predict(np.ones((3, 4)), verbose=0))
+
+
+def unordered(graph):
+    """Variables of an optimised graph of which a read and an update may run in either order."""
+    nodes = {node.name: node for node in graph.node}
+
+    def name_of(entry):
+        return entry.removeprefix("^").partition(":")[0]
+
+    def reaches(later, earlier):
+        waiting, seen = [later], set()
+        while waiting:
+            node = waiting.pop()
+            if node == earlier:
+                return True
+            if node not in seen and node in nodes:
+                seen.add(node)
+                waiting += map(name_of, nodes[node].input)
+        return False
+
+    reads, updates = {}, {}
+    for node in graph.node:
+        kinds = reads if node.op == "ReadVariableOp" else updates if node.op.startswith("Assign") else None
+        if kinds is not None:
+            kinds.setdefault(name_of(node.input[0]), []).append(node.name)
+    return [
+        (read, update)
+        for variable, names in updates.items()
+        for update in names
+        for read in reads.get(variable, ())
+        if not reaches(update, read) and not reaches(read, update)
+    ], sum(map(len, updates.values()))
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"lambda_tr": 0.0}, {"frozen": True}, {"noise": [noise.WeightMismatch(0.1)]}], ids=str
+)
+def test_every_read_of_a_variable_is_ordered_against_its_updates(options):
+    """In the graph that TensorFlow runs, which it has optimised: an update before a read would be another training."""
+    # Private, and the one way to that graph.
+    context = importlib.import_module("tensorflow.python.eager.context").context()
+    options = {"lambda_tr": 1e-3, "lambda_tb": 1e-3, **options}
+    frozen = options.pop("frozen", False)
+    inputs = keras.Input((6,))
+    z = TKBatchNorm()(keras.layers.Dense(5)(TTFSActivation()(inputs)))
+    model = TTFSModel(inputs, keras.layers.Dense(3)(TTFSActivation()(z)), **options)
+    model.freeze_temporal_kernels(frozen)
+    model.compile(
+        keras.optimizers.SGD(0.05, momentum=0.9), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    )
+    context.enable_run_metadata()
+    try:
+        model.fit(np.random.default_rng(0).random((8, 6)), np.arange(8) % 3, verbose=0)
+        graphs = [each.post_optimization_graph for each in context.export_run_metadata().function_graphs]
+    finally:
+        context.disable_run_metadata()
+    step = max(graphs, key=lambda graph: len(graph.node))
+    found, updates = unordered(step)
+    assert updates > 10 and not found

@@ -12,7 +12,7 @@ import numpy as np
 # What Keras cannot do, which `keras_internals.DistributedModel` makes up for.
 OF_KERAS = ("keras builds", "keras reduces")
 # What both workers must refuse. The last leaves nothing behind that another case could use.
-REFUSED = ("settings", "arrays", "batch", "empty")
+REFUSED = ("settings", "arrays", "batch", "last batch", "shuffled", "clipped", "callbacks", "one alone", "empty")
 CLASSES, SAMPLES, BATCH, EPOCHS = 4, 96, 12, 3
 
 
@@ -55,11 +55,8 @@ def trained(strategy, case, index):
         model.compile(*compiled(), metrics=["accuracy"])
     x, y = images(SAMPLES)
     x, y = (values[: len(values) - {"remainder": 5, "empty": BATCH - 1}.get(case, 0)] for values in (x, y))
-    if case == "arrays":
-        # The workers were given other images.
-        model.fit(x + (index == "1"), y, batch_size=BATCH, verbose=0)
-    if case == "batch":
-        model.fit(x, y, batch_size=BATCH + 1, verbose=0)
+    if case in REFUSED[1:-1]:
+        return fit_of_arrays(case, model, x, y, index)
     if case in OF_KERAS:
         return fit_of_keras(case, model, x, y)
     callbacks = callbacks_of(case, x)
@@ -76,6 +73,29 @@ def trained(strategy, case, index):
     }
     predicted = model.predict(x[:BATCH], batch_size=BATCH, verbose=0)
     return {**{f"weight {n}": w for n, w in enumerate(model.get_weights())}, **logs, **rows, "predict": predicted}
+
+
+def fit_of_arrays(case, model, x, y, index):
+    """`fit` with something wrong: with both workers, or with the second."""
+    import keras
+
+    import keras_ttfs
+
+    options = {"batch_size": BATCH, "verbose": 0, "shuffle": case == "shuffled"}
+    if case == "arrays":
+        x = x + (index == "1")
+    if case == "batch":
+        options["batch_size"] += 1
+    if case == "last batch":
+        x, y = x[: BATCH + 1], y[: BATCH + 1]
+    if case == "clipped":
+        model.compile(keras.optimizers.SGD(0.1, clipnorm=1.0), compiled()[1])
+    if case == "callbacks":
+        options["callbacks"] = [keras_ttfs.RelaxationSchedule(3 if index == "1" else 2)]
+    if case == "one alone" and index == "1":
+        x = x.astype(str)
+    model.fit(x, y, **options)
+    return {}
 
 
 def fit_of_keras(case, model, x, y):

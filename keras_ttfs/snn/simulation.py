@@ -173,11 +173,11 @@ class ClockSimulation:
                 potential[population], times[population], sent[population] = state
             reached = {target for target, senders in self.senders.items() if senders.intersection(firing)}
             stale = (stale - set(looked_at)) | reached
-            if self.output in stale and (predictions is not None or now == self.decision_step - 1):
+            if self.output in stale:
                 potential |= self._integrated(x, sent, [self.output])
                 stale.remove(self.output)
-                if predictions is not None:
-                    predictions[:, now:] = potential[self.output].numpy().argmax(-1)[:, None]
+            if predictions is not None and (now == 0 or self.output in reached):
+                predictions[:, now:] = potential[self.output].numpy().argmax(-1)[:, None]
             advanced(samples * (now + 1) // self.decision_step - samples * now // self.decision_step)
         return Outcome(
             potential[self.output],
