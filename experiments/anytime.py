@@ -13,6 +13,7 @@ from absl import flags
 
 from experiments import command
 from experiments.files import write_json, write_text
+from experiments.lock import locked
 from experiments.plots import panels, save
 from experiments.tables import markdown
 
@@ -24,7 +25,7 @@ COLUMNS = (
     "standard error",
     "spikes",
     "accuracy 4 steps before",
-    "8",
+    "8 steps before",
 )
 RESULT, TABLE, PICTURE = "anytime.json", "anytime.md", "anytime.png"
 
@@ -38,13 +39,13 @@ def define_flags() -> None:
 
 def main(options: flags.FlagValues) -> None:
     path = os.path.join(options.workdir, RESULT)
-    if os.path.lexists(path) and not options.overwrite:
-        raise FileExistsError(f"Expected a file that is not there yet. Received: {path}. Pass --overwrite.")
-    result = simulated(options)
-    os.makedirs(options.workdir, exist_ok=True)
-    write_json(path, result)
-    write_text(os.path.join(options.workdir, TABLE), table(result) + "\n")
-    draw(result, os.path.join(options.workdir, PICTURE))
+    with locked(options.workdir):
+        if os.path.lexists(path) and not options.overwrite:
+            raise FileExistsError(f"Expected a file that is not there yet. Received: {path}. Pass --overwrite.")
+        result = simulated(options)
+        write_json(path, result)
+        write_text(os.path.join(options.workdir, TABLE), table(result) + "\n")
+        draw(result, os.path.join(options.workdir, PICTURE))
     print(f"\n{table(result)}\n\nFiles: {os.path.abspath(options.workdir)}")
 
 

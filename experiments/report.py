@@ -221,9 +221,9 @@ def comparison_section(group: str = "table1_small", sweeps: str = "sweeps_small"
 
 
 def scaling_section(group: str = "scaling") -> list[str]:
-    """What several workers bring, and what ImageNet costs; an empty list where it is not measured."""
+    """What several workers bring, and what ImageNet costs; an empty list where not all of it is measured."""
     parts = {path.stem: read_any(path) for path in (RESULTS / group).glob("*.json")}
-    return [scaling_text.section(parts)] if parts else []
+    return [scaling_text.section(parts)] if len(parts) == 3 else []
 
 
 def _sweep_tables(group: str) -> str:

@@ -133,14 +133,15 @@ def data_of(config: Config, data_dir: str | None, download: bool, expected: str 
 
 def check_workers(strategy: tf.distribute.Strategy, config: Config, data: Data) -> None:
     """Raises ValueError, on every worker, where they were not told to do the same, or cannot share a batch."""
+    facts = {"settings": config.as_dict(), "code": provenance()["git_revision"], "data": data.description}
+    facts |= {"training images": data.train.images, "validation images": data.validation.images}
+    workers.check_equal(strategy, facts)
+    # Behind it, because now the same error ends all of them.
     replicas = strategy.num_replicas_in_sync
     if config.batch_size % replicas:
         raise ValueError(
             f"Expected a --batch_size that {replicas} workers share equally. Received: batch_size={config.batch_size}"
         )
-    facts = {"settings": config.as_dict(), "code": provenance()["git_revision"], "data": data.description}
-    facts |= {"training images": data.train.images, "validation images": data.validation.images}
-    workers.check_equal(strategy, facts)
 
 
 def _fit(

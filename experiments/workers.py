@@ -12,6 +12,7 @@ import dataclasses
 import json
 import os
 import socket
+import sys
 import tempfile
 import threading
 import time
@@ -101,7 +102,10 @@ def joined(workdir: str) -> Iterator[tuple[Any, str]]:
     meet(found)
     # It tells of every single collective operation.
     tf.get_logger().setLevel("ERROR")
-    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    with within(
+        SECONDS_TO_MEET, f"Expected all workers to begin. Received: one that has ended before {found.told} met it."
+    ):
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
     try:
         if found.index == 0:
             yield strategy, workdir
@@ -115,6 +119,23 @@ def joined(workdir: str) -> Iterator[tuple[Any, str]]:
         ) from error
 
 
+@contextlib.contextmanager
+def within(seconds: float, message: str) -> Iterator[None]:
+    """Ends the process where TensorFlow waits for longer, which nothing else can interrupt."""
+
+    def end():
+        print(f"ConnectionError: {message}", file=sys.stderr, flush=True)
+        os._exit(1)
+
+    watch = threading.Timer(seconds, end)
+    watch.daemon = True
+    watch.start()
+    try:
+        yield
+    finally:
+        watch.cancel()
+
+
 def meet(cluster: Cluster, seconds: float = SECONDS_TO_MEET) -> None:
     """Returns when every worker listens at its address.
 
@@ -125,7 +146,7 @@ def meet(cluster: Cluster, seconds: float = SECONDS_TO_MEET) -> None:
     missing = [address for place, address in enumerate(cluster.addresses) if place != cluster.index]
     print(f"{cluster.told} waits for {', '.join(missing)}", flush=True)
     try:
-        door = socket.create_server(("", int(port)), reuse_port=True)
+        door = socket.create_server(("", int(port)))
     except OSError as error:
         raise ConnectionError(f"Expected to listen at port {port} of {host}. Received: {error.strerror}.") from error
     met = threading.Event()

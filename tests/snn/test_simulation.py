@@ -32,6 +32,9 @@ def test_recorded_potentials_fire_as_the_spikes_say():
     network = SpikingNetwork.from_model(vgg6_to_simulate())
     layer, chosen = "conv2_1_activation", list(range(0, 256, 3))
     result = network.run(IMAGES[:3], mode="clock", record={layer: chosen, "logits": [1, 9]})
+    unseen = network.run(IMAGES[:3], mode="clock")
+    np.testing.assert_array_equal(result.predictions_per_step, unseen.predictions_per_step)
+    np.testing.assert_array_equal(result.logits, unseen.logits)
     start, window = result.phases[layer]
     potentials = result.membranes[layer]
     assert potentials.shape == (3, len(chosen), network.decision_step)
