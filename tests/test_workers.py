@@ -84,7 +84,8 @@ def test_a_port_that_is_taken_is_told():
 
 
 def test_a_process_that_waits_for_too_long_ends_with_its_reason(in_fresh_process):
-    wait = "import time\nfrom experiments.workers import within\nwith within({}, 'the reason'): time.sleep({})\nprint('went on')"
+    wait = "import time\nfrom experiments.workers import within\n"
+    wait += "with within({}, 'the reason'): time.sleep({})\nprint('went on')"
     assert in_fresh_process(wait.format(60, 0)) == "went on\n"
     with pytest.raises(AssertionError, match="ConnectionError: the reason"):
         in_fresh_process(wait.format(0.1, 60))
