@@ -358,7 +358,7 @@ SAMPLES = {
         "spiking_small/conversion_ceil.json",
         lambda path: stored.read_any(path, stored.CONVERSION),
     ),
-    "rate.json": ("table2_small/rate.json", lambda path: stored.read_any(path, stored.CODING)),
+    "rate.json": ("table2_cifar10/rate.json", lambda path: stored.read_any(path, stored.CODING)),
     "training_float32_1.json": ("benchmark/training_float32_1.json", stored.read_benchmark),
     "sweep.json": ("benchmark/sweep.json", stored.read_benchmark),
 }

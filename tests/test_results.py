@@ -28,7 +28,7 @@ def standard_error(values):
     return statistics.stdev(values) / math.sqrt(len(values))
 
 
-def table2(row, group="table2_small"):
+def table2(row, group="table2_cifar10"):
     return read_json(RESULTS / group / f"{row}.json")
 
 
@@ -191,11 +191,25 @@ def test_ttfs_is_close_to_its_twin():
     assert round(gap, 1) == -0.7
 
 
-def test_old_results_of_the_spike_time_network_are_still_read():
-    result = table2("spike_time")
-    assert result["training"]["config"]["activation"] == "spike_time" and result["training"]["epochs"] == 4
-    assert 20 < result["training"]["wall_time"] / 60 < 35
-    assert f"| {result['label']} | direct | TTFS |" in report.results_section()
+def test_table_2_of_cifar10():
+    rows = {
+        row: table2(row) for row in ("rate", "phase", "tsc", "t2fsnn", "t2fsnn_early", "spike_time", "ttfs_0", "ttfs_1")
+    }
+    lost = {
+        row: round(100 * (rows[row]["model_accuracy"] - rows[row]["accuracy"]), 1)
+        for row in paper.TABLE2_ROWS
+        if row in rows
+    }
+    assert lost == {"rate": 0.0, "phase": -0.1, "tsc": 0.5, "t2fsnn": 0.4, "t2fsnn_early": 0.2}
+    assert [rows[row]["settings"]["test_images"] for row in rows] == [2000, 2000, *[10_000] * 6]
+    assert len({rows[row]["settings"]["model_sha256"] for row in lost}) == 1
+    trained, converted, early = rows["ttfs_0"], rows["t2fsnn"], rows["t2fsnn_early"]
+    assert round(trained["spikes"] / converted["spikes"], 2) == 0.39
+    assert (trained["decision_step"], early["decision_step"], converted["decision_step"]) == (128, 360, 640)
+    assert rows["phase"]["spikes"] / rows["rate"]["spikes"] > 15
+    zhou = rows["spike_time"]
+    assert zhou["label"] == paper.ZHOU_LABEL and zhou["training"] is None and round(100 * zhou["accuracy"]) == 62
+    assert round(100 * zhou["spikes"] / zhou["neurons"]) == 80
 
 
 def test_a_ttfs_network_trains_at_about_the_speed_of_its_twin():
