@@ -53,19 +53,6 @@ SWEEP_GROUPS = {
     "recipe_small": "What the reduced recipe was chosen from",
     "sweeps_small": "Figs. 3 and 8",
 }
-# Folder of a Table 2: its data set, whose models, and why rows differ from the paper's: `{row: sentence}`.
-TABLE2_GROUPS: dict[str, tuple[str, str, dict[str, str]]] = {
-    "table2_cifar10": (
-        "cifar10",
-        "conversions of one ReLU twin, fast_vgg of seed 0, and the TTFS networks that began from it",
-        {
-            "phase": "the twin itself is more accurate than the paper's row, and phase coding keeps all of it, as rate "
-            "coding does; the paper's phase row is below its rate row.",
-            "spike_time": "it is the authors' small network, the only one whose weights they publish. The paper's row is of "
-            "their large network.",
-        },
-    ),
-}
 # Rows of Table 1 whose accuracies are compared seed by seed: the first minus the second.
 COMPARED_ROWS = (
     ("sm_sr", "sm_2"),
@@ -247,7 +234,7 @@ def _sweep_tables(group: str) -> str:
 def table2_section() -> list[str]:
     """The halves of Table 2 of the committed results, and the paper's."""
     parts = []
-    for group, (dataset, models, reasons) in TABLE2_GROUPS.items():
+    for group, (dataset, models, reasons) in table2_text.GROUPS.items():
         results = read_group(group)
         for name in ("data", "calibration_images", "time_window"):
             check_one_value(group, name, [result["settings"][name] for result in results])

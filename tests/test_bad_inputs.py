@@ -180,6 +180,8 @@ def public_names():
         "batch_norm",
         "plain_model",
         "export_report",
+        "distribution",
+        "hardening",
     } | set(PUBLIC_MODULES) == {module.name for module in pkgutil.iter_modules(keras_ttfs.__path__)}
     names = {name for module in modules for name, value in vars(module).items() if is_public(name, value, module)}
     return names | {name for name in keras_ttfs.__all__ if callable(getattr(keras_ttfs, name))}
