@@ -64,7 +64,8 @@ def _worker(index: int, addresses: list[str], width: float, batch_size: int) -> 
     """Images per second of one of several workers of one thread, and what they reduce in a step."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[index]})
-    if len(addresses) > 1:
+    several = len(addresses) > 1
+    if several:
         os.environ["TF_CONFIG"] = json.dumps(
             {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
         )
@@ -74,7 +75,6 @@ def _worker(index: int, addresses: list[str], width: float, batch_size: int) -> 
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     tf.get_logger().setLevel("ERROR")
-    several = len(addresses) > 1
     strategy = tf.distribute.MultiWorkerMirroredStrategy() if several else tf.distribute.get_strategy()
     with strategy.scope():
         model = _compiled(width, synchronized=False)
@@ -150,8 +150,8 @@ def norms(options: flags.FlagValues) -> dict[str, Any]:
     return {**setting, "synchronised_to_own": ratio, "seconds_per_step": seconds}
 
 
-def _network(name: str) -> tuple[Any, Any]:
-    """A network of keras.applications as ReLU model and as TTFS model that trains."""
+def _network(name: str) -> Any:
+    """A network of keras.applications as TTFS model that trains."""
     import keras
     import numpy as np
 
@@ -160,7 +160,7 @@ def _network(name: str) -> tuple[Any, Any]:
     keras.utils.set_random_seed(0)
     relu = getattr(keras.applications, name)(weights=None, input_shape=(SIDE, SIDE, 3), classifier_activation=None)
     images = np.random.default_rng(0).uniform(size=(2, SIDE, SIDE, 3)).astype("float32")
-    return relu, convert(relu, time_window=16, data=images, rounding="nearest")
+    return convert(relu, time_window=16, data=images, rounding="nearest")
 
 
 def _peak(name: str, batch_size: int) -> float:
@@ -168,7 +168,7 @@ def _peak(name: str, batch_size: int) -> float:
     import keras
     import tensorflow as tf
 
-    _, model = _network(name)
+    model = _network(name)
     model.compile(
         keras.optimizers.SGD(1e-4, momentum=0.9), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     )
@@ -186,7 +186,7 @@ def _counts(name: str) -> dict[str, int]:
     """Multiply-adds of an image, parameters, neurons and spiking layers of a network."""
     from keras_ttfs.snn import SpikingNetwork
 
-    _, model = _network(name)
+    model = _network(name)
     network = SpikingNetwork.from_model(model)
     return {
         "multiply_adds": network.dense_counts.multiply_adds,

@@ -30,6 +30,7 @@ from experiments.provenance import provenance
 from experiments.start import CALIBRATION_IMAGES, begin_with
 from experiments.stored import SMALL_READERS, weights_file, with_digests
 from experiments.workdir import check_workdir, claim_workdir
+from keras_ttfs import distribution
 from keras_ttfs.snn import operations, reader
 from keras_ttfs.topology import layers_of, observed
 
@@ -135,7 +136,7 @@ def check_workers(strategy: tf.distribute.Strategy, config: Config, data: Data) 
     """Raises ValueError, on every worker, where they were not told to do the same, or cannot share a batch."""
     facts = {"settings": config.as_dict(), "code": provenance()["git_revision"], "data": data.description}
     facts |= {"training images": data.train.images, "validation images": data.validation.images}
-    workers.check_equal(strategy, facts)
+    distribution.check_equal(strategy, facts)
     # Behind it, because now the same error ends all of them.
     replicas = strategy.num_replicas_in_sync
     if config.batch_size % replicas:

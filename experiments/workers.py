@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 # How long a worker waits for the others before it begins [s].
@@ -180,13 +180,6 @@ def _answers(address):
     except OSError:
         return False
     return True
-
-
-def check_equal(strategy: Any, facts: Mapping[str, Any]) -> None:
-    """As `keras_ttfs.distribution.check_equal`."""
-    from keras_ttfs import distribution
-
-    distribution.check_equal(strategy, facts)
 
 
 def is_first() -> bool:
