@@ -2,13 +2,13 @@
 
 Every coding simulates the same trained network: a ReLU model is converted, TTFS models are simulated as they were trained.
 Beside them stands a network trained in the spike-time domain, which knows no time steps. What is finished is not simulated
-again.
+again, and a row that was interrupted goes on with the images that are left.
 """
 
 import functools
 import os
 import pathlib
-import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from absl import flags
@@ -18,6 +18,7 @@ from experiments.files import REMEDY, sha256, write_text
 from experiments.lock import locked
 from experiments.runs import Job, run_jobs
 from experiments.stored import CODING, read_any, read_result
+from experiments.sums import Sums
 from experiments.workdir import check_made, pattern_of, remove_leftovers
 
 if TYPE_CHECKING:
@@ -92,39 +93,60 @@ def coding_of(row: str) -> "Coding | None":
 
 
 def simulate_conversion(
-    row: str, model: "keras.Model", images: Images, batch_size: int, time_steps: int | None = None
+    row: str,
+    model: "keras.Model",
+    images: Images,
+    batch_size: int,
+    time_steps: int | None = None,
+    sums: Sums | None = None,
 ) -> Curve:
     """A converted coding. Codings with windows, and all where `time_steps` is None, take their own number of steps."""
     from keras_ttfs.snn import CodedNetwork
 
     coding = coding_of(row)
     network = CodedNetwork.from_model(model, coding, images.calibration)
-    wanted = time_steps if coding.time_window is None else None
-    result = network.run(images.test, wanted, batch_size=batch_size, verbose=1)
-    correct = (result.predictions_per_step == images.labels[:, None]).mean(0)
-    return Curve(network, result.time_steps, result.decision_step, correct, result.spikes_per_step)
+    steps = network.time_steps if coding.time_window else time_steps or network.time_steps
+
+    def run(x):
+        return network.run(x, None if coding.time_window else steps, batch_size=batch_size, verbose=0)
+
+    return Curve(network, steps, steps, *_summed(run, images.test, images.labels, batch_size, sums or Sums()))
 
 
 def simulate_ttfs(
-    model: "keras.Model", images: "np.ndarray", labels: "np.ndarray", batch_size: int, early_firing: int = 0
+    model: "keras.Model",
+    images: "np.ndarray",
+    labels: "np.ndarray",
+    batch_size: int,
+    early_firing: int = 0,
+    sums: Sums | None = None,
 ) -> Curve:
     """A TTFS model."""
-    import numpy as np
-
     from keras_ttfs.snn import SpikingNetwork
-    from keras_ttfs.snn.network import progress_bar
 
     network = SpikingNetwork.from_model(model, early_firing=early_firing)
-    spikes, correct = np.zeros(network.decision_step), np.zeros(network.decision_step)
+
+    def run(x):
+        return network.run(x, mode="clock", batch_size=batch_size, verbose=0)
+
+    summed = _summed(run, images, labels, batch_size, sums or Sums())
+    return Curve(network, network.time_steps, network.decision_step, *summed)
+
+
+def _summed(run: Callable, images: "np.ndarray", labels: "np.ndarray", batch_size: int, sums: Sums) -> tuple:
+    """`(accuracy after each step, spikes of each step per image)`; the images that `sums` knows are not simulated again."""
+    from keras_ttfs.snn.network import progress_bar
+
     bar = progress_bar(len(images), "image", 1)
+    if sums.images:
+        bar.add(sums.images)
     # Batch by batch: all spike times at once would fill the memory.
-    for first in range(0, len(images), batch_size):
+    for first in range(sums.images, len(images), batch_size):
         x, y = (values[first : first + batch_size] for values in (images, labels))
-        result = network.run(x, mode="clock", batch_size=batch_size, verbose=0)
-        spikes += result.spikes_per_step * len(x)
-        correct += (result.predictions_per_step == y[:, None]).sum(0)
+        result = run(x)
+        sums.add(result.predictions_per_step == y[:, None], result.spikes_per_step)
         bar.add(len(x))
-    return Curve(network, network.time_steps, network.decision_step, correct / len(images), spikes / len(images))
+    return sums.correct / len(images), sums.spikes / len(images)
 
 
 def evaluate_spike_times(path: str, images: "np.ndarray", labels: "np.ndarray", batch_size: int) -> dict[str, Any]:
@@ -153,37 +175,35 @@ def evaluate_spike_times(path: str, images: "np.ndarray", labels: "np.ndarray", 
 
 
 def simulate(
-    row: str, path: str, images: Images, batch_size: int, time_window: int, time_steps: int | None
+    row: str, path: str, images: Images, batch_size: int, time_window: int, time_steps: int | None, sums: Sums
 ) -> dict[str, Any]:
     """The result of one row. `path` is that of the ReLU twin, or of a row's own trained model."""
-    begun = time.monotonic()
     if row == "spike_time":
         result = evaluate_spike_times(path, images.test, images.labels, batch_size)
     else:
-        result = simulate_steps(row, path, images, batch_size, time_window, time_steps)
-    seconds = round(time.monotonic() - begun, 1)
+        result = simulate_steps(row, path, images, batch_size, time_window, time_steps, sums)
     training = _training_run(path)
     known = {key: training[key] for key in ("config", "epochs", "wall_time")} if training else None
-    return {"row": row, "label": label(row, path), **result, "training": known, "seconds": seconds}
+    return {"row": row, "label": label(row, path), **result, "training": known, "seconds": sums.seconds}
 
 
 def simulate_steps(
-    row: str, path: str, images: Images, batch_size: int, time_window: int, time_steps: int | None
+    row: str, path: str, images: Images, batch_size: int, time_window: int, time_steps: int | None, sums: Sums
 ) -> dict[str, Any]:
     """The result of a row that is simulated step by step."""
     import keras_ttfs
 
     model = float32(path)
     if row.startswith("ttfs"):
-        found = simulate_ttfs(model, images.test, images.labels, batch_size)
+        found = simulate_ttfs(model, images.test, images.labels, batch_size, sums=sums)
     elif row.startswith("t2fsnn"):
         early = time_window // 2 if row == "t2fsnn_early" else 0
         converted = keras_ttfs.convert_t2fsnn(
             model, images.calibration, time_window=time_window, tau_0=time_window / STEPS_OF_TAU
         )
-        found = simulate_ttfs(converted, images.test, images.labels, batch_size, early)
+        found = simulate_ttfs(converted, images.test, images.labels, batch_size, early, sums)
     else:
-        found = simulate_conversion(row, model, images, batch_size, time_steps)
+        found = simulate_conversion(row, model, images, batch_size, time_steps, sums)
     surrogate = model.predict(images.test, batch_size=batch_size, verbose=0).argmax(-1)
     return {
         "accuracy": float(found.accuracy[-1]),
@@ -308,7 +328,8 @@ def jobs(options: flags.FlagValues) -> list[Job]:
     def make(row, asked, results):
         count = asked["test_images"]
         given = Images(inputs, images[:count], test.labels[:count])
-        result = simulate(row, paths[row], given, options.batch_size, options.time_window, options.time_steps)
+        sums = Sums(sums_file(options.workdir, row), {**asked, **provenance()})
+        result = simulate(row, paths[row], given, options.batch_size, options.time_window, options.time_steps, sums)
         return {**result, "settings": asked, **provenance()}
 
     def job(row):
@@ -329,13 +350,21 @@ def jobs(options: flags.FlagValues) -> list[Job]:
     return [job(row) for row in paths]
 
 
+def sums_file(workdir: str, row: str) -> str:
+    """Where a row that is not finished keeps its sums."""
+    return os.path.join(workdir, f"{row}.sums.json")
+
+
 def main(options: flags.FlagValues) -> None:
     picture, table = (os.path.join(options.workdir, name) for name in ("codings.png", "table2.md"))
     with locked(options.workdir):
         asked = jobs(options)
         check_made([table, picture])
-        remove_leftovers(options.workdir, pattern_of([os.path.basename(path) for path in (picture, table)]))
+        kept = [sums_file(options.workdir, job.name) for job in asked]
+        remove_leftovers(options.workdir, pattern_of([os.path.basename(path) for path in (picture, table, *kept)]))
         found, _ = run_jobs(asked, options.workdir)
+        for path in filter(os.path.exists, kept):
+            os.remove(path)
         results = list(found.values())
         from experiments import plots
 

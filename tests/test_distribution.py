@@ -103,7 +103,7 @@ def test_cases_are_cases(found):
         "batch": "Expected a batch_size that 2 replicas share equally. Received: batch_size=13",
         "last batch": "Expected samples for each of 2 replicas in every batch. Received: 1 in the last one of 13 samples",
         "shuffled": "Expected shuffle=False, or a tf.data.Dataset that is shuffled with a seed",
-        "clipped": "Expected an optimizer without clipnorm, .* Received: clipnorm=1.0",
+        "clipped": "Expected an optimizer without clipnorm: .* Received: clipnorm=1.0",
         "callbacks": "Expected the same callbacks on every worker",
         "empty": "Expected samples for every replica in each training step",
     }.items(),

@@ -26,7 +26,7 @@ RANK = {
         ),
         -1,
     ),
-    **dict.fromkeys(("lock", "stored", "saved_model"), 0),
+    **dict.fromkeys(("lock", "stored", "saved_model", "sums"), 0),
     **dict.fromkeys(("command", "optimizers", "plots", "results", "start", "workdir", "workers"), 1),
     **dict.fromkeys(("tables", "checkpoint"), 2),
     "train": 3,

@@ -43,7 +43,7 @@ def small():
 
 def test_every_row_has_its_flagfile():
     there = {path.stem for path in table1.FLAGFILES.glob("*.flags")}
-    assert there == {*paper.TABLE1_ROWS, "base", "small"}
+    assert there == {*paper.TABLE1_ROWS, "base", "small", "converged"}
 
 
 def test_rows_are_the_papers_recipe():

@@ -13,6 +13,7 @@ import pytest
 from experiments import data, paper, table2, table2_text
 from experiments.config import Config
 from experiments.files import read_json
+from experiments.sums import Sums
 from experiments.train import train
 
 # They run the commands.
@@ -39,7 +40,15 @@ def models(tmp_path_factory):
 def command(models, workdir, *more):
     paths = (f"--{flag}={path}" for flag, path in zip(("model", "ttfs", "spike_time"), models))
     program = [sys.executable, "-m", "experiments.table2", *paths, f"--workdir={workdir}"]
-    return [*program, "--dataset=digits", "--test_images=60", "--slow_images=40", "--calibration_images=100", *more]
+    return [
+        *program,
+        "--dataset=digits",
+        "--test_images=60",
+        "--slow_images=40",
+        "--batch_size=20",
+        "--calibration_images=100",
+        *more,
+    ]
 
 
 def run(arguments):
@@ -49,14 +58,22 @@ def run(arguments):
 def test_killed_and_restarted_it_ends_with_every_row(models, tmp_path):
     workdir = tmp_path / "table2"
     process = subprocess.Popen(command(models, workdir), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while not (workdir / "rate.json").exists() and process.poll() is None:
+    # In the middle of the second row.
+    while not (workdir / "phase.sums.json").exists() and process.poll() is None:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
     before = (workdir / "rate.json").stat().st_mtime_ns
+    half = read_json(workdir / "phase.sums.json")
+    assert half["images"] == 20 and len(half["spikes"]) == len(half["correct"]) == 1500
     done = run(command(models, workdir))
     assert done.returncode == 0, done.stderr
     assert (workdir / "rate.json").stat().st_mtime_ns == before
+    assert not list(workdir.glob("*.sums.json"))
+    at_once = run(command(models[:1], tmp_path / "at_once", "--rows=phase"))
+    assert at_once.returncode == 0, at_once.stderr
+    once, twice = (read_json(place / "phase.json") for place in (tmp_path / "at_once", workdir))
+    assert all(once[name] == twice[name] for name in ("accuracy", "spikes", "curve", "settings"))
     results = {row: read_json(workdir / f"{row}.json") for row in (*paper.TABLE2_ROWS, "ttfs_0")}
     for row, result in results.items():
         steps, accuracy, spikes = result["curve"][-1]
@@ -169,6 +186,28 @@ def test_a_ttfs_curve_is_read_after_the_spikes_of_each_step():
     assert sum(spikes) > 3 and not any(spikes[:window])
     points = table2.thinned(curve.accuracy, curve.spikes.cumsum())
     assert points[window] == [window + 1, round(expected[window], 4), round(sum(spikes[: window + 1]), 1)]
+
+
+def test_sums_go_on_where_they_were_and_are_refused_of_anything_else(tmp_path):
+    file, asked = str(tmp_path / "new" / "rate.sums.json"), {"data": "digits", "test_images": 6}
+    numbers = np.random.default_rng(0)
+    answers, spikes = numbers.uniform(size=(6, 4)) < 0.5, numbers.uniform(size=(2, 4))
+    first = Sums(file, asked)
+    first.add(answers[:4], spikes[0])
+    time.sleep(0.15)
+    first.add(answers[4:5], spikes[1])
+    second = Sums(file, asked)
+    assert second.images == 5 and second.seconds >= 0.1
+    second.add(answers[5:], spikes[1])
+    np.testing.assert_array_equal(second.correct, answers.sum(0))
+    np.testing.assert_allclose(second.spikes, 4 * spikes[0] + 2 * spikes[1], rtol=1e-15)
+    with pytest.raises(FileExistsError, match="Received: test_images: 6 there, 7 asked. Remove the file"):
+        Sums(file, {**asked, "test_images": 7})
+    text = pathlib.Path(file).read_text()
+    for damage in (text[:-9], text.replace('"images": 6', '"images": 5'), "{}"):
+        pathlib.Path(file).write_text(damage)
+        with pytest.raises(ValueError, match="Expected .*rate.sums.json to hold .* Remove the file"):
+            Sums(file, asked)
 
 
 def test_curves_are_thinned_and_keep_their_end():
