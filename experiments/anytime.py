@@ -2,9 +2,11 @@
 
 A TTFS network answers when its last layer has fired. Early firing lets each layer begin before the one in front of it has
 ended: the answer comes sooner, and some neurons err. The command simulates the network with early firing by 0, a quarter, a
-half and three quarters of its shortest window, step by step, and shows what one gets by stopping at each step.
+half and three quarters of its shortest window, step by step, and shows what one gets by stopping at each step. Each of them
+is a file in the workdir, and what is finished is not simulated again.
 """
 
+import functools
 import os
 from typing import Any
 
@@ -12,92 +14,86 @@ import numpy as np
 from absl import flags
 
 from experiments import command
-from experiments.files import write_json, write_text
+from experiments.files import write_text
 from experiments.lock import locked
 from experiments.plots import panels, save
-from experiments.tables import markdown
+from experiments.runs import Job, run_jobs
+from experiments.stored import EARLY, read_any
+from experiments.tables import Result, anytime_table
+from experiments.workdir import check_made, pattern_of, remove_leftovers
 
 SHARES = (0.0, 0.25, 0.5, 0.75)
-COLUMNS = (
-    "early firing [steps]",
-    "answer at step",
-    "accuracy [%]",
-    "standard error",
-    "spikes",
-    "accuracy 4 steps before",
-    "8 steps before",
-)
-RESULT, TABLE, PICTURE = "anytime.json", "anytime.md", "anytime.png"
+TABLE, PICTURE = "anytime.md", "anytime.png"
 
 
 def define_flags() -> None:
-    command.define_shared_flags("workdir", "dataset", "data_dir", "batch_size", "overwrite", images=1000)
+    command.define_shared_flags("workdir", "dataset", "data_dir", "batch_size", images=1000)
     flags.DEFINE_string(
         "model", None, "Trained TTFS model, a .keras file; or the name of weights of fast_vgg.", required=True
     )
 
 
-def main(options: flags.FlagValues) -> None:
-    path = os.path.join(options.workdir, RESULT)
-    with locked(options.workdir):
-        if os.path.lexists(path) and not options.overwrite:
-            raise FileExistsError(f"Expected a file that is not there yet. Received: {path}. Pass --overwrite.")
-        result = simulated(options)
-        write_json(path, result)
-        write_text(os.path.join(options.workdir, TABLE), table(result) + "\n")
-        draw(result, os.path.join(options.workdir, PICTURE))
-    print(f"\n{table(result)}\n\nFiles: {os.path.abspath(options.workdir)}")
-
-
-def simulated(options: flags.FlagValues) -> dict[str, Any]:
-    """Of each early firing: accuracy after every step, and spikes in every step."""
+def jobs(options: flags.FlagValues) -> list[Job]:
+    """A job for each early firing."""
     from experiments import trained
+
+    shown = trained.load(options.model, options.dataset, options.data_dir, options.images)
+    settings = {"model": shown.name, "data": shown.data, "images": len(shown.images)}
+    shortest = min(encoder.time_window for encoder in shown.model.encoders)
+
+    def job(early):
+        name = f"early_{early}"
+        file = os.path.join(options.workdir, f"{name}.json")
+        make = functools.partial(simulated, shown, early, options.batch_size, settings)
+        title = f"early firing by {early} steps"
+        return Job(name, file, make, settings, read=lambda path: read_any(path, EARLY), title=title)
+
+    return [job(early) for early in dict.fromkeys(int(share * shortest) for share in SHARES)]
+
+
+def simulated(shown: Any, early: int, batch_size: int, settings: dict[str, Any], results: Any) -> Result:
+    """Accuracy after every step, and spikes in every step, with early firing by so many steps."""
     from experiments.provenance import provenance
     from keras_ttfs.snn import SpikingNetwork
 
-    shown = trained.load(options.model, options.dataset, options.data_dir, options.images)
-    x, labels, count = shown.images, shown.labels, len(shown.images)
-    shortest = min(encoder.time_window for encoder in shown.model.encoders)
-    rows = {}
-    for early in dict.fromkeys(int(share * shortest) for share in SHARES):
-        network = SpikingNetwork.from_model(shown.model, early_firing=early)
-        correct, spikes = np.zeros(network.decision_step), np.zeros(network.decision_step)
-        for first in range(0, count, options.batch_size):
-            batch = slice(first, first + options.batch_size)
-            found = network.run(x[batch], "clock", batch_size=options.batch_size, verbose=0)
-            correct += (found.predictions_per_step == labels[batch, None]).sum(0)
-            spikes += found.spikes_per_step * len(x[batch])
-        rows[str(early)] = {"accuracy": (correct / count).tolist(), "spikes": (spikes / count).tolist()}
-        print(f"early firing by {early}: {correct[-1] / count:.2%} at step {network.decision_step}", flush=True)
-    return {"model": shown.name, "data": shown.data, "images": count, "rows": rows, **provenance()}
+    network, count = SpikingNetwork.from_model(shown.model, early_firing=early), len(shown.images)
+    correct, spikes = np.zeros(network.decision_step), np.zeros(network.decision_step)
+    for first in range(0, count, batch_size):
+        x, labels = (values[first : first + batch_size] for values in (shown.images, shown.labels))
+        found = network.run(x, "clock", batch_size=batch_size, verbose=0)
+        correct += (found.predictions_per_step == labels[:, None]).sum(0)
+        spikes += found.spikes_per_step * len(x)
+    print(f"{correct[-1] / count:.2%} at step {network.decision_step}", flush=True)
+    curves = {"accuracy": (correct / count).tolist(), "spikes": (spikes / count).tolist()}
+    return {"early_firing": early, **curves, "settings": settings, **provenance()}
 
 
-def table(result: dict[str, Any]) -> str:
-    """A line for each early firing."""
-    lines = [list(COLUMNS)]
-    for early, row in result["rows"].items():
-        accuracy = row["accuracy"]
-        error = 100 * (accuracy[-1] * (1 - accuracy[-1]) / result["images"]) ** 0.5
-        before = [f"{100 * accuracy[-1 - steps]:.2f}" if len(accuracy) > steps else "-" for steps in (4, 8)]
-        ends = [f"{100 * accuracy[-1]:.2f}", f"{error:.2f}", f"{sum(row['spikes']):,.0f}", *before]
-        lines.append([early, str(len(accuracy)), *ends])
-    return markdown(lines)
-
-
-def draw(result: dict[str, Any], path: str) -> None:
+def draw(results: list[Result], path: str) -> None:
     """Accuracy over time steps, and over the spikes so far."""
     figure, axes = panels(2, sharey=True)
-    for early, row in result["rows"].items():
-        accuracy = 100 * np.array(row["accuracy"])
-        label = f"early firing by {early}" if early != "0" else "no early firing"
+    for result in results:
+        early, accuracy = result["early_firing"], 100 * np.array(result["accuracy"])
+        label = f"early firing by {early}" if early else "no early firing"
         axes[0].plot(np.arange(1, len(accuracy) + 1), accuracy, label=label)
-        axes[1].plot(np.cumsum(row["spikes"]), accuracy, label=label)
+        axes[1].plot(np.cumsum(result["spikes"]), accuracy, label=label)
     axes[0].set(xlabel="time step", ylabel="accuracy so far [%]")
     axes[1].set(xlabel="spikes so far, per image")
     for axis in axes:
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize=8)
     save(figure, path)
+
+
+def main(options: flags.FlagValues) -> None:
+    table, picture = (os.path.join(options.workdir, name) for name in (TABLE, PICTURE))
+    with locked(options.workdir):
+        asked = jobs(options)
+        check_made([table, picture])
+        remove_leftovers(options.workdir, pattern_of([TABLE, PICTURE]))
+        results = list(run_jobs(asked, options.workdir)[0].values())
+        write_text(table, anytime_table(results) + "\n")
+        draw(results, picture)
+    print(f"\n{anytime_table(results)}\n\nFiles: {os.path.abspath(options.workdir)}")
 
 
 if __name__ == "__main__":

@@ -27,11 +27,13 @@ from experiments.results import (
 )
 from experiments.stored import read_any
 from experiments.tables import (
+    anytime_table,
     changes_table,
     differences_table,
     export_table,
     markdown,
     results_table,
+    robustness_table,
     short,
     sweep_table,
     table1,
@@ -119,6 +121,8 @@ def results_section() -> str:
         [
             *fast_section(),
             *export_section(),
+            *robustness_section(),
+            *anytime_section(),
             *scaling_section(),
             *(_runs_of(group, runs) for group, runs in RUN_GROUPS.items()),
             *table1_section(),
@@ -211,6 +215,37 @@ def comparison_section(group: str = "table1_small", sweeps: str = "sweeps_small"
         "**lambda_TB against lambda_TB = 0**, of the sweep above, one seed.\n\n"
         f"{changes_table('lambda_TB', changes)}"
     )
+
+
+def robustness_section(group: str = "robustness") -> list[str]:
+    """What noise leaves of networks, an empty list where nothing was measured."""
+    results = read_group(group)
+    if not results:
+        return []
+    for name in ("data", "images"):
+        check_one_value(group, name, [result["settings"][name] for result in results])
+    # Our weights before those that were trained on with noise.
+    labels = sorted({result["network"] for result in results}, reverse=True)
+    found = {label: [result for result in results if result["network"] == label] for label in labels}
+    first = results[0]
+    return [
+        f"**Imperfect hardware**: fast_vgg, {first['settings']['data']}, the first {first['settings']['images']:,} test "
+        f"images, {first['device']}. Mean ± standard deviation over the seeds of the noise.\n\n{robustness_table(found)}\n\n"
+        f"![Accuracy over the strength of the noise]({_link(RESULTS / group / 'robustness.png')})"
+    ]
+
+
+def anytime_section(group: str = "anytime") -> list[str]:
+    """What one gets by stopping early, an empty list where nothing was measured."""
+    results = read_group(group)
+    if not results:
+        return []
+    settings = results[0]["settings"]
+    return [
+        f"**Answers before the end**: fast_vgg('{settings['model']}'), {settings['data']}, the first "
+        f"{settings['images']:,} test images, {results[0]['device']}.\n\n{anytime_table(results)}\n\n"
+        f"![Accuracy over time steps and over spikes]({_link(RESULTS / group / 'anytime.png')})"
+    ]
 
 
 def scaling_section(group: str = "scaling") -> list[str]:

@@ -69,6 +69,16 @@ CODING = {
     "curve": LIST,
     "settings": OBJECT,
 }
+NOISY = {
+    "network": TEXT,
+    "kind": TEXT,
+    "strength": NUMBER,
+    "seed": COUNT,
+    "accuracy": SHARE,
+    "spikes": NUMBER,
+    "settings": OBJECT,
+}
+EARLY = {"early_firing": COUNT, "accuracy": list_of(SHARE), "spikes": list_of(NUMBER), "settings": OBJECT}
 BENCHMARK = {"versions": OBJECT, "batch_size": COUNT, "width": NUMBER}
 EARLIER_BENCHMARK = {"network": "vgg16", "pooling": "spikes"}
 # Of a part of the benchmark, what is drawn.

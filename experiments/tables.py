@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from experiments import paper
+from experiments.noises import KINDS
 from experiments.results import accuracy_differences, paired
 
 Result = dict[str, Any]
@@ -157,6 +158,12 @@ EXPORT_COLUMNS = (
     "file", "size [MB]", "images", "accuracy, Keras [%]", "file [%]", "spikes per image, Keras", "file",
     "spike times that differ", "of spikes", "other classes", "ms per image, Keras", "file",
 )  # fmt: skip
+# The kind of a simulation without noise.
+NO_NOISE = "none"
+ANYTIME_COLUMNS = (
+    "early firing [steps]", "answer at step", "accuracy [%]", "standard error", "spikes", "accuracy 4 steps before",
+    "8 steps before",
+)  # fmt: skip
 
 
 def export_table(result: dict[str, Any]) -> str:
@@ -169,4 +176,39 @@ def export_table(result: dict[str, Any]) -> str:
         speeds = [f"{1e3 * values['seconds_per_image'][name]:.2f}" for name in ("keras", "file")]
         size = f"{values['size'] / 1e6:.2f}"
         lines.append([EXPORTS[row], size, f"{values['images']:,}", *accuracies, *spikes, *counts, *speeds])
+    return markdown(lines)
+
+
+def noisy_results(results: Iterable[Result], kind: str, strength: float) -> list[Result]:
+    """Of results of `experiments.robustness`, those of a kind and strength of noise, one for each seed."""
+    return [result for result in results if (result["kind"], result["strength"]) == (kind, strength)]
+
+
+def robustness_table(found: dict[str, list[Result]]) -> str:
+    """A line for each kind and strength: accuracy and spikes of every network, mean and deviation over the seeds."""
+    heads = [f"{label}: {what}" for label in found for what in ("accuracy [%]", "spikes")]
+    lines = [["noise", "strength", *heads, "seeds"]]
+    there = {(r["kind"], r["strength"]) for results in found.values() for r in results}
+    weak_to_strong = [(kind, strength) for kind, known in KINDS.items() for strength in known.strengths]
+    for kind, strength in [point for point in [(NO_NOISE, 0.0), *weak_to_strong] if point in there]:
+        cells, seeds = [], 0
+        for results in found.values():
+            own = noisy_results(results, kind, strength)
+            accuracies, spikes = ([r[name] for r in own] for name in ("accuracy", "spikes"))
+            cells += [with_deviation([100 * value for value in accuracies], 2), with_deviation(spikes, 0)]
+            seeds = max(seeds, len(own))
+        named = [KINDS[kind].strength, f"{strength:g}"] if kind in KINDS else [kind, "-"]
+        lines.append([*named, *cells, str(seeds)])
+    return markdown(lines)
+
+
+def anytime_table(results: Iterable[Result]) -> str:
+    """A line for each early firing that `experiments.anytime` has simulated."""
+    lines = [list(ANYTIME_COLUMNS)]
+    for result in sorted(results, key=lambda result: result["early_firing"]):
+        accuracy, images = result["accuracy"], result["settings"]["images"]
+        error = 100 * (accuracy[-1] * (1 - accuracy[-1]) / images) ** 0.5
+        before = [f"{100 * accuracy[-1 - steps]:.2f}" if len(accuracy) > steps else "-" for steps in (4, 8)]
+        ends = [f"{100 * accuracy[-1]:.2f}", f"{error:.2f}", f"{sum(result['spikes']):,.0f}", *before]
+        lines.append([str(result["early_firing"]), str(len(accuracy)), *ends])
     return markdown(lines)

@@ -50,7 +50,7 @@ OURS = {
 }
 # Directories in that of a run, with the runs that it begins from. They stay where the run is replaced.
 STARTING_RUNS = ("start", "teacher")
-TABLE_BEGINS = ("| row |", "| method |")
+TABLE_BEGINS = ("| row |", "| method |", "| noise |", "| early firing [steps] |")
 
 
 def pattern_of(names: Iterable[str]) -> str:

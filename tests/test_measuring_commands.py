@@ -7,9 +7,9 @@ import sys
 import numpy as np
 import pytest
 
-from experiments import robustness, scaling_text
+from experiments import scaling_text
 from experiments.files import read_json, write_json
-from experiments.tables import EXPORTS, export_table
+from experiments.tables import EXPORTS, anytime_table, export_table, robustness_table
 from keras_ttfs import TKBatchNorm, applications
 from keras_ttfs.topology import layers_of
 
@@ -55,7 +55,7 @@ def test_noise_is_measured_point_by_point_and_goes_on(model, tmp_path):
     command += ["--kinds=bits,jitter", f"--workdir={tmp_path}"]
     done = run_module(*command)
     results = [read_json(path) for path in sorted(tmp_path.glob("*.json"))]
-    assert len(results) == 1 + 6 + 2 * 5 and robustness.table({"small": results}) in done.stdout
+    assert len(results) == 1 + 6 + 2 * 5 and robustness_table({"small": results}) in done.stdout
     assert (tmp_path / "robustness.png").stat().st_size > 10_000 and (tmp_path / "robustness.md").exists()
     exact = next(result for result in results if result["kind"] == "none")
     weak = next(result for result in results if (result["kind"], result["strength"]) == ("bits", 8))
@@ -64,10 +64,10 @@ def test_noise_is_measured_point_by_point_and_goes_on(model, tmp_path):
     path = tmp_path / "small.none=0.seed0.json"
     write_json(path, {**exact, "accuracy": 0.123})
     (tmp_path / "small.jitter=2.seed3.json").unlink()
-    assert "small, none 0, seed 0: 12.30%" in run_module(*command).stdout
+    assert "| none | - | 12.30 |" in run_module(*command).stdout
     assert (tmp_path / "small.jitter=2.seed3.json").exists()
     refused = run_module(*command, "--images=39", expect=1)
-    assert "Choose another --workdir" in refused.stderr
+    assert "images: 40 there, 39 asked" in refused.stderr
     refused = run_module(*command, "--network=no-label", expect=1)
     assert "Expected --network=LABEL=MODEL" in refused.stderr + refused.stdout
 
@@ -75,14 +75,17 @@ def test_noise_is_measured_point_by_point_and_goes_on(model, tmp_path):
 def test_answers_before_the_end(model, tmp_path):
     command = ["experiments.anytime", f"--model={model}", "--dataset=digits", "--images=40", f"--workdir={tmp_path}"]
     done = run_module(*command)
-    result = read_json(tmp_path / "anytime.json")
+    results = [read_json(tmp_path / f"early_{early}.json") for early in (0, 8, 16, 24)]
     # vgg6 with T = 32: six populations, and each but the first begins earlier.
-    steps = {early: len(row["accuracy"]) for early, row in result["rows"].items()}
-    assert steps == {"0": 192, "8": 192 - 5 * 8, "16": 192 - 5 * 16, "24": 192 - 5 * 24}
-    assert (tmp_path / "anytime.png").stat().st_size > 10_000 and "| 24 | 72 |" in done.stdout
-    spikes = [sum(row["spikes"]) for row in result["rows"].values()]
+    assert [len(result["accuracy"]) for result in results] == [192 - 5 * early for early in (0, 8, 16, 24)]
+    assert anytime_table(results) in done.stdout and "| 24 | 72 |" in done.stdout
+    assert (tmp_path / "anytime.png").stat().st_size > 10_000
+    spikes = [sum(result["spikes"]) for result in results]
     assert np.all(np.abs(np.array(spikes) / spikes[0] - 1) < 0.3)
-    assert "Pass --overwrite" in run_module(*command, expect=1).stderr
+    # What is there is not simulated again; what is of other images is refused.
+    (tmp_path / "early_16.json").unlink()
+    assert "3 of 4 runs are finished" in run_module(*command).stdout and (tmp_path / "early_16.json").exists()
+    assert "images: 40 there, 39 asked" in run_module(*command, "--images=39", expect=1).stderr
 
 
 def test_workers_and_norms_are_timed_and_networks_cost_what_their_formulas_say(tmp_path):
