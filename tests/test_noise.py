@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_ttfs import TKBatchNorm, TTFSActivation, TTFSEncode, TTFSModel, applications, noise
+from keras_ttfs import TKBatchNorm, TTFSActivation, TTFSEncode, TTFSModel, applications, hardening, noise
 from keras_ttfs.snn import SpikingNetwork, check_equivalence
 from keras_ttfs.snn.nodes import Synapse
+from tests import reference
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 KINDS = [
@@ -221,16 +222,86 @@ def hidden_model(kinds=(), relaxation=0.0):
     return TTFSModel(inputs, keras.layers.Dense(3, name="logits")(hidden), noise=kinds, lambda_tr=0.0, lambda_tb=0.0)
 
 
-@pytest.mark.parametrize("kind", [None, *KINDS], ids=str)
-def test_gradients_go_straight_through(kind):
-    """The gradient of the last bias is that of the noisy logits; that of the input's weights is finite and not 0."""
-    model = hidden_model(() if kind is None else kind)
+@pytest.mark.parametrize("kinds", [*([kind] for kind in KINDS if kind.disturbs_neurons), KINDS], ids=str)
+@pytest.mark.parametrize("kernel_gradient", ["decoder", "full"])
+@pytest.mark.parametrize("rounding", ["ceil", "nearest"])
+def test_noisy_neurons_in_closed_form(kinds, rounding, kernel_gradient):
+    """Forward: levels of the disturbed spike times. Backward: the gradients of the exact ones. Both in NumPy."""
+    tau, t_d, window = 4.0, 1.0, 12
+    how = {"rounding": rounding, "kernel_gradient": kernel_gradient, "dtype": "float64"}
+    layer = TTFSActivation(window, tau, t_d, seed=3, **how)
+    numbers = np.random.default_rng(0)
+    # Silent neurons, neurons in the window, and neurons that fire at once.
+    z, upstream = numbers.uniform(-0.3, 2.0, (20, 30)), numbers.normal(size=(20, 30))
+    layer.build(z.shape)
+    layer.noise = tuple(kinds)
+    before = np.array(layer.seed_generator.state)
+    with tf.GradientTape() as tape:
+        inputs = tf.Variable(z)
+        loss = tf.reduce_sum(layer(inputs, training=True) * upstream)
+    weights = [layer.tau, layer.t_d]
+    found = [np.array(g) for g in tape.gradient(loss, [inputs, *(weight.value for weight in weights)])]
+    layer.seed_generator.state.assign(before)
+    outputs = np.array(layer(z, training=True))
+    # The same draws again, behind that of the relaxation.
+    layer.seed_generator.state.assign(before)
+    keras.random.uniform((), seed=layer.seed_generator)
+    wrong = noise.of_training(kinds, z.shape, window, layer.seed_generator)
+    shift, silent, spurious, gain = (
+        plain if value is None else np.array(value)
+        for value, plain in zip((wrong.shift, wrong.silent, wrong.spurious, wrong.gain), (0, False, window, 1.0))
+    )
+    times = reference.spike_time(z * gain, tau, t_d, window, rounding)
+    times = np.where(times < window, np.clip(times + shift, 0, window - 1), times)
+    times = np.where(silent, window, np.minimum(times, spurious))
+    np.testing.assert_allclose(outputs, reference.level(times, tau, t_d, window), rtol=1e-12)
+    assert np.any(times != reference.spike_time(z, tau, t_d, window, rounding))
+    dz, dtau, dt_d = reference.gradients(z, tau, t_d, window, rounding, kernel_gradient)
+    np.testing.assert_allclose(found[0], dz * upstream, rtol=1e-12)
+    np.testing.assert_allclose(found[1:], [(dtau * upstream).sum(), (dt_d * upstream).sum()], rtol=1e-10)
+
+
+@pytest.mark.parametrize("kind", [noise.WeightBits(4), noise.WeightMismatch(0.2)], ids=str)
+def test_noisy_weights_in_closed_form(kind):
+    """Two layers: products with the disturbed kernels, and their gradients as if these were the kernels. In NumPy."""
+    inputs = keras.Input((6,), dtype="float64")
+    hidden = keras.layers.Dense(5, bias_initializer="normal", dtype="float64")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(3, dtype="float64")(hidden))
+    numbers = np.random.default_rng(0)
+    x, upstream = numbers.normal(size=(9, 6)), numbers.normal(size=(9, 3))
+    draws = noise.TrainingDraws(keras.random.SeedGenerator(1))
+    before = np.array(draws.seed.state)
+    with tf.GradientTape() as tape:
+        outputs = hardening.outputs_with_noise(model, tf.constant(x), [kind], draws)
+        loss = tf.reduce_sum(outputs * upstream)
+    first, bias, second, _ = model.trainable_variables
+    found = tape.gradient(loss, [weight.value for weight in (first, bias, second)])
+    draws.seed.state.assign(before)
+    disturbed = []
+    for kernel in (np.array(first), np.array(second)):
+        if isinstance(kind, noise.WeightBits):
+            step = np.abs(kernel).max(0) / 7
+            disturbed.append(np.round(kernel / step) * step)
+        else:
+            disturbed.append(kernel * (1 + 0.2 * np.array(draws.normal(kernel.shape), "float64")))
+    one, two = disturbed
+    assert np.abs(one - np.array(first)).max() > 1e-3
+    middle = x @ one + np.array(bias)
+    np.testing.assert_allclose(np.array(outputs), middle @ two, rtol=1e-10, atol=1e-12)
+    wanted = [x.T @ (upstream @ two.T), (upstream @ two.T).sum(0), middle.T @ upstream]
+    for ours, theirs in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(np.array(ours), theirs, rtol=1e-7, atol=1e-9)
+
+
+def test_hardened_weights_all_learn():
+    """With every kind at once, in a training step of a model: finite, and nothing is cut off, tau and t_d neither."""
+    model = hidden_model(KINDS)
     x, y = tf.constant(np.random.default_rng(0).normal(size=(64, 6)), tf.float32), tf.constant(np.arange(64) % 3)
     model.compile(keras.optimizers.SGD(1.0), LOSS)
     before = [np.array(weight) for weight in model.trainable_weights]
     assert np.isfinite(np.asarray(model.train_on_batch(x, y))).all()
     moved = {w.path: np.abs(np.array(w) - b).max() for w, b in zip(model.trainable_weights, before)}
-    # tau and t_d too: nothing is cut off.
+    # The norm takes the mean, and with it the bias before it.
     assert all(0 < change < 1e3 for path, change in moved.items() if "weights/bias" not in path), moved
 
 
