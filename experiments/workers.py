@@ -66,6 +66,9 @@ def cluster() -> Cluster | None:
         host, _, port = str(address).rpartition(":")
         if not (host and port.isdecimal() and 0 < int(port) < 2**16):
             raise _wrong(text, f"the address {address!r}")
+        # Which of its addresses TensorFlow listens at is not known.
+        if ":" in host:
+            raise _wrong(text, f"{address!r}, an IPv6 address where the name of the machine is needed")
     if len(set(addresses)) < len(addresses):
         raise _wrong(text, "an address twice")
     return Cluster(addresses, index) if len(addresses) > 1 else None

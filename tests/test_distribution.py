@@ -19,7 +19,9 @@ pytestmark = pytest.mark.slow
 EXACT = ("plain", "relaxed", "remainder", "frozen", "taught to a budget")
 # On two devices of one process as well.
 MIRRORED = ("plain", "taught to a budget", "fused")
-OTHER = ("fused", "unsynchronised", "noise")
+# Each replica has statistics or draws of its own, so that one process learns something else.
+OF_REPLICAS = ("unsynchronised", "noise")
+OTHER = ("fused", *OF_REPLICAS)
 WORKER = pathlib.Path(two_workers.__file__)
 
 
@@ -32,7 +34,7 @@ def found(tmp_path_factory):
     environment.pop("TF_CONFIG", None)
     started = {
         index: subprocess.Popen(
-            [sys.executable, WORKER, index, port, folder, *(MIRRORED if index == "mirrored" else cases)],
+            [sys.executable, WORKER, index, port, folder, *(MIRRORED + OF_REPLICAS if index == "mirrored" else cases)],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -70,6 +72,12 @@ def test_two_devices_learn_what_one_learns(found, case):
         assert difference < (2e-6 if case == "fused" else 1e-12), name
 
 
+@pytest.mark.parametrize("case", OF_REPLICAS)
+def test_two_devices_learn_what_two_workers_learn(found, case):
+    for name, difference in largest_difference(found[case]["mirrored"], found[case]["0"]).items():
+        assert difference < 1e-12, name
+
+
 @pytest.mark.parametrize("case", EXACT + OTHER)
 def test_both_workers_end_with_the_same_model(found, case):
     assert not any(largest_difference(found[case]["0"], found[case]["1"]).values())
@@ -90,7 +98,7 @@ def test_spikes_and_terms_are_those_of_one_process(found):
 def test_cases_are_cases(found):
     """Each differs from the plain one, so that a case without its part would be seen."""
     plain = found["plain"]["0"]
-    for case in (*EXACT[1:], "unsynchronised", "noise"):
+    for case in (*EXACT[1:], *OF_REPLICAS):
         other = found[case]["0"]
         assert any(np.any(plain[name] != other[name]) for name in plain if name.startswith("weight")), case
 

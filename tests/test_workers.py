@@ -44,6 +44,7 @@ WRONG = {
     "no port": ({**TWO, "cluster": {"worker": ["one", "two:1"]}}, "the address 'one'"),
     "no host": ({**TWO, "cluster": {"worker": [":1", "two:1"]}}, "the address ':1'"),
     "a missing address": ({**TWO, "cluster": {"worker": [None, "two:1"]}}, "the address None"),
+    "IPv6": ({**TWO, "cluster": {"worker": ["[::1]:1", "two:1"]}}, "'[::1]:1', an IPv6 address"),
     "twice": ({**TWO, "cluster": {"worker": ["one:1", "one:1"]}}, "an address twice"),
 }
 
