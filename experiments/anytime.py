@@ -8,6 +8,7 @@ is a file in the workdir, and what is finished is not simulated again.
 
 import functools
 import os
+import time
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,7 @@ def simulated(shown: Any, early: int, batch_size: int, settings: dict[str, Any],
     from experiments.provenance import provenance
     from keras_ttfs.snn import SpikingNetwork
 
+    begun = time.monotonic()
     network, count = SpikingNetwork.from_model(shown.model, early_firing=early), len(shown.images)
     correct, spikes = np.zeros(network.decision_step), np.zeros(network.decision_step)
     for first in range(0, count, batch_size):
@@ -65,7 +67,8 @@ def simulated(shown: Any, early: int, batch_size: int, settings: dict[str, Any],
         spikes += found.spikes_per_step * len(x)
     print(f"{correct[-1] / count:.2%} at step {network.decision_step}", flush=True)
     curves = {"accuracy": (correct / count).tolist(), "spikes": (spikes / count).tolist()}
-    return {"early_firing": early, **curves, "settings": settings, **provenance()}
+    seconds = round(time.monotonic() - begun, 1)
+    return {"early_firing": early, **curves, "seconds": seconds, "settings": settings, **provenance()}
 
 
 def draw(results: list[Result], path: str) -> None:

@@ -8,6 +8,7 @@ finished is not simulated again. In the end the table and the picture are drawn 
 import functools
 import os
 import statistics
+import time
 from typing import Any
 
 from absl import flags
@@ -83,12 +84,14 @@ def simulated(
 
     kind, strength, seed = point
     noise = noise_of({} if kind == NO_NOISE else {kind: strength})
+    begun = time.monotonic()
     how = {"noise": noise, "seed": seed, "batch_size": batch_size}
     found = network.run(shown.images, spike_times=False, verbose=0, **how)
     accuracy = float((found.predictions == shown.labels).mean())
     print(f"{accuracy:.2%}, {found.hidden_spikes:,.0f} spikes", flush=True)
     named = {"network": label, "kind": kind, "strength": strength, "seed": seed}
-    return {**named, "accuracy": accuracy, "spikes": found.hidden_spikes, "settings": settings, **provenance()}
+    scores = {"accuracy": accuracy, "spikes": found.hidden_spikes, "seconds": round(time.monotonic() - begun, 1)}
+    return {**named, **scores, "settings": settings, **provenance()}
 
 
 def draw(found: dict[str, list[Result]], path: str) -> None:

@@ -34,6 +34,8 @@ RANK = {
     "fast_tables": 3,
     "table2_text": 3,
     "scaling_text": 3,
+    "benchmark_text": 3,
+    "costs": 3,
     "runs": 4,
     "chain": 5,
     "rows": 6,

@@ -6,7 +6,7 @@ import statistics
 
 import pytest
 
-from experiments import paper, report
+from experiments import costs, paper, report
 from experiments.fast_tables import read_rows
 from experiments.files import read_json, write_json
 from experiments.results import (
@@ -246,3 +246,11 @@ def test_links_of_the_documents_lead_to_files():
         for link in links:
             target = pathlib.Path(link.split("#")[0])
             assert link.startswith(("http", "#")) or (path.parent / target).exists(), f"{name}: {link}"
+
+
+def test_every_folder_of_results_is_told():
+    folders = {path.name for path in RESULTS.iterdir() if path.is_dir() and path.name != "figures"}
+    assert folders <= costs.MADE.keys()
+    seconds = [run["result"]["wall_time"] for runs in read_rows(RESULTS / "fast_half").values() for run in runs]
+    line = next(line for line in costs.cost_table().splitlines() if "[fast_half]" in line)
+    assert line.endswith(f"| {len(seconds)} | {sum(seconds) / 3600:.2f} | CPU, 2 cores |")

@@ -1,0 +1,71 @@
+"""How each table and figure was made, and what it cost: a line for each folder of results."""
+
+from typing import NamedTuple
+
+from experiments.results import RESULTS, Result, read_group
+from experiments.tables import markdown
+
+
+class Made(NamedTuple):
+    """How a folder of results was made.
+
+    Attributes:
+        shows: what is made of it.
+        command: the module that made it, and what it was told beside its own settings.
+    """
+
+    shows: str
+    command: str
+
+
+MADE = {
+    "fast_cifar": Made("rows of fast_vgg, README's table, `frontier.png`", "`fast`, `frontier`, `publish`"),
+    "fast_half": Made("ways to start", "`fast --width=0.5`"),
+    "fast_search": Made("what fast_vgg was chosen from", "code of its time, no command of today"),
+    "fast_recipe": Made("its recipe, one part at a time", "`sweeps --width=0.5 --epochs=4`"),
+    "fast_spikes": Made("what saves spikes, `saved_spikes.png`", "`sweeps --width=0.5 --epochs=3`"),
+    "digits": Made("the row of digits", "`cifar --flagfile=.../digits.flags`, `simulate`"),
+    "table1_small": Made("Table 1 at reduced scale, Figs. 2 to 15", "`table1 --flagfile=.../small.flags`, `figures`"),
+    "table1_original": Made("nothing yet: the same on the original images", "`table1 --flagfile=.../small.flags`"),
+    "table1_gamma1": Made("three of its rows with gamma_0 = 1", "`table1 --gamma_0=1`"),
+    "sweeps_small": Made("Figs. 3 and 8", "`sweeps`, `figures`"),
+    "recipe_small": Made("what `small.flags` was chosen from", "`sweeps --epochs=4`"),
+    "vgg16_width1": Made("VGG-16 at full width", "`table1 --width=1 --epochs=15`"),
+    "spiking_small": Made("spiking networks of Table 1, README's raster", "`simulate`, `convert`"),
+    "table2_cifar10": Made("Table 2, CIFAR-10, `codings.png`", "`table2`, `zhou`"),
+    "table2_cifar100": Made("Table 2, CIFAR-100, `codings.png`", "`table2 --dataset=cifar100`"),
+    "export": Made("other runtimes", "`export`"),
+    "robustness": Made("imperfect hardware, `robustness.png`", "`robustness`"),
+    "anytime": Made("answers before the end, `anytime.png`", "`anytime`"),
+    "scaling": Made("several workers, what ImageNet costs", "`scaling`"),
+    "benchmark": Made("speed of training and simulation, `training.png`, `sweep.png`", "`benchmark`"),
+}
+COLUMNS = ("results", "what they show", "made by `python -m experiments.` ...", "files", "hours", "device")
+
+
+def _hours(results: list[Result]) -> str:
+    """What the results took together, "-" where they do not tell."""
+    seconds = sum(result.get("wall_time", result.get("seconds", 0.0)) for result in results if _tells(result))
+    return f"{seconds / 3600:.2f}" if seconds else "-"
+
+
+def _tells(result: Result) -> bool:
+    return isinstance(result.get("wall_time", result.get("seconds")), float | int)
+
+
+def cost_table() -> str:
+    """The folders of committed results, in the order of MADE."""
+    lines = [list(COLUMNS)]
+    for group, made in MADE.items():
+        paths = [path for path in (RESULTS / group).glob("*.json") if not path.name.endswith(".distributions.json")]
+        if not paths:
+            continue
+        results = [result for result in read_group(group) if isinstance(result, dict)]
+        devices = sorted({result["device"] for result in results if isinstance(result.get("device"), str)})
+        link = f"[{group}](results/{group})"
+        lines.append([link, *made, str(len(paths)), _hours(results), ", ".join(devices) or "-"])
+    return (
+        "**How each table and figure was made**: the sections of this page have the whole commands. Hours are those of the "
+        'training runs and simulations themselves, some of them beside other work; "-": minutes, or not kept.\n\n'
+        f"{markdown(lines)}"
+    )
