@@ -125,9 +125,7 @@ def _load_cifar(name: str, data_dir: str | None, download: bool) -> Data:
     builder = tfds.builder(name, data_dir=data_dir)
     if download and not builder.is_prepared():
         try:
-            # Its archive may be there from an earlier time.
-            archive = name.replace("cifar", "cifar-")
-            if not any(pathlib.Path(builder.data_dir_root, "downloads").rglob(f"*{archive}-*")):
+            if not _has_archive(pathlib.Path(builder.data_dir_root, "downloads"), name):
                 _check_reachable(builder.info.homepage)
             builder.download_and_prepare()
         # All that a download can raise: tensorflow-datasets, requests and the file system have their own.
@@ -143,8 +141,8 @@ def _load_cifar(name: str, data_dir: str | None, download: bool) -> Data:
         prepare = f"import tensorflow_datasets as t; t.builder('{name}', data_dir='{root}').download_and_prepare()"
         raise FileNotFoundError(
             f"Expected {name}, prepared by tensorflow-datasets, under --data_dir. Received: --data_dir={root}. Fill it where "
-            f'there is internet: pass --download to this command, or run python -c "{prepare}". Or train on digits: '
-            "--flagfile=experiments/flagfiles/digits.flags."
+            f'there is internet: run python -c "{prepare}", or pass --download to a command that trains. Or train on '
+            "digits: --flagfile=experiments/flagfiles/digits.flags."
         ) from error
     # `_read` has shuffled them: the last 5,000 are the validation split.
     cut = len(train) - VALIDATION[name]
@@ -159,6 +157,12 @@ def _load_cifar(name: str, data_dir: str | None, download: bool) -> Data:
     )
 
 
+def _has_archive(downloads: pathlib.Path, name: str) -> bool:
+    """Whether the archive is there from an earlier time, whole: what is on its way is in a directory `...tmp...`."""
+    found = downloads.rglob(f"*{name.replace('cifar', 'cifar-')}-*.tar.gz")
+    return any(path.is_file() and ".tmp." not in str(path) for path in found)
+
+
 def _check_reachable(address: str) -> None:
     """Raises soon where the host does not answer: tensorflow-datasets would try again and again, for minutes."""
     import requests
@@ -167,8 +171,10 @@ def _check_reachable(address: str) -> None:
 
     def ask():
         try:
-            requests.head(address, timeout=SECONDS_TO_ANSWER)
-            found.append(None)
+            answer = requests.head(address, timeout=SECONDS_TO_ANSWER)
+            # Of a proxy that reaches nobody; a server may refuse the question itself.
+            failed = answer.status_code >= 500
+            found.append(ConnectionError(f"{answer.status_code} {answer.reason}") if failed else None)
         except requests.RequestException as error:
             found.append(error)
 

@@ -140,9 +140,9 @@ def fast_table(rows: Rows) -> str:
     whole = {config["dataset"] for config in configs if config["width"] == 1}
     for dataset, (name, accuracy, spikes, time_steps) in paper.BEST_ROWS.items():
         if dataset in whole:
-            numbers = [f"{accuracy:.2f}", "-", f"{spikes:,.0f}", f"{100 * spikes / paper.NEURONS:.1f}"]
+            numbers = [f"{accuracy:.2f}", "-", f"{spikes:,.0f}", f"{100 * spikes / paper.NEURONS[dataset]:.1f}"]
             ends = [str(time_steps), *["-"] * (1 + 1 + len(GOALS) + 1), f"{paper.EPOCHS[dataset]:,}", "-"]
-            lines.append([f"paper: {name}", *numbers, f"{paper.NEURONS:,}", "-", *ends])
+            lines.append([f"paper: {name}", *numbers, f"{paper.NEURONS[dataset]:,}", "-", *ends])
     return markdown(lines)
 
 

@@ -46,9 +46,12 @@ TABLE2 = {
 }
 # Of each data set, the one whose TSC row has energy 1.
 ENERGY_REFERENCES = {"digits": "cifar10", "cifar10": "cifar10", "cifar100": "cifar100"}
-# VGG-16 at full width.
-NEURONS = 280586
-# What their published weights are called in our table.
+# VGG-16 at full width, outputs included.
+NEURONS = {"cifar10": 280586, "cifar100": 280676}
+# T of its T2FSNN rows, whose time steps count until the answer.
+T2FSNN_WINDOW = 80
+# The model that `experiments.zhou` makes, and what their published weights are called in our table.
+ZHOU_NAME = "zhou"
 ZHOU_LABEL = "Zhou et al., their small network"
 # Zhou et al., whose S the paper does not print [1].
 ZHOU_SPIKES_PER_NEURON = 0.62
@@ -62,7 +65,7 @@ BEST_ROWS = {
         1e4 * TABLE1_ROWS["sm_sr_tr_tb_1e-5"][2],
         544,
     ),
-    "cifar100": ("CIFAR-100, lambda_TB = 1e-5", 65.98, 0.278 * NEURONS, 544),
+    "cifar100": ("CIFAR-100, lambda_TB = 1e-5", 65.98, 0.278 * NEURONS["cifar100"], 544),
 }
 EPOCHS = {"cifar10": 2000, "cifar100": 3000}
 

@@ -31,9 +31,15 @@ def provenance() -> dict[str, Any]:
 
 
 def _git_revision() -> str | None:
-    here = os.path.dirname(os.path.abspath(__file__))
-    command = ["git", "-C", here, "describe", "--always", "--dirty", "--abbrev=12"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        revision = _git("describe", "--always", "--dirty", "--abbrev=12")
+        # A module that was never committed is code that nobody else has, too.
+        added = _git("ls-files", "--others", "--exclude-standard", "--", ":/keras_ttfs/*.py", ":/experiments/*.py")
     except (OSError, subprocess.CalledProcessError):
         return None
+    return f"{revision}-dirty" if added and not revision.endswith("-dirty") else revision
+
+
+def _git(*arguments: str) -> str:
+    here = os.path.dirname(os.path.abspath(__file__))
+    return subprocess.run(["git", "-C", here, *arguments], capture_output=True, text=True, check=True).stdout.strip()

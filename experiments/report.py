@@ -86,7 +86,7 @@ def summary_section() -> str:
     lines = [list(columns), *(_summary_row(runs) for runs in groups)]
     for dataset in sorted(paper.BEST_ROWS.keys() & {runs[0]["config"]["dataset"] for runs in groups}):
         name, accuracy, spikes, time_steps = paper.BEST_ROWS[dataset]
-        numbers = f"{accuracy:.2f}", f"{spikes:,.0f}", f"{100 * spikes / paper.NEURONS:.1f}", str(time_steps)
+        numbers = f"{accuracy:.2f}", f"{spikes:,.0f}", f"{100 * spikes / paper.NEURONS[dataset]:.1f}", str(time_steps)
         lines.append(["vgg16", f"the paper's: {name}", dataset, "1", f"{paper.EPOCHS[dataset]:,}", "-", *numbers])
     device = ", ".join(sorted({run["device"] for runs in groups for run in runs}))
     return (
@@ -276,9 +276,9 @@ def table2_section() -> list[str]:
             check_one_value(group, name, [result["settings"][name] for result in results])
         twins = [r["settings"]["model_sha256"] for r in results if r["row"] in paper.TABLE2_ROWS]
         check_one_value(group, "ReLU twin", twins)
-        if unexplained := set(table2_text.differing(results, dataset)) - reasons.keys():
+        if wrong := set(table2_text.differing(results, dataset)) ^ reasons.keys():
             raise ValueError(
-                f"Expected a reason for rows that differ from the paper's. Received: none for {unexplained}"
+                f"Expected reasons for the rows that differ from the paper's, and for no others. Received: {wrong}"
             )
         picture = _link(RESULTS / group / "codings.png")
         parts.append(table2_text.section(results, dataset, models, picture, reasons))

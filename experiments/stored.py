@@ -68,6 +68,9 @@ CODING = {
     "neurons": COUNT,
     "curve": LIST,
     "settings": OBJECT,
+    "seconds": NUMBER,
+    "git_revision": optional(TEXT),
+    "device": TEXT,
 }
 NOISY = {
     "network": TEXT,

@@ -2,7 +2,7 @@
 
 Every coding simulates the same trained network: a ReLU model is converted, TTFS models are simulated as they were trained.
 Beside them stands a network trained in the spike-time domain, which knows no time steps. What is finished is not simulated
-again, and a row that was interrupted goes on with the images that are left.
+again, and a row that was interrupted goes on behind its last whole batch.
 """
 
 import functools
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from absl import flags
 
 from experiments import command, paper, table2_text
-from experiments.files import REMEDY, sha256, write_text
+from experiments.files import REMEDY, sha256, write_json, write_text
 from experiments.lock import locked
 from experiments.runs import Job, run_jobs
 from experiments.stored import CODING, read_any, read_result
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import keras
     import numpy as np
 
+    from experiments.data import Data
     from keras_ttfs.snn import CodedNetwork, SpikingNetwork
     from keras_ttfs.snn.codings import Coding
 
@@ -33,6 +34,12 @@ if TYPE_CHECKING:
 SLOW_ROWS = ("rate", "phase", "burst")
 # T2FSNN's T in time constants before the fit.
 STEPS_OF_TAU = 4
+# What a model is, by the flag that takes it.
+KINDS = {
+    "model": "a model without spikes",
+    "ttfs": "a TTFS model",
+    "spike_time": "a model with a SpikeTimeOutput",
+}
 # A model that makes 1 of a larger intensity is not for intensities in [0, 1] [1].
 LARGEST_INTENSITY = 4.0
 
@@ -64,18 +71,20 @@ class Curve(NamedTuple):
 
 
 def define_flags() -> None:
-    command.define_shared_flags("workdir", "model", "data_dir", dataset="cifar10", calibration_images=5000)
-    command.define_shared_flags("batch_size")
+    command.define_shared_flags("workdir", "data_dir", "batch_size", dataset="cifar10", calibration_images=5000)
+    flags.DEFINE_string("model", None, "Trained ReLU model, a .keras file: the twin of all conversions.", required=True)
     flags.DEFINE_multi_string("ttfs", [], "Trained TTFS model, a .keras file; repeat the flag for several.")
     flags.DEFINE_string(
         "spike_time", None, "Model trained with --model=spike_time_vgg6, or that of experiments.zhou, a .keras file."
     )
-    flags.DEFINE_list("rows", list(paper.TABLE2_ROWS), "Conversions of the ReLU twin to simulate.")
+    flags.DEFINE_list(
+        "rows", list(paper.TABLE2_ROWS), f"Conversions of the ReLU twin, of {', '.join(paper.TABLE2_ROWS)}."
+    )
     flags.DEFINE_integer("test_images", 0, "First so many test images [images]; 0: all.", lower_bound=0)
     flags.DEFINE_integer(
         "slow_images", 2000, f"First so many of them for {', '.join(SLOW_ROWS)} [images]; 0: all.", lower_bound=0
     )
-    flags.DEFINE_integer("time_window", 80, "T of TTFS by conversion [steps].", lower_bound=2)
+    flags.DEFINE_integer("time_window", 80, "T of T2FSNN [steps]; the paper's is 80.", lower_bound=2)
     flags.DEFINE_integer("time_steps", None, "H of rate, phase, burst [steps]; their own if not given.", lower_bound=1)
 
 
@@ -154,14 +163,11 @@ def evaluate_spike_times(path: str, images: "np.ndarray", labels: "np.ndarray", 
     import keras
 
     from experiments import saved_model
-    from keras_ttfs.spike_time_layers import SpikeTimeOutput
 
     model = saved_model.load(path)
-    if not any(isinstance(layer, SpikeTimeOutput) for layer in model.layers):
-        raise ValueError(f"Expected --spike_time to be a model with a SpikeTimeOutput. Received: {path}")
     model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
     logs = model.evaluate(images, labels, batch_size=batch_size, return_dict=True, verbose=1)
-    own = {"label": paper.ZHOU_LABEL} if model.name == "zhou" and not _training_run(path) else {}
+    own = {"label": paper.ZHOU_LABEL} if model.name == paper.ZHOU_NAME and not _training_run(path) else {}
     return {
         **own,
         "accuracy": float(logs["accuracy"]),
@@ -184,7 +190,8 @@ def simulate(
         result = simulate_steps(row, path, images, batch_size, time_window, time_steps, sums)
     training = _training_run(path)
     known = {key: training[key] for key in ("config", "epochs", "wall_time")} if training else None
-    return {"row": row, "label": label(row, path), **result, "training": known, "seconds": sums.seconds}
+    named = {"row": row, "label": label(row, path, time_window)}
+    return {**named, **result, "training": known, "seconds": sums.seconds}
 
 
 def simulate_steps(
@@ -197,10 +204,8 @@ def simulate_steps(
     if row.startswith("ttfs"):
         found = simulate_ttfs(model, images.test, images.labels, batch_size, sums=sums)
     elif row.startswith("t2fsnn"):
-        early = time_window // 2 if row == "t2fsnn_early" else 0
-        converted = keras_ttfs.convert_t2fsnn(
-            model, images.calibration, time_window=time_window, tau_0=time_window / STEPS_OF_TAU
-        )
+        options, early = t2fsnn_settings(row, time_window)
+        converted = keras_ttfs.convert_t2fsnn(model, images.calibration, **options)
         found = simulate_ttfs(converted, images.test, images.labels, batch_size, early, sums)
     else:
         found = simulate_conversion(row, model, images, batch_size, time_steps, sums)
@@ -223,10 +228,17 @@ def _training_run(path: str) -> dict[str, Any] | None:
     return read_result(result, REMEDY) if result.exists() else None
 
 
-def label(row: str, path: str) -> str:
+def t2fsnn_settings(row: str, time_window: int) -> tuple[dict[str, Any], int]:
+    """`(arguments of convert_t2fsnn, early firing [steps])` of a T2FSNN row."""
+    options = {"time_window": time_window, "tau_0": time_window / STEPS_OF_TAU}
+    return options, time_window // 2 if row == "t2fsnn_early" else 0
+
+
+def label(row: str, path: str, time_window: int = paper.T2FSNN_WINDOW) -> str:
     """Name of a row in the table. A trained model's is that of its run, where it lies beside its result."""
     if row in paper.TABLE2_ROWS:
-        return paper.TABLE2_ROWS[row][0]
+        of_ours = row.startswith("t2fsnn") and time_window != paper.T2FSNN_WINDOW
+        return f"{paper.TABLE2_ROWS[row][0]}{f', T = {time_window}' if of_ours else ''}"
     training = _training_run(path)
     return training["config"]["row"] if training else pathlib.Path(path).stem
 
@@ -254,27 +266,37 @@ def models_of_rows(options: flags.FlagValues) -> dict[str, str]:
     if options.spike_time:
         paths["spike_time"] = options.spike_time
     paths |= {f"ttfs_{number}": path for number, path in enumerate(options.ttfs)}
+    if not paths:
+        raise ValueError("Expected at least one row, of --rows, --spike_time or --ttfs. Received: none")
     for path in paths.values():
         if not os.path.isfile(path):
             raise FileNotFoundError(f"Expected .keras files. Received: {path}")
     return paths
 
 
-def check_model(path: str, dataset: str, shape: tuple[int, ...], classes: int) -> None:
-    """Refuses a model of another data set, of other inputs, of another range of inputs or of other classes."""
+def flag_of(row: str) -> str:
+    """The flag, of KINDS, that names the model of a row."""
+    return "model" if row in paper.TABLE2_ROWS else "spike_time" if row == "spike_time" else "ttfs"
+
+
+def check_model(path: str, flag: str, dataset: str, data: "Data") -> None:
+    """Refuses a model of another kind than its flag asks for, of other data, other inputs or other classes."""
     from experiments import saved_model
 
     training = _training_run(path)
-    if training and training["config"]["dataset"] != dataset:
+    if training and (training["config"]["dataset"], training["data"]) != (dataset, data.description):
         raise ValueError(
-            f"Expected a model of --dataset={dataset}. Received: {path} of {training['config']['dataset']}"
+            f"Expected a model of --dataset={dataset}, {data.description}. Received: {path} of "
+            f"{training['config']['dataset']}, {training['data']}"
         )
     model = saved_model.load(path)
+    if (kind := kind_of(model)) != flag:
+        raise ValueError(f"Expected --{flag} to be {KINDS[flag]}. Received: {path}, {KINDS[kind]}")
     ends = [*(getattr(model, "inputs", None) or ()), *(getattr(model, "outputs", None) or ())]
-    shapes = [tuple(tensor.shape[1:]) for tensor in ends]
-    if shapes != [tuple(shape), (classes,)]:
+    shapes, wanted = [tuple(tensor.shape[1:]) for tensor in ends], tuple(data.train.images.shape[1:])
+    if shapes != [wanted, (data.classes,)]:
         raise ValueError(
-            f"Expected a model of inputs {shape} and {classes} classes, as {dataset} has. "
+            f"Expected a model of inputs {wanted} and {data.classes} classes, as {dataset} has. "
             f"Received: {path} of inputs and outputs {shapes}"
         )
     for layer, most in ranges_of(model):
@@ -285,8 +307,21 @@ def check_model(path: str, dataset: str, shape: tuple[int, ...], classes: int) -
             )
 
 
+def kind_of(model: "keras.Model") -> str:
+    """The flag, of KINDS, that a model is for."""
+    import keras
+
+    from keras_ttfs import TTFSActivation, TTFSEncode, topology
+    from keras_ttfs.spike_time_layers import SpikeTimeOutput
+
+    layers = topology.layers_of(model, keras.layers.Layer)
+    if any(isinstance(layer, SpikeTimeOutput) for layer in layers):
+        return "spike_time"
+    return "ttfs" if any(isinstance(layer, TTFSActivation | TTFSEncode) for layer in layers) else "model"
+
+
 def ranges_of(model: "keras.Model") -> list[tuple[str, float]]:
-    """`[(layer, the intensity that it makes 1, or that its data have on average), ...]` of layers that scale the input."""
+    """`[(layer, intensity), ...]` of layers that scale the input: what they make 1, or how their data are spread."""
     import keras
     import numpy as np
 
@@ -297,9 +332,10 @@ def ranges_of(model: "keras.Model") -> list[tuple[str, float]]:
     def visit(layer, *args, **kwargs):
         raw = "raw" in keras.tree.flatten(args)
         if raw and isinstance(layer, keras.layers.Rescaling):
-            found.append((layer.name, float(np.max((1.0 - np.asarray(layer.offset)) / np.asarray(layer.scale)))))
+            scale, offset = np.asarray(layer.scale, float), np.asarray(layer.offset, float)
+            found.append((layer.name, float(max(np.max((1.0 - offset) / scale), np.max(1.0 / np.abs(scale))))))
         if raw and isinstance(layer, keras.layers.Normalization):
-            found.append((layer.name, float(np.max(layer.mean))))
+            found.append((layer.name, float(max(np.max(layer.mean), np.sqrt(np.max(layer.variance))))))
         return ["raw" if raw and type(layer) in model_inputs.ROUTES else "other"] * keras_internals.output_count(layer)
 
     topology.walk(model, ["raw"], visit)
@@ -313,8 +349,8 @@ def jobs(options: flags.FlagValues) -> list[Job]:
     from experiments.provenance import provenance
 
     data = data_module.load(options.dataset, options.data_dir)
-    for path in dict.fromkeys(paths.values()):
-        check_model(path, options.dataset, data.train.images.shape[1:], data.classes)
+    for flag, path in dict.fromkeys((flag_of(row), path) for row, path in paths.items()):
+        check_model(path, flag, options.dataset, data)
     test = data.test().first(options.test_images)
     calibration = data.train.first(options.calibration_images)
     inputs, images = (data_module.scale(split.images).numpy() for split in (calibration, test))
@@ -324,35 +360,62 @@ def jobs(options: flags.FlagValues) -> list[Job]:
         "time_window": options.time_window,
         "time_steps": options.time_steps,
     }
+    # Of the code that is loaded, not of what stands there in an hour.
+    begun_with = provenance()
 
-    def make(row, asked, results):
+    def sums(row, asked):
+        return Sums(os.path.join(options.workdir, f"{row}.sums"), asked, begun_with)
+
+    def make(row, asked, file, results):
         count = asked["test_images"]
-        given = Images(inputs, images[:count], test.labels[:count])
-        sums = Sums(sums_file(options.workdir, row), {**asked, **provenance()})
-        result = simulate(row, paths[row], given, options.batch_size, options.time_window, options.time_steps, sums)
-        return {**result, "settings": asked, **provenance()}
+        given, kept = Images(inputs, images[:count], test.labels[:count]), sums(row, asked)
+        result = simulate(row, paths[row], given, options.batch_size, options.time_window, options.time_steps, kept)
+        os.makedirs(options.workdir, exist_ok=True)
+        write_json(file, {**result, "settings": asked, **kept.provenance}, sealed=True)
+        kept.remove()
 
     def job(row):
         few = min(options.slow_images or len(test), len(test)) if row in SLOW_ROWS else len(test)
         asked = {**settings, "test_images": few, "model_sha256": sha256(paths[row])}
-        if coding := coding_of(row):
-            asked |= {"current": coding.current, "initial_potential": coding.initial_potential}
+        asked["coding"] = settings_of(row, options.time_window)
         file = os.path.join(options.workdir, f"{row}.json")
         return Job(
             row,
             file,
-            functools.partial(make, row, asked),
+            functools.partial(make, row, asked, file),
             asked,
             read=lambda path: read_any(path, CODING),
-            title=label(row, paths[row]),
+            # Sums that cannot be gone on with are found before anything is simulated.
+            check=lambda: sums(row, asked).remove() if os.path.exists(file) else sums(row, asked),
+            title=label(row, paths[row], options.time_window),
         )
 
     return [job(row) for row in paths]
 
 
-def sums_file(workdir: str, row: str) -> str:
-    """Where a row that is not finished keeps its sums."""
-    return os.path.join(workdir, f"{row}.sums.json")
+def settings_of(row: str, time_window: int) -> dict[str, Any]:
+    """What a row's coding is told, its defaults included."""
+    if coding := coding_of(row):
+        own = {name: value for name, value in vars(coding).items() if not name.startswith("_")}
+        return {**own, "current": coding.current, "initial_potential": coding.initial_potential}
+    if row.startswith("t2fsnn"):
+        options, early = t2fsnn_settings(row, time_window)
+        return {**options, "early_firing": early}
+    return {}
+
+
+def all_rows(results: list[dict[str, Any]], workdir: str) -> list[dict[str, Any]]:
+    """The results, and those in the workdir that this call did not ask for, of the same data and the same ReLU twin."""
+    names, settings = [result["row"] for result in results], results[0]["settings"]
+    twins = {r["settings"]["model_sha256"] for r in results if r["row"] in paper.TABLE2_ROWS}
+    for path in sorted(pathlib.Path(workdir).glob("*.json")):
+        if path.stem in names:
+            continue
+        other = read_any(path, CODING)
+        of_twin = other["row"] not in paper.TABLE2_ROWS or not twins or other["settings"]["model_sha256"] in twins
+        if of_twin and all(other["settings"][name] == settings[name] for name in ("data", "calibration_images")):
+            results = [*results, other]
+    return table2_text.in_order(results)
 
 
 def main(options: flags.FlagValues) -> None:
@@ -360,12 +423,10 @@ def main(options: flags.FlagValues) -> None:
     with locked(options.workdir):
         asked = jobs(options)
         check_made([table, picture])
-        kept = [sums_file(options.workdir, job.name) for job in asked]
-        remove_leftovers(options.workdir, pattern_of([os.path.basename(path) for path in (picture, table, *kept)]))
+        names = [os.path.basename(path) for path in (picture, table)]
+        remove_leftovers(options.workdir, pattern_of([*names, *(f"{job.name}.sums" for job in asked)]))
         found, _ = run_jobs(asked, options.workdir)
-        for path in filter(os.path.exists, kept):
-            os.remove(path)
-        results = list(found.values())
+        results = all_rows(list(found.values()), options.workdir)
         from experiments import plots
 
         plots.codings(results, picture)

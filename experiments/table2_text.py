@@ -8,9 +8,9 @@ from experiments import paper
 from experiments.tables import Result, markdown
 
 COLUMNS = (
-    "row", "training", "coding", "images", "accuracy [%]", "of its model [%]", "answer at step", "time steps",
-    "spikes [10^4]", "spike rate [%]", "spikes per neuron [%]", "energy TN", "energy SN", "the paper's accuracy [%]",
-    "spikes per neuron [%]",
+    "row", "training", "coding", "neurons", "images", "accuracy [%]", "of its model [%]", "minutes", "answer at step",
+    "time steps", "spikes [10^4]", "spike rate [%]", "spikes per neuron [%]", "energy TN", "energy SN",
+    "the paper's accuracy [%]", "time steps", "spikes per neuron [%]",
 )  # fmt: skip
 PAPER_COLUMNS = (
     "method", "training", "coding", "accuracy [%]", "time steps", "spikes [10^4]", "spike rate [%]",
@@ -35,18 +35,32 @@ GROUPS: dict[str, tuple[str, str, dict[str, str]]] = {
 
 
 def table2(results: Sequence[Result], dataset: str) -> str:
-    """Table 2 of the results of `experiments.table2`. Energies are normalised to our TSC, if that was measured."""
-    tsc = next(((r["spikes"], r["time_steps"]) for r in results if r["row"] == "tsc"), None)
+    """Table 2 of the results of `experiments.table2`. Energies are normalised to the TSC row of the paper."""
+    from keras_ttfs import energy
+
+    reference = energy.REFERENCES[paper.ENERGY_REFERENCES[dataset]]
     lines = [list(COLUMNS)]
     for result in results:
         training = "conversion" if result["row"] in paper.TABLE2_ROWS else "direct"
         coding = paper.TABLE2_ROWS.get(result["row"], ("", "TTFS"))[1]
-        time_steps, *numbers = _numbers(result["spikes"], result["time_steps"], result["neurons"], tsc)
+        time_steps, *numbers = _numbers(result["spikes"], steps(result), result["neurons"], reference)
         images = result["settings"]["test_images"]
         answer = f"{result['decision_step']:,}" if result["decision_step"] else "-"
-        own = [f"{images:,}", with_error(result["accuracy"], images), f"{100 * result['model_accuracy']:.2f}", answer]
-        lines.append([result["label"], training, coding, *own, time_steps, *numbers, *_printed(result["row"], dataset)])
+        own = [f"{result['neurons']:,}", f"{images:,}", with_error(result["accuracy"], images)]
+        own += [f"{100 * result['model_accuracy']:.2f}", f"{result['seconds'] / 60:.0f}", answer]
+        lines.append([result["label"], training, coding, *own, time_steps, *numbers, *_printed(result, dataset)])
     return markdown(lines)
+
+
+def steps(result: Result) -> int | None:
+    """L of a row [steps]: as the paper counts, of T2FSNN until the answer, of the others until all is silent."""
+    return result["decision_step"] if result["row"].startswith("t2fsnn") else result["time_steps"]
+
+
+def in_order(results: Iterable[Result]) -> list[Result]:
+    """Results in the order of the table, our trained models last."""
+    order = [*paper.TABLE2_ROWS, "spike_time"]
+    return sorted(results, key=lambda r: order.index(r["row"]) if r["row"] in order else len(order))
 
 
 def with_error(share: float, images: int) -> str:
@@ -54,26 +68,30 @@ def with_error(share: float, images: int) -> str:
     return f"{100 * share:.2f} ± {100 * math.sqrt(share * (1 - share) / images):.2f}"
 
 
-def printed(row: str, dataset: str) -> tuple[float, float] | None:
-    """`(accuracy [%], spikes per neuron [1])` that the paper prints beside a row of ours; None where there is none."""
+def printed(result: Result, dataset: str) -> tuple[float, int | None, float] | None:
+    """`(accuracy [%], steps, spikes per neuron [1])` that the paper prints beside a row of ours; None where it has none."""
+    row, window = result["row"], result["settings"].get("time_window")
     known = paper.TABLE2.get(dataset, {}).get(row)
-    if known is None:
+    if known is None or (row.startswith("t2fsnn") and window != paper.T2FSNN_WINDOW):
         return None
-    *_, accuracy, _, spikes = known
-    return accuracy, paper.ZHOU_SPIKES_PER_NEURON if spikes is None else 1e6 * spikes / paper.NEURONS
+    *_, accuracy, time_steps, spikes = known
+    per_neuron = paper.ZHOU_SPIKES_PER_NEURON if spikes is None else 1e6 * spikes / paper.NEURONS[dataset]
+    return accuracy, time_steps, per_neuron
 
 
-def _printed(row: str, dataset: str) -> list[str]:
-    found = printed(row, dataset)
-    return [f"{found[0]:.2f}", f"{100 * found[1]:,.2f}"] if found else ["-", "-"]
+def _printed(result: Result, dataset: str) -> list[str]:
+    found = printed(result, dataset)
+    if found is None:
+        return ["-", "-", "-"]
+    return [f"{found[0]:.2f}", f"{found[1]:,}" if found[1] else "-", f"{100 * found[2]:,.2f}"]
 
 
 def differing(results: Iterable[Result], dataset: str) -> list[str]:
     """Rows that differ from the paper's by more than POINTS or FACTOR."""
     rows = []
     for result in results:
-        if known := printed(result["row"], dataset):
-            factor = result["spikes"] / result["neurons"] / known[1]
+        if known := printed(result, dataset):
+            factor = result["spikes"] / result["neurons"] / known[2]
             if abs(100 * result["accuracy"] - known[0]) > POINTS or not 1 / FACTOR <= factor <= FACTOR:
                 rows.append(result["row"])
     return rows
@@ -86,15 +104,15 @@ def paper_table2(dataset: str) -> str:
     if dataset not in paper.TABLE2:
         return ""
     lines = [list(PAPER_COLUMNS)]
-    for method, training, coding, accuracy, steps, spikes in paper.TABLE2[dataset].values():
+    for method, training, coding, accuracy, time_steps, spikes in paper.TABLE2[dataset].values():
         numbers = ["-", "-", "-", f"{100 * paper.ZHOU_SPIKES_PER_NEURON:.2f}", "-", "-"]
         if spikes is not None:
-            numbers = _numbers(1e6 * spikes, steps, paper.NEURONS, energy.REFERENCES[dataset])
+            numbers = _numbers(1e6 * spikes, time_steps, paper.NEURONS[dataset], energy.REFERENCES[dataset])
         lines.append([method, training, coding, f"{accuracy:.2f}", *numbers])
     return markdown(lines)
 
 
-def _numbers(spikes: float, time_steps: int | None, neurons: int, reference: tuple[float, int] | None) -> list[str]:
+def _numbers(spikes: float, time_steps: int | None, neurons: int, reference: tuple[float, int]) -> list[str]:
     """The columns of Table 2 from "time steps" to "energy SN"."""
     from keras_ttfs import energy, spike_rate, spikes_per_neuron
 
@@ -104,7 +122,7 @@ def _numbers(spikes: float, time_steps: int | None, neurons: int, reference: tup
         f"{100 * spike_rate(spikes, neurons, time_steps):.2f}" if time_steps else "-",
         f"{100 * spikes_per_neuron(spikes, neurons):,.2f}",
     ]
-    if reference is None or not time_steps:
+    if not time_steps:
         return [*numbers, "-", "-"]
     return numbers + [
         f"{energy.normalized_energy(spikes, time_steps, platform, reference):.2f}"
@@ -114,17 +132,16 @@ def _numbers(spikes: float, time_steps: int | None, neurons: int, reference: tup
 
 def section(results: Sequence[Result], dataset: str, models: str, picture: str, reasons: dict[str, str]) -> str:
     """One half of Table 2 with its picture, what it was measured on, and a reason for each row that differs."""
-    order = [*paper.TABLE2_ROWS, "spike_time"]
-    results = sorted(results, key=lambda r: order.index(r["row"]) if r["row"] in order else len(order))
+    results = in_order(results)
     settings, first = results[0]["settings"], results[0]
     hours = sum(result["seconds"] for result in results) / 3600
     told = [f"- {result['label']}: {reasons[result['row']]}" for result in results if result["row"] in reasons]
     others = [_other_network(result) for result in results if result["time_steps"] is None]
     return (
-        f"**Table 2, {settings['data']}**: {models}, {first['neurons']:,} neurons, scales of "
-        f"{settings['calibration_images']:,} training images, float32, {first['device']}, {hours:.1f} hours. Behind ± stands "
-        "the standard error. Energies are normalised to our TSC row; time steps of TTFS rows count the idle window of the "
-        "output, as the paper's 544 do, those of TSC the window of an input that is analog here."
+        f"**Table 2, {settings['data']}**: {models}, scales of {settings['calibration_images']:,} training images, float32, "
+        f"{first['device']}, {hours:.1f} hours. Behind ± stands the standard error. The energy of the paper's TSC row is 1. "
+        "Time steps are counted as the paper does: of T2FSNN until the answer, as its 680; of TTFS with the idle window of "
+        "the output, as its 544; those of TSC with the window of an input that is analog here."
         f"{''.join(f' {text}' for text in others)}\n\n{table2(results, dataset)}\n\n"
         f"![Accuracy over time steps and over spikes]({picture})"
         + (

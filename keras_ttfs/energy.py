@@ -114,6 +114,7 @@ def latency_share(
     Args and Raises: as `normalized_energy`.
     """
     _, static = _coefficients(platform)
+    reference = _checked_reference(reference)
     return static * time_steps / reference[1] / normalized_energy(spikes, time_steps, platform, reference)
 
 

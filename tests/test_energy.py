@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from experiments import simulate
 from keras_ttfs import TTFSActivation, energy
 from keras_ttfs.snn import SpikingNetwork
 from tests.table_2 import ROWS, half_unit
@@ -91,6 +92,18 @@ def test_skipping_zeros_never_costs_more():
     assert costs["quantised, 6-bit levels, zeros skipped"] == costs["quantised, 6-bit levels"]
 
 
+def test_reports_are_relative_to_the_papers_row_of_their_data(simulated):
+    network, result = simulated
+    for dataset, reference in (
+        ("digits", energy.TSC_CIFAR10),
+        ("cifar10", energy.TSC_CIFAR10),
+        ("cifar100", energy.TSC_CIFAR100),
+    ):
+        report = simulate.energy_report(network, result, dataset)
+        wanted = energy.normalized_energy(result.spikes["hidden"], 24, "spinnaker", reference)
+        assert report.reference == reference and report.normalized["spinnaker"][0] == pytest.approx(wanted)
+
+
 def test_latency_share_at_the_papers_last_row():
     assert energy.latency_share(0.049e6, 544) == pytest.approx(0.86, abs=0.005)
     with pytest.raises(ValueError, match="Expected platform"):
@@ -103,6 +116,10 @@ def test_a_reference_by_the_name_of_its_data_set():
         named = energy.normalized_energy(0.078e6, 544, platform, "cifar100")
         assert named == energy.normalized_energy(0.078e6, 544, platform, energy.TSC_CIFAR100)
         assert named == pytest.approx(printed, abs=0.005)
+        share = energy.latency_share(0.078e6, 544, platform, "cifar100")
+        assert share == energy.latency_share(0.078e6, 544, platform, energy.TSC_CIFAR100)
+        assert share == pytest.approx(energy.normalized_energy(0.0, 544, platform, "cifar100") / named)
     assert energy.normalized_energy(1.0, 1, reference="cifar10") == energy.normalized_energy(1.0, 1)
-    with pytest.raises(ValueError, match="Expected reference to be one of"):
-        energy.normalized_energy(1.0, 1, reference="cifar")
+    for function in (energy.normalized_energy, energy.latency_share):
+        with pytest.raises(ValueError, match="Expected reference to be one of"):
+            function(1.0, 1, reference="cifar")

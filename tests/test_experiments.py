@@ -428,7 +428,7 @@ def test_flag_errors(tmp_path):
 def test_missing_cifar_is_explained(tmp_path):
     done = run(tmp_path / "run", "--dataset=cifar10", "--model=vgg16", f"--data_dir={tmp_path}/none")
     assert done.returncode != 0
-    assert "pass --download to this command, or run python -c" in done.stderr
+    assert "or pass --download to a command that trains" in done.stderr
     assert f"t.builder('cifar10', data_dir='{tmp_path}/none').download_and_prepare()" in done.stderr
     assert "--flagfile=experiments/flagfiles/digits.flags" in done.stderr
     assert not (tmp_path / "run").exists()

@@ -54,6 +54,15 @@ def test_kernels_of_short_windows_reach_further_down(time_window):
     assert np.exp(t_d / tau) == pytest.approx(z.max(), rel=1e-5)
 
 
+def test_rounding_reaches_every_encoder():
+    x = np.random.default_rng(0).uniform(size=(20, 4)).astype("float32")
+    model = keras.Sequential([keras.Input((4,)), L.Dense(6, "relu"), L.Dense(5, "relu"), L.Dense(3)])
+    for rounding in ("ceil", "nearest"):
+        converted = convert_t2fsnn(model, x, time_window=8, tau_0=2.0, rounding=rounding)
+        assert [encoder.rounding for encoder in converted.encoders] == [rounding] * 3
+        assert SpikingNetwork.from_model(converted).run(x, verbose=0).time_steps == 8 * 4
+
+
 def test_t2fsnn_fits_kernels_in_the_units_that_layers_share():
     # Two layers meet whose activations differ eightfold: the smaller one's kernel must reach down to it.
     inputs = keras.Input((6,))

@@ -1,5 +1,6 @@
 """Table 2: every coding on one network, in one command that may be killed."""
 
+import dataclasses
 import pathlib
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from experiments.config import Config
 from experiments.files import read_json
 from experiments.sums import Sums
 from experiments.train import train
+from tests.table_2 import CIFAR10, CIFAR100, half_unit
 
 # They run the commands.
 pytestmark = pytest.mark.slow
@@ -59,17 +61,17 @@ def test_killed_and_restarted_it_ends_with_every_row(models, tmp_path):
     workdir = tmp_path / "table2"
     process = subprocess.Popen(command(models, workdir), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     # In the middle of the second row.
-    while not (workdir / "phase.sums.json").exists() and process.poll() is None:
+    while not (workdir / "phase.sums").exists() and process.poll() is None:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
     before = (workdir / "rate.json").stat().st_mtime_ns
-    half = read_json(workdir / "phase.sums.json")
+    half = read_json(workdir / "phase.sums")
     assert half["images"] == 20 and len(half["spikes"]) == len(half["correct"]) == 1500
     done = run(command(models, workdir))
     assert done.returncode == 0, done.stderr
     assert (workdir / "rate.json").stat().st_mtime_ns == before
-    assert not list(workdir.glob("*.sums.json"))
+    assert not list(workdir.glob("*.sums*")) and not (workdir / "rate.sums").exists()
     at_once = run(command(models[:1], tmp_path / "at_once", "--rows=phase"))
     assert at_once.returncode == 0, at_once.stderr
     once, twice = (read_json(place / "phase.json") for place in (tmp_path / "at_once", workdir))
@@ -109,6 +111,9 @@ def test_killed_and_restarted_it_ends_with_every_row(models, tmp_path):
     assert (workdir / "codings.png").exists()
     other = run(command(models, workdir, "--calibration_images=50"))
     assert other.returncode != 0 and "calibration_images: 100 there, 50 asked" in other.stderr
+    # A call for one row leaves the others in the table.
+    assert run(command(models[:1], workdir, "--rows=tsc")).returncode == 0
+    assert (workdir / "table2.md").read_text() == text
 
 
 @pytest.mark.parametrize(
@@ -116,13 +121,44 @@ def test_killed_and_restarted_it_ends_with_every_row(models, tmp_path):
     [
         ("--rows=rate,colour", "Received: colour"),
         ("--model=none.keras", "Expected .keras files. Received: none.keras"),
-        ("--spike_time={relu}", "Expected --spike_time to be a model with a SpikeTimeOutput."),
+        ("--spike_time={relu}", "Expected --spike_time to be a model with a SpikeTimeOutput. Received: "),
+        ("--ttfs={relu}", "Expected --ttfs to be a TTFS model. Received: "),
+        ("--model={ttfs}", "Expected --model to be a model without spikes. Received: "),
+        ("--dataset=cifar10", "run python -c \"import tensorflow_datasets as t; t.builder('cifar10', data_dir='"),
     ],
 )
 def test_flag_errors(models, tmp_path, flag, message):
-    rows = ["--rows="] if "spike_time" in flag else []
-    done = run(command(models, tmp_path, *rows, flag.format(relu=models[0])))
+    """Before anything is simulated."""
+    flag = flag.format(relu=models[0], ttfs=models[1])
+    done = run(command(models, tmp_path / "table2", f"--data_dir={tmp_path}", flag))
     assert done.returncode != 0 and message in done.stderr
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_no_row_is_no_table(models, tmp_path):
+    done = run(command(models[:1], tmp_path, "--rows="))
+    assert done.returncode != 0 and "Expected at least one row" in done.stderr
+
+
+def test_a_row_has_the_provenance_of_its_beginning(models, tmp_path):
+    """A row of TTFS that was interrupted by other code: its sums are gone on with, and say whose they are."""
+    row = command(models[:2], tmp_path, "--rows=")
+    at_once = command(models[:2], tmp_path / "at_once", "--rows=")
+    assert run(at_once).returncode == 0
+    whole = read_json(tmp_path / "at_once" / "ttfs_0.json")
+    digits = data.load("digits").test()
+    images, labels = data.scale(digits.images[:20]).numpy(), digits.labels[:20]
+    first = Sums(str(tmp_path / "ttfs_0.sums"), whole["settings"], {"git_revision": "0123456789ab", "device": "other"})
+    table2.simulate_ttfs(table2.float32(models[1]), images, labels, 20, sums=first)
+    assert run(row).returncode == 0
+    result = read_json(tmp_path / "ttfs_0.json")
+    assert (result["git_revision"], result["device"]) == ("0123456789ab", "other")
+    assert all(result[name] == whole[name] for name in ("accuracy", "spikes", "curve", "settings"))
+    # Damaged sums are found before anything is simulated.
+    (tmp_path / "ttfs_0.json").unlink()
+    (tmp_path / "ttfs_0.sums").write_text("{")
+    refused = run(row)
+    assert refused.returncode != 0 and "ttfs_0.sums to hold JSON" in refused.stderr
 
 
 def test_time_steps_are_for_codings_without_windows(models):
@@ -189,7 +225,7 @@ def test_a_ttfs_curve_is_read_after_the_spikes_of_each_step():
 
 
 def test_sums_go_on_where_they_were_and_are_refused_of_anything_else(tmp_path):
-    file, asked = str(tmp_path / "new" / "rate.sums.json"), {"data": "digits", "test_images": 6}
+    file, asked = str(tmp_path / "new" / "rate.sums"), {"data": "digits", "test_images": 6}
     numbers = np.random.default_rng(0)
     answers, spikes = numbers.uniform(size=(6, 4)) < 0.5, numbers.uniform(size=(2, 4))
     first = Sums(file, asked)
@@ -206,7 +242,7 @@ def test_sums_go_on_where_they_were_and_are_refused_of_anything_else(tmp_path):
     text = pathlib.Path(file).read_text()
     for damage in (text[:-9], text.replace('"images": 6', '"images": 5'), "{}"):
         pathlib.Path(file).write_text(damage)
-        with pytest.raises(ValueError, match="Expected .*rate.sums.json to hold .* Remove the file"):
+        with pytest.raises(ValueError, match="Expected .*rate.sums to hold .* Remove the file"):
             Sums(file, asked)
 
 
@@ -223,9 +259,19 @@ def test_papers_table_from_its_spikes_and_steps():
     assert lines[5].endswith("| 512 | 19.30 | 0.13 | 68.78 | 1.00 | 1.00 |")
     assert lines[7] == "| Zhou et al. 2021 | direct | TTFS | 92.68 | - | - | - | 62.00 | - | - |"
     hundred = table2_text.paper_table2("cifar100").splitlines()
-    assert hundred[7] == "| Park & Yoon | direct | TTFS | 65.98 | 544 | 7.80 | 0.05 | 27.80 | 0.82 | 0.68 |"
-    assert hundred[5].endswith("| 70.87 | 512 | 17.00 | 0.12 | 60.59 | 1.00 | 1.00 |")
+    assert hundred[7] == "| Park & Yoon | direct | TTFS | 65.98 | 544 | 7.80 | 0.05 | 27.79 | 0.82 | 0.68 |"
+    assert hundred[5].endswith("| 70.87 | 512 | 17.00 | 0.12 | 60.57 | 1.00 | 1.00 |")
     assert table2_text.paper_table2("digits") == ""
+
+
+@pytest.mark.parametrize("dataset, rows", [("cifar10", CIFAR10), ("cifar100", CIFAR100)])
+def test_papers_numbers_are_those_that_it_prints(dataset, rows):
+    """Its spikes are printed to a few digits, so that what follows from them is known to their share."""
+    printed = [known for known in paper.TABLE2[dataset].values() if known[-1] is not None]
+    for (*_, time_steps, spikes), (text, steps, *_, per_neuron) in zip(printed, rows, strict=True):
+        assert (spikes, time_steps) == (float(text), steps)
+        ours = 100 * 1e6 * spikes / paper.NEURONS[dataset]
+        assert abs(ours / float(per_neuron) - 1) < half_unit(text) / float(text) + 1e-4
 
 
 def made_up(row, accuracy, share, images=100):
@@ -239,14 +285,20 @@ def made_up(row, accuracy, share, images=100):
         "neurons": 1000,
     }
     made |= {"time_steps": 512, "decision_step": 500, "curve": [], "training": None, "seconds": 36.0, "device": "CPU"}
-    return made | {"settings": {"data": "d", "test_images": images, "calibration_images": 5}}
+    return made | {"settings": {"data": "d", "test_images": images, "calibration_images": 5, "time_window": 80}}
 
 
 def test_rows_beside_the_papers_with_standard_errors():
     results = [made_up("tsc", 0.9357, 0.6878), made_up("rate", 0.9, 9.3091), made_up("t2fsnn", 0.5, 0.1)]
     lines = table2_text.table2(results, "cifar10").splitlines()
-    assert "| 100 | 93.57 ± 2.45 | 90.00 |" in lines[2] and lines[2].endswith("| 1.00 | 1.00 | 93.57 | 68.78 |")
-    assert lines[3].endswith("| 93.39 | 930.91 |") and lines[4].endswith("| - | - |")
+    assert "| 1,000 | 100 | 93.57 ± 2.45 | 90.00 | 1 | 500 | 512 |" in lines[2]
+    # 688 spikes in 512 steps, beside the 193,000 of the paper's TSC row in as many.
+    assert lines[2].endswith("| 0.60 | 0.36 | 93.57 | 512 | 68.78 |")
+    assert lines[3].endswith("| 93.39 | 512 | 930.91 |") and lines[4].endswith("| - | - | - |")
+    # Of T2FSNN the steps until its answer count.
+    assert "| 500 | 500 |" in lines[4]
+    own = {**made_up("t2fsnn_early", 0.5, 0.1), "settings": {**results[0]["settings"], "time_window": 40}}
+    assert table2_text.table2([own], "cifar10").splitlines()[2].endswith("| - | - | - |")
     # The printed spikes are rounded: 0.193e6 of 280,586 neurons are 68.78 %.
     assert table2_text.differing(results, "cifar10") == ["rate"]
     for share, differs in (
@@ -269,7 +321,7 @@ def saved(path, *layers, shape=(8, 8, 1)):
 
 
 def test_models_of_other_inputs_and_classes_are_refused(models, tmp_path):
-    L = keras.layers
+    L, digits = keras.layers, data.load("digits")
 
     def ends():
         return [L.Flatten(), L.Dense(4, activation="relu"), L.Dense(10)]
@@ -284,19 +336,27 @@ def test_models_of_other_inputs_and_classes_are_refused(models, tmp_path):
             L.Dense(100),
         ],
     }
+    wrong["for intensities up to 255,+ "] = [L.Rescaling(-1 / 255, offset=1.0), *ends()]
+    wrong["for intensities up to 255, "] = [L.Normalization(axis=None, mean=0.0, variance=65025.0), *ends()]
     inner = keras.Sequential([keras.Input((8, 8, 1)), L.Rescaling(1 / 255)])
     wrong["for intensities up to 255 *,"] = [inner, *ends()]
     wrong["for intensities up to 255 ?,"] = [L.Reshape((8, 8, 1)), L.Rescaling(1 / 255), *ends()]
     for number, (message, layers) in enumerate(wrong.items()):
         path = saved(tmp_path / f"{number}.keras", *layers)
         with pytest.raises(ValueError, match=message):
-            table2.check_model(path, "digits", (8, 8, 1), 10)
+            table2.check_model(path, "model", "digits", digits)
+    small = saved(tmp_path / "small.keras", *ends(), shape=(4, 4, 1))
     with pytest.raises(ValueError, match=r"Received: .*\(4, 4, 1\)"):
-        table2.check_model(saved(tmp_path / "small.keras", *ends(), shape=(4, 4, 1)), "digits", (8, 8, 1), 10)
-    with pytest.raises(ValueError, match="Expected a model of --dataset=cifar10. Received: .* of digits"):
-        table2.check_model(models[0], "cifar10", (8, 8, 1), 10)
+        table2.check_model(small, "model", "digits", digits)
+    with pytest.raises(
+        ValueError, match="Expected a model of --dataset=cifar10, scikit.* Received: .* of digits, scikit"
+    ):
+        table2.check_model(models[0], "model", "cifar10", digits)
+    copy = dataclasses.replace(digits, description="digits (JPEG copy)")
+    with pytest.raises(ValueError, match=r"Expected a model of --dataset=digits, digits \(JPEG copy\). Received: "):
+        table2.check_model(models[0], "model", "digits", copy)
     for layers in (
         [L.Rescaling(2.0, offset=-1.0), *ends()],
         [L.Normalization(axis=None, mean=0.5, variance=0.1), *ends()],
     ):
-        table2.check_model(saved(tmp_path / "right.keras", *layers), "digits", (8, 8, 1), 10)
+        table2.check_model(saved(tmp_path / "right.keras", *layers), "model", "digits", digits)
