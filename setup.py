@@ -23,15 +23,14 @@ TEST = [
     "nbclient>=0.10",
     "ipykernel>=6.29",
 ]
-# Ranges are those of the versions that tests/test_exporting.py has passed on. tf2onnx writes ONNX files, as Keras' own export
-# does; onnx reads them, onnxruntime runs them. ai-edge-litert runs LiteRT files. qonnx runs QONNX. nir holds spike trains.
+# Ranges are those of the versions that tests/test_exporting.py has passed on. Another one may break what is named here.
 EXPORT = [
-    "tf2onnx>=1.17,<1.18",
-    "onnx>=1.23,<1.24",
-    "onnxruntime>=1.32,<1.33",
-    "ai-edge-litert>=2.3,<2.4",
-    "qonnx>=1.0,<1.1",
-    "nir>=1.0.8,<1.1",
+    "tf2onnx>=1.17,<1.18",  # Writes ONNX, as Keras' own export does; our QONNX edits the names that it gives to nodes.
+    "onnx>=1.23,<1.24",  # Reads ONNX; its newest opset is what onnxruntime must know.
+    "onnxruntime>=1.32,<1.33",  # Runs ONNX; an older one refuses files of a newer onnx.
+    "ai-edge-litert>=2.3,<2.4",  # Runs LiteRT; its list of operations is a private method.
+    "qonnx>=1.0,<1.1",  # Runs QONNX; the order of FloatQuant's inputs is not promised.
+    "nir>=1.0.8,<1.1",  # Holds spike trains; EventData came with 1.0.8.
 ]
 NOTEBOOKS = ["jupyter>=1.0", "matplotlib>=3.9", "scikit-learn>=1.5"]
 TENSORBOARD = ["tensorboard>=2.20"]

@@ -40,12 +40,24 @@ def main(options: flags.FlagValues) -> None:
     with command.usage_errors():
         command.check_names("rows", options.rows, ROWS)
     summary = os.path.join(options.files, "export.json")
-    if os.path.lexists(summary) and not options.overwrite:
-        raise FileExistsError(f"Expected a file that is not there yet. Received: {summary}. Pass --overwrite.")
+    there = [
+        path for path in (summary, *map(file_of, options.rows)) if os.path.lexists(os.path.join(options.files, path))
+    ]
+    if there and not options.overwrite:
+        raise FileExistsError(
+            f"Expected files that are not there yet. Received: {', '.join(there)} in {options.files}. Pass --overwrite."
+        )
     os.makedirs(options.files, exist_ok=True)
     result = measured(options)
     write_json(summary, result)
     print(f"\n{export_table(result)}\n\nFiles: {os.path.abspath(options.files)}")
+
+
+def file_of(row: str) -> str:
+    """Name of the file, or the folder, of a row."""
+    from keras_ttfs import exporting
+
+    return row + exporting.FORMATS[ROWS[row][0]].suffix
 
 
 def measured(options: flags.FlagValues) -> dict[str, Any]:
@@ -53,6 +65,7 @@ def measured(options: flags.FlagValues) -> dict[str, Any]:
     import keras_ttfs
     from experiments import trained
     from experiments.provenance import provenance
+    from keras_ttfs.snn import EquivalenceError
 
     shown = trained.load(options.model, options.dataset, options.data_dir, options.images)
     rows = {}
@@ -60,12 +73,13 @@ def measured(options: flags.FlagValues) -> dict[str, Any]:
         format, quantize, most = ROWS[row]
         count = min(len(shown.images), most or len(shown.images))
         data = shown.images[:count], shown.labels[:count]
-        path = os.path.join(options.files, row + keras_ttfs.exporting.FORMATS[format].suffix)
+        path = os.path.join(options.files, file_of(row))
         tolerance = 1.0 if quantize else options.tolerance
-        report = keras_ttfs.export(
-            shown.model, path, format, data, tolerance, quantize=quantize, overwrite=options.overwrite
-        )
-        print(f"\n{report}", flush=True)
+        how = {"quantize": quantize, "overwrite": options.overwrite}
+        try:
+            report = keras_ttfs.export(shown.model, path, format, data, tolerance, **how)
+        except EquivalenceError as error:
+            raise ValueError(f"Expected the row {row} to fire the model's spikes. Received: {error}") from error
         rows[row] = {
             "size": report.size,
             "images": report.samples,
@@ -77,9 +91,8 @@ def measured(options: flags.FlagValues) -> dict[str, Any]:
             "seconds_per_image": report.seconds_per_sample,
             "operations": report.operations,
         }
-    network = (
-        f"fast_vgg({shown.name!r})" if shown.name == options.model else os.path.basename(os.path.dirname(options.model))
-    )
+    folder = os.path.basename(os.path.dirname(os.path.abspath(options.model)))
+    network = f"fast_vgg({shown.name!r})" if shown.name == options.model else folder
     return {"network": network, "model": shown.name, "data": shown.data, "rows": rows, **provenance()}
 
 

@@ -1,6 +1,6 @@
 """Writes a TTFS model as a file for another runtime, and proves that the file fires the model's spikes.
 
-`print(export(model, "model.onnx"))` writes the file, runs it in its own runtime, and prints how many spikes differ.
+`export(model, "model.onnx")` writes the file, runs it in its own runtime, and prints how many spikes differ.
 `check_export(model, path)` checks a file that is there.
 
 A file takes the model's inputs. It returns `output`, what the model returns, and for every spiking layer
@@ -31,6 +31,8 @@ FORMATS: dict[str, Any] = {
     "qonnx": qonnx_files.Qonnx(),
 }
 QUANTIZATIONS = ("dynamic_range",)
+# What a SavedModel consists of.
+SAVED_MODEL = {"saved_model.pb", "fingerprint.pb", "variables", "assets", "assets.extra", "keras_metadata.pb"}
 # Samples that a file is checked on without data.
 DRAWN = 32
 
@@ -54,22 +56,24 @@ def export(
         model: Functional or built Sequential model, as `SpikingNetwork.from_model` takes. It stays as it is.
         path: of the file, with the ending `.onnx` or `.tflite`; of the folder of a SavedModel.
         format: `"onnx"`, `"litert"`, `"tf_saved_model"`, or `"qonnx"`: ONNX with quantizers as activations, one sample at
-            a time and without spike times, for FPGA tools.
+            a time and without spike times, for FPGA tools. The executor of qonnx makes 0 of a potential that is a unit in
+            the last place below a power of 2 (base 2, one step an octave).
         data: what to compare on: array `(samples, ...)` [1], data set, generator or list of batches; or `(x, labels)`, two
             arrays, for the accuracies; None: 32 random inputs, always the same, that the first neurons take as intensities.
         tolerance: float in [0, 1]: largest share of spike times that may differ, of the model's spikes [1]. Runtimes add
-            up in other orders, which moves single spikes of large networks. No class may differ, unless the weights are
-            quantized: then at most this share of the samples.
+            up in other orders, which moves single spikes of large networks. All layers count together; 1: any may differ. No
+            class may differ, unless the weights are quantized: then at most this share of the samples.
         quantize: `"dynamic_range"`: weights as int8, each layer's inputs quantized as they come (LiteRT only); or None.
         overwrite: bool: whether a file that is there may be replaced.
 
     Returns:
-        An ExportReport.
+        An ExportReport, which is printed too.
 
     Raises:
         EquivalenceError: where the file does something else than the model. No file is left.
         ValueError: "Expected ... Received: ..." for a wrong argument, a model that is not understood or that computes in
-            float64, a path that exists already or cannot be written, and a file that its runtime refuses.
+            float64, a path that exists already or cannot be written, a layer that the format has no operation for, and a
+            file that its runtime refuses.
         ImportError: where a package of the runtime is missing.
     """
     _check_arguments(model, format, tolerance, quantize)
@@ -78,18 +82,38 @@ def export(
     x, labels = _samples(model, data)
     with tempfile.TemporaryDirectory(dir=place.parent, prefix=".keras_ttfs_") as folder:
         made = pathlib.Path(folder) / f"model{FORMATS[format].suffix}"
-        with runtimes.quiet():
-            FORMATS[format].write(PlainModel(model, format == "qonnx", FORMATS[format].samples), made, quantize)
+        _write(model, format, made, quantize)
         report = compared(model, made, FORMATS[format], format, x, labels, quantize)
         report.path = str(place)
         report.check(tolerance)
-        _put(made, place, pathlib.Path(folder) / "replaced", overwrite)
+        # What is there may have changed in the meantime.
+        _check_what_is_there(place, format, overwrite)
+        _put(made, place, pathlib.Path(folder) / "replaced")
+    print(report)
     return report
 
 
-def _put(made, place, aside, overwrite):
+def _write(model, format, made, quantize):
+    """Writes the file. Raises ValueError for what the format cannot hold."""
+    module = PlainModel(model, format == "qonnx", FORMATS[format].samples)
+    try:
+        with runtimes.quiet():
+            FORMATS[format].write(module, made, quantize)
+    except (ImportError, MemoryError, OSError):
+        raise
+    except Exception as error:  # Every converter has exceptions of its own.
+        own = str(error).startswith("Expected ")
+        told = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+        raise ValueError(
+            str(error)
+            if own
+            else f"Expected a model that a file of format={format!r} can hold. Received: {told:.300}. Try another format, of "
+            f"{', '.join(FORMATS)}."
+        ) from error
+
+
+def _put(made, place, aside):
     """Moves what was made to its place. What is there is put aside, and comes back where that fails."""
-    _refuse_what_is_there(place, overwrite)
     there = place.is_dir()
     if there:
         shutil.move(place, aside)
@@ -175,19 +199,23 @@ def _checked_path(path, format, overwrite):
         raise ValueError(f"Expected a path that ends in {suffix} with format={format!r}. Received: path={str(path)!r}")
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
         raise ValueError(f"Expected a path in a folder that can be written. Received: path={str(path)!r}")
-    _refuse_what_is_there(path, overwrite)
-    if os.path.lexists(path):
-        is_model = path.is_dir() and (path / "saved_model.pb").is_file()
-        if path.is_symlink() or path.is_dir() != (not suffix) or (path.is_dir() and not is_model):
-            raise ValueError(
-                f"Expected a file of format={format!r} to replace. Received: path={str(path)!r}, which is something else"
-            )
+    _check_what_is_there(path, format, overwrite)
     return path
 
 
-def _refuse_what_is_there(path, overwrite):
-    if os.path.lexists(path) and not overwrite:
+def _check_what_is_there(path, format, overwrite):
+    """Raises ValueError where something would be replaced, but a file of the format with `overwrite`."""
+    if not os.path.lexists(path):
+        return
+    if not overwrite:
         raise ValueError(f"Expected a path where nothing is. Received: path={str(path)!r}. overwrite=True replaces it.")
+    is_folder = path.is_dir()
+    names = set(os.listdir(path)) if is_folder and not path.is_symlink() else set()
+    is_model = "saved_model.pb" in names and names <= SAVED_MODEL
+    if path.is_symlink() or is_folder != (not FORMATS[format].suffix) or (is_folder and not is_model):
+        raise ValueError(
+            f"Expected a file of format={format!r} to replace. Received: path={str(path)!r}, which is something else"
+        )
 
 
 def _samples(model, data):
@@ -226,8 +254,12 @@ def _is_labelled(data, shape):
     """Whether `data` is `(x, labels)`."""
     if not isinstance(data, tuple) or len(data) != 2:
         return False
-    first, second = (getattr(part, "shape", np.shape(part)) for part in data)
-    return tuple(first[1:]) == tuple(shape) and tuple(second[1:]) != tuple(shape)
+    first, second = (tuple(getattr(part, "shape", np.shape(part))) for part in data)
+    if first[1:] != tuple(shape):
+        return False
+    # A column of whole numbers beside as many inputs of one number each.
+    column = second[:1] == first[:1] and second[1:] in ((), (1,)) and np.asarray(data[1]).dtype.kind in "iu"
+    return second[1:] != tuple(shape) or column
 
 
 def _checked_labels(data, output_shape):

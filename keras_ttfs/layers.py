@@ -122,6 +122,15 @@ class TTFSEncode(checks.CheckedLayer, keras.layers.Layer):
     def load_own_variables(self, store: Any) -> None:
         """As Keras. Refuses another tau or t_d than those of a kernel of base 2."""
         super().load_own_variables(store)
+        self.check_base_2()
+
+    def save_own_variables(self, store: Any) -> None:
+        """As Keras. Refuses another tau or t_d than those of a kernel of base 2."""
+        self.check_base_2()
+        super().save_own_variables(store)
+
+    def check_base_2(self) -> None:
+        """Raises ValueError where the weights of a kernel of base 2 hold another tau or t_d, which `set_weights` can do."""
         if self.base:
             exact = [float(np.dtype(self._kernel_dtype).type(value)) for value in (self.tau_0, self.t_d_0)]
             found = [float(weight.numpy()) for weight in (self.tau, self.t_d)]
@@ -157,15 +166,28 @@ class TTFSEncode(checks.CheckedLayer, keras.layers.Layer):
         return temporal_kernel.z_max(*self._tau_and_t_d())
 
     def _tau_and_t_d(self):
+        if self.base:
+            # Whatever the weights hold by now: the levels of base 2 are exact.
+            return checks.scalars(self.tau_0, self.t_d_0, self._kernel_dtype, f" of layer {self.name!r}")
         if tracing.is_plain():
-            # Numbers, so that a file holds the levels and does not compute them.
+            # Numbers, because runtimes differ in when they initialise variables.
             with tf.init_scope():
                 tau, t_d = (float(weight.numpy()) for weight in (self.tau, self.t_d))
             return checks.scalars(tau, t_d, self._kernel_dtype, f" of layer {self.name!r}")
         return checks.scalars(self.tau, self.t_d, owner=f" of layer {self.name!r}")
 
+    def _refuse_half_precision(self):
+        """Raises ValueError where a file is written of half precision, which onnxruntime and LiteRT cannot run."""
+        if self.compute_dtype in ("float16", "bfloat16") and tracing.is_plain():
+            raise ValueError(
+                f"Expected layers in float32 in a model that is exported. Received: layer {self.name!r} in "
+                f"{self.compute_dtype}. keras_ttfs.export writes float32 whatever the policy, and in_dtype(model, 'float32') "
+                "makes a model of float32."
+            )
+
     def call(self, inputs: Any, training: bool = False, mask: Any = None) -> Any:
         inputs = self.floating(inputs)
+        self._refuse_half_precision()
         self._observe(inputs)
         tau, t_d = self._tau_and_t_d()
         if self.kernel_gradient == "full":
@@ -377,6 +399,7 @@ class TTFSActivation(TTFSEncode):
 
     def call(self, inputs: Any, training: bool = False, mask: Any = None) -> Any:
         inputs = self.floating(inputs)
+        self._refuse_half_precision()
         self._observe(inputs)
         tau, t_d = self._tau_and_t_d()
         if not training:

@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras_ttfs import qonnx_files, temporal_kernel, tracing
 from keras_ttfs.layers import TTFSActivation, TTFSEncode
 from keras_ttfs.snn import copies
-from keras_ttfs.snn.graph import Graph
+from keras_ttfs.snn.graph import Graph, value_of
 from keras_ttfs.snn.reader import spiking_calls
 
 # What a file returns: the model's output, and the spike times of each layer.
@@ -55,6 +55,7 @@ class _PlainGraph(Graph):
 
     def __init__(self, model):
         super().__init__(model, "float32")
+        self.potentials: list = []
         entry = keras.backend.standardize_dtype(model.inputs[0].dtype)
         self.input_dtype = "float32" if keras.backend.is_float_dtype(entry) else entry
         self.kernels = {
@@ -70,14 +71,14 @@ class _PlainGraph(Graph):
         self.quantizers: list = []
 
     def compute(self, batch: tf.Tensor) -> Any:
-        self.times, self.quantizers = [], []
+        self.times, self.quantizers, self.potentials = [], [], []
         return super().compute(batch)
 
     def visit(self, layer: Any, *args: Any, **kwargs: Any) -> Any:
         if not isinstance(layer, TTFSEncode):
             return super().visit(layer, *args, **kwargs)
         tau, t_d, _ = self.kernels[layer]
-        spike_time, z_hat = self.fire(layer, args[0] if args else kwargs["inputs"])
+        spike_time, z_hat = self.fire(layer, value_of(args, kwargs))
         if type(layer) is TTFSActivation:
             return z_hat
         return tf.cast(spike_time, tf.float32), *map(tf.constant, (tau, t_d))
@@ -97,6 +98,13 @@ class _QuantizerGraph(_PlainGraph):
             tau, t_d = map(tf.constant, self.kernels[layer][:2])
             tables = temporal_kernel.tables(tau, t_d, layer.time_window, layer.rounding)
             thresholds, levels = (table.numpy() for table in tables)
+        if any(z is other and np.array_equal(thresholds, theirs) for other, theirs in self.potentials):
+            # tf2onnx makes one operation of two that are equal, and with it one layer.
+            raise ValueError(
+                "Expected no two spiking layers with equal thresholds on the same values with format='qonnx'. Received: "
+                f"layer {layer.name!r} is the second one. Use the outputs of the first one twice."
+            )
+        self.potentials.append((z, thresholds))
         self.quantizers.append((thresholds, levels[:-1] if type(layer) is TTFSActivation else None))
         count = qonnx_files.count_of_thresholds(z, thresholds, len(self.quantizers) - 1)
         return layer.time_window - count, tf.gather(tf.constant(levels[::-1]), count)

@@ -266,7 +266,7 @@ def _decode_gradient(upstream, z_hat, spike_time, tau, t_d):
 
 
 def z_min(tau: Any, t_d: Any, time_window: int) -> tf.Tensor:
-    """Smallest level that a spike can carry, `exp(-(T - 1 - t_d) / tau)` [1]. Differentiable.
+    """Smallest level that a spike can carry, `exp(-(T - 1 - t_d) / tau)` [1]. Differentiable, but of base 2: no gradient.
 
     Differs from the paper, which prints `exp(-(T - t_d) / tau)`, the level of the step after the last.
     """
@@ -276,7 +276,7 @@ def z_min(tau: Any, t_d: Any, time_window: int) -> tf.Tensor:
 
 
 def z_max(tau: Any, t_d: Any) -> tf.Tensor:
-    """Largest level that a spike can carry, `exp(t_d / tau)` [1], at t = 0. Differentiable."""
+    """Largest level that a spike can carry, `exp(t_d / tau)` [1], at t = 0. Differentiable as `z_min` is."""
     return _kernel(*reversed(scalars(tau, t_d)))
 
 

@@ -169,3 +169,23 @@ def test_what_is_refused(options, message):
     for kind in (TTFSActivation, TTFSEncode):
         with pytest.raises(ValueError, match=message):
             kind(**options)
+
+
+def test_weights_of_another_kernel_change_no_level_and_are_refused(tmp_path):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6,))
+    spikes = TTFSActivation(12, base=2, steps_per_octave=4, name="in")
+    model = keras.Model(inputs, keras.layers.Dense(2)(spikes(inputs)))
+    x = np.random.default_rng(0).uniform(size=(20, 6)).astype("float32")
+    before = spikes(x).numpy()
+    spikes.set_weights([np.float32(5), *spikes.get_weights()[1:]])
+    np.testing.assert_array_equal(spikes(x), before)
+    for refused in (
+        lambda: model.save(tmp_path / "model.keras"),
+        lambda: SpikingNetwork.from_model(model),
+        lambda: check_equivalence(model, x),
+    ):
+        with pytest.raises(
+            ValueError, match="Expected tau and t_d of a kernel of base 2, .* in layer 'in'. Received: .5.0"
+        ):
+            refused()

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+import random
 import subprocess
 import sys
 
@@ -164,7 +165,10 @@ def test_a_damaged_file_is_caught(model, tmp_path):
     values[5] *= 1.05
     constant.CopyFrom(onnx.numpy_helper.from_array(values, constant.name))
     onnx.save(file, str(path))
-    with pytest.raises(EquivalenceError, match=r"Received: [\d,]+ spike times that differ of [\d,]+ .* layer 'code'"):
+    with pytest.raises(
+        EquivalenceError,
+        match=r"Received: [\d,]+ spike times that differ of [\d,]+ spikes; [\d,]+ of [\d,]+ arise in layer",
+    ):
         check_export(model, path, data=X[:100], tolerance=1e-3)
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(ValueError, match="Expected a file that its runtime reads. Received: "):
@@ -396,6 +400,146 @@ def test_mixed_precision_is_written_in_float32(tmp_path):
     assert (whole.spikes, whole.file_spikes) == (report.spikes, report.file_spikes)
 
 
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("format", FORMATS)
+def test_what_keras_itself_exports_of_half_precision_is_refused(tmp_path, format, policy):
+    """onnxruntime and LiteRT cannot run such files, and Keras reports success."""
+    inputs = keras.Input((8, 8, 1))
+    z = keras.layers.Flatten()(TTFSActivation(name="in")(inputs))
+    model = in_dtype(TTFSModel(inputs, keras.layers.Dense(3)(z)), policy)
+    model(X[:1])
+    with pytest.raises(
+        ValueError, match="Expected layers in float32 in a model that is exported. Received: layer 'in' in"
+    ):
+        model.export(str(path_for(tmp_path, format)), format=format, verbose=False)
+    assert export(model, path_for(tmp_path, format, "ours"), format).model_dtype == "mixed"
+    assert np.isfinite(model.predict(X[:5], verbose=0)).all()
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("last", [keras.layers.Softmax, lambda: keras.layers.Activation("softmax")])
+def test_a_softmax_of_half_precision_is_written_in_float32(tmp_path, policy, last):
+    inputs = keras.Input((8, 8, 1))
+    z = keras.layers.Flatten()(TTFSActivation(name="in")(inputs))
+    model = in_dtype(TTFSModel(inputs, last()(keras.layers.Dense(3)(z))), policy)
+    for format in FORMATS:
+        path = path_for(tmp_path, format)
+        export(model, path, format, X[:50])
+        found = exporting.FORMATS[format].load(path)(X[:5])["output"]
+        assert found.dtype == "float32"
+        np.testing.assert_allclose(found.sum(-1), 1, atol=1e-5)
+
+
+def test_outputs_far_away_are_caught_also_of_quantized_weights_and_of_one_output(tmp_path, monkeypatch):
+    def make(outputs, factor=1.0):
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((8, 8, 1))
+        z = keras.layers.Dense(300)(keras.layers.Flatten()(TTFSActivation(name="in")(inputs)))
+        model = TTFSModel(inputs, keras.layers.Dense(outputs)(TTFSActivation(name="hid")(z)))
+        model.layers[-1].kernel.assign(factor * model.layers[-1].kernel)
+        return model
+
+    plain = exporting.PlainModel
+    for outputs, factor in ((3, 100.0), (1, -100.0)):
+        model, wrong = make(outputs), make(outputs, factor)
+        path = tmp_path / f"{outputs}.tflite"
+        export(model, path, "litert", X[:100], 1.0, quantize="dynamic_range", overwrite=True)
+        monkeypatch.setattr(exporting, "PlainModel", lambda _, *how, wrong=wrong: plain(wrong, *how))
+        for quantize in (None, "dynamic_range"):
+            with pytest.raises(EquivalenceError, match="Expected the outputs of the model"):
+                export(model, path, "litert", X[:100], 1.0, quantize=quantize, overwrite=True)
+        monkeypatch.undo()
+    # The class of one output is its sign.
+    model = make(1)
+    report = export(model, tmp_path / "one.onnx", data=X[:100], tolerance=1e-2)
+    assert report.changed_predictions == report.model_changed_predictions == 0
+    report.changed_predictions = 1
+    with pytest.raises(EquivalenceError, match="Expected the classes of the model"):
+        report.check(1e-2)
+
+
+def test_a_model_that_predicts_something_else_than_its_layers_is_told(model, tmp_path):
+    report = export(model, tmp_path / "model.onnx", data=X[:100], tolerance=1e-2)
+    report.model_changed_predictions = 2
+    with pytest.raises(
+        EquivalenceError, match="Expected a model that predicts what its layers compute. Received: 2 of 100"
+    ):
+        report.check(1e-2)
+    # Half precision has other classes, and the report says how many.
+    report.model_dtype = "mixed"
+    report.check(1e-2)
+    assert "the model in its own precision sees 2 other classes" in str(report)
+
+
+def test_a_folder_that_fills_in_the_meantime_is_not_replaced(model, tmp_path, monkeypatch):
+    path = tmp_path / "model"
+    export(model, path, "tf_saved_model", X[:8], 1e-2)
+    write = runtimes.SavedModel.write
+
+    def slow(self, module, made, quantize):
+        write(self, module, made, quantize)
+        (path / "thesis.txt").write_text("years of work")
+
+    monkeypatch.setattr(runtimes.SavedModel, "write", slow)
+    with pytest.raises(ValueError, match="Expected a file of format='tf_saved_model' to replace. .* something else"):
+        export(model, path, "tf_saved_model", X[:8], 1e-2, overwrite=True)
+    assert (path / "thesis.txt").read_text() == "years of work" and (path / "saved_model.pb").exists()
+
+
+def test_layers_called_by_the_name_of_their_argument(tmp_path):
+    inputs = keras.Input((8, 8, 1))
+    z = keras.layers.Flatten()(TTFSActivation(name="in")(inputs=inputs))
+    model = TTFSModel(inputs, keras.layers.Dense(3)(inputs=z))
+    for format in (*FORMATS, "qonnx"):
+        path = tmp_path / f"{format}{SUFFIXES.get(format, '.onnx')}"
+        assert export(model, path, format, X[:10]).mismatches == 0
+    assert check_equivalence(model, X[:5], verbose=0).equivalent
+
+
+def test_what_a_format_cannot_hold_is_told(tmp_path):
+    inputs = keras.Input((8, 8, 2))
+    z = keras.layers.Conv2D(4, 3, groups=2)(TTFSActivation(name="in")(inputs))
+    groups = TTFSModel(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(z)))
+    for format in ("onnx", "qonnx"):
+        with pytest.raises(ValueError, match="Expected a (model that a )?file (of format=|that its runtime reads)"):
+            export(groups, tmp_path / "model.onnx", format)
+    inputs = keras.Input((8,))
+    twice = [TTFSActivation(name=name)(inputs) for name in ("one", "two")]
+    model = TTFSModel(inputs, keras.layers.Dense(3)(keras.layers.Concatenate()(twice)))
+    with pytest.raises(
+        ValueError, match="Expected no two spiking layers with equal thresholds .* layer 'two' is the second"
+    ):
+        export(model, tmp_path / "model.onnx", "qonnx")
+    assert not list(tmp_path.iterdir())
+    assert export(model, tmp_path / "model.onnx").mismatches == 0
+
+
+def test_a_column_of_labels_beside_inputs_of_one_number(tmp_path):
+    inputs = keras.Input((1,))
+    model = TTFSModel(inputs, keras.layers.Dense(2)(TTFSActivation(name="in")(inputs)))
+    x, y = np.linspace(0, 1, 6)[:, None].astype("float32"), np.arange(6)[:, None] % 2
+    report = export(model, tmp_path / "model.onnx", data=(x, y))
+    assert report.samples == 6 and report.accuracy is not None
+
+
+def test_random_numbers_go_on_as_without_an_export(model, tmp_path):
+    def draws():
+        return random.random(), float(keras.layers.Dense(1).kernel_initializer((1, 1))[0, 0])
+
+    keras.utils.set_random_seed(3)
+    wanted = draws()
+    keras.utils.set_random_seed(3)
+    export(model, tmp_path / "model.onnx", data=X[:5], tolerance=1e-2)
+    check_equivalence(model, X[:2], verbose=0)
+    assert draws() == wanted
+
+
+def test_nothing_of_a_runtime_is_imported_before_it_is_needed():
+    packages = "tf2onnx", "onnx", "onnxruntime", "ai_edge_litert", "qonnx", "nir"
+    code = f"import sys, keras_ttfs, keras_ttfs.snn; assert not [p for p in {packages} if p in sys.modules]"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_bytes_as_inputs(tmp_path):
     inputs = keras.Input((8, 8, 1), dtype="uint8")
     z = TTFSActivation(name="in")(keras.layers.Rescaling(1 / 255)(inputs))
@@ -519,6 +663,8 @@ def test_spike_trains_as_nir_data_come_back(model, tmp_path):
                 at = grid.argmax(axis=1) - result.phases[name].start
                 np.testing.assert_array_equal(at[fires], times.reshape(7, -1)[fires])
     data = result.to_nir(1.0)
+    fewer = network.run(X[:5], verbose=0).to_nir(1.0)
+    mixed = nir.NIRGraphData({**data.nodes, "conv": fewer.nodes["conv"]})
     for wrong, message in (
         (result.to_nir(0.7), "Expected a recording of .* steps of 1.0 s. Received: t_max="),
         (changed(data, time=lambda events: events.time + 0.5), "Expected spikes of layer .* at whole steps"),
@@ -531,6 +677,9 @@ def test_spike_trains_as_nir_data_come_back(model, tmp_path):
             "Expected one spike at most of each",
         ),
         (nir.NIRGraphData(dict.fromkeys(data.nodes, nir.NIRNodeData({}))), "Expected events 'spikes' of layer"),
+        (changed(data, t_max=lambda events: None), "Expected t_max of layer"),
+        (changed(data, idx=lambda events: events.idx.astype("float64")), "Expected idx .* integers"),
+        (mixed, "Expected as many samples of every layer. Received: "),
     ):
         with pytest.raises(ValueError, match=message):
             network.spike_times_from_nir(wrong)
@@ -589,15 +738,23 @@ def test_paths_that_are_refused(model, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("format", "package"), [("onnx", "onnxruntime"), ("onnx", "tf2onnx"), ("litert", "ai_edge_litert")]
+    ("format", "package"),
+    [("onnx", "onnxruntime"), ("onnx", "tf2onnx"), ("onnx", "onnx"), ("litert", "ai_edge_litert"), ("qonnx", "qonnx")],
 )
 def test_a_missing_runtime_is_named(model, tmp_path, monkeypatch, format, package):
     for name in [name for name in sys.modules if name.split(".")[0] == package]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ImportError, match=rf"Expected the package {package} .* pip install 'keras-ttfs\[export\]'"):
-        export(model, path_for(tmp_path, format), format)
+        export(model, tmp_path / f"model{SUFFIXES.get(format, '.onnx')}", format)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_nir_is_named(model, monkeypatch):
+    result = SpikingNetwork.from_model(model).run(X[:2], verbose=0)
+    monkeypatch.setitem(sys.modules, "nir", None)
+    with pytest.raises(ImportError, match=r"Expected the package nir .* pip install 'keras-ttfs\[export\]'"):
+        result.to_nir()
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ import tensorflow as tf
 from keras_ttfs import temporal_kernel
 from keras_ttfs.layers import TemporalKernelDecode, TTFSActivation, TTFSEncode
 from keras_ttfs.snn.understood import (
+    DEPTHWISE,
     LINEAR,
     NORMS,
     NOTHING_AT_INFERENCE,
@@ -49,7 +50,10 @@ def bare_copy(layer: Any, dtype: Any, **options: Any) -> keras.layers.Layer:
     """
     options.setdefault("name", layer.name)
     if type(layer) in WEIGHTED:
-        options = {"use_bias": False, **options}
+        # Zeros, because random ones would move the state of the random numbers of whoever calls.
+        names = ("depthwise", "pointwise") if type(layer) in SEPARABLE else ("kernel",)
+        names = ("depthwise",) if type(layer) in DEPTHWISE else names
+        options = {"use_bias": False, **{f"{name}_initializer": "zeros" for name in names}, **options}
     settings = settings_of(layer)
     if type(layer) is keras.layers.Normalization:
         settings |= {name: np.array(settings[name]).ravel() for name in ("mean", "variance")}
@@ -132,6 +136,10 @@ def computing_copy(layer: Any, dtype: Any, input_shape: Any, softmax: bool = Tru
         copy = kind(layer.time_window, dtype=dtype, name=layer.name)
     elif kind in SETTINGS:
         copy = bare_copy(layer, dtype)
+    elif kind is keras.layers.Softmax:
+        copy = keras.layers.Softmax(layer.axis, dtype=dtype, name=layer.name)
+    elif kind is keras.layers.Activation:
+        copy = keras.layers.Activation(layer.activation, dtype=dtype, name=layer.name)
     else:
         copy = keras.layers.Identity(dtype=dtype, name=layer.name) if kind in NOTHING_AT_INFERENCE else layer
     return copy

@@ -11,6 +11,11 @@ from keras_ttfs.layers import TTFSEncode
 from keras_ttfs.snn import copies, understood
 
 
+def value_of(args: tuple, kwargs: dict) -> Any:
+    """What a layer is called on: its first argument, or `inputs`."""
+    return args[0] if args else kwargs["inputs"]
+
+
 class Graph:
     """A model's graph of layers, each copied from its class and settings: nothing else of the model takes part.
 
@@ -30,7 +35,7 @@ class Graph:
 
     def _copy(self, layer, *args, **kwargs):
         if isinstance(layer, keras.layers.Layer) and layer not in self.copies:
-            shape = keras.tree.map_structure(lambda value: tuple(value.shape), args[0] if args else kwargs["inputs"])
+            shape = keras.tree.map_structure(lambda value: tuple(value.shape), value_of(args, kwargs))
             self.copies[layer] = copies.computing_copy(layer, self.dtype or layer.dtype_policy, shape, self.softmax)
         # Not a call, which would leave nodes in the model given.
         return layer.compute_output_spec(*args, **kwargs)
@@ -47,7 +52,7 @@ class Graph:
     def visit(self, layer: Any, *args: Any, **kwargs: Any) -> Any:
         """What the copy of a layer gives in a call."""
         # Without `training`, which `predict` overrides.
-        values = [*args, *(kwargs[name] for name in ("inputs",) if name in kwargs)]
+        values = args or (kwargs["inputs"],)
         return self.copies.get(layer, layer)(*values)
 
 
@@ -72,14 +77,14 @@ class Surrogate(Graph):
 
     def visit(self, layer: Any, *args: Any, **kwargs: Any) -> Any:
         if isinstance(layer, TTFSEncode):
-            copy = self.copies[layer]
+            copy, z = self.copies[layer], value_of(args, kwargs)
             # Tensors, because a compiled function would keep a trace for each layer that it has ever seen.
             kernel = tf.convert_to_tensor(copy.tau), tf.convert_to_tensor(copy.t_d), copy.time_window
-            times, _ = temporal_kernel.fire(args[0], *kernel, rounding=copy.rounding)
+            times, _ = temporal_kernel.fire(z, *kernel, rounding=copy.rounding)
             thresholds = temporal_kernel.thresholds(*kernel, rounding=copy.rounding, dtype=self.dtype)
-            self.promised.append((times, args[0], thresholds))
+            self.promised.append((times, z, thresholds))
         if understood.is_activation(layer) and not self.softmax:
-            return args[0]
+            return value_of(args, kwargs)
         return super().visit(layer, *args, **kwargs)
 
 

@@ -78,15 +78,25 @@ def spike_times(data: Any, layers: Mapping[str, tuple], steps: int, dt: float) -
                 f"Expected events {SPIKES!r} of layer {name!r}. Received: observables {sorted(observables)}"
             )
         times[name] = _times(name, observables[SPIKES], layer, steps, dt)
+    samples = {name: len(found) for name, found in times.items()}
+    if len(set(samples.values())) > 1:
+        raise ValueError(f"Expected as many samples of every layer. Received: {samples}")
     return times
 
 
 def _times(name, events, layer, steps_in_all, dt):
     shape, phase, dtype = layer
     neurons = int(np.prod(shape))
+    idx = np.asarray(events.idx)
+    if idx.ndim != 2 or idx.dtype.kind not in "iu" or np.shape(events.time) != idx.shape:
+        raise ValueError(
+            f"Expected idx (samples, events), integers, and time of its shape, of layer {name!r}. Received: {idx.dtype} of "
+            f"shape {idx.shape}, and time of shape {np.shape(events.time)}"
+        )
     if events.n_neurons != neurons:
         raise ValueError(f"Expected {neurons} neurons of layer {name!r}. Received: {events.n_neurons}")
-    if abs(events.t_max - steps_in_all * dt) > 1e-6 * events.t_max:
+    t_max = checks.number(f"t_max of layer {name!r}", events.t_max, above=0, unit="s")
+    if abs(t_max - steps_in_all * dt) > 1e-6 * t_max:
         raise ValueError(
             f"Expected a recording of {steps_in_all} steps of {dt} s. Received: t_max={events.t_max} s of layer {name!r}"
         )

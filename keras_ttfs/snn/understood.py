@@ -347,6 +347,8 @@ def check_layer(layer: Any, activations: str) -> None:
     found = replaced(layer)
     if found:
         raise refusal(f"the methods of {kind.__name__}", layer, f"with its own {found[0]}")
+    if isinstance(layer, TTFSEncode):
+        layer.check_base_2()
     if layer.quantization_mode is not None:
         raise refusal("layers that are not quantized", layer, f"with quantization_mode={layer.quantization_mode!r}")
     if not keras.backend.is_float_dtype(layer.compute_dtype):
