@@ -212,6 +212,21 @@ def test_table_2_of_cifar10():
     assert round(100 * zhou["spikes"] / zhou["neurons"]) == 80
 
 
+def test_table_2_of_cifar100():
+    rows = {row: table2(row, "table2_cifar100") for row in ("rate", "tsc", "t2fsnn", "t2fsnn_early", "ttfs_0")}
+    lost = {row: 100 * (r["model_accuracy"] - r["accuracy"]) for row, r in rows.items() if row in paper.TABLE2_ROWS}
+    assert {row: round(value, 2) for row, value in lost.items()} == {
+        "rate": 0.25, "tsc": 1.02, "t2fsnn": 1.85, "t2fsnn_early": 1.21,
+    }  # fmt: skip
+    # The paper's most accurate row is TSC.
+    assert 100 * rows["tsc"]["model_accuracy"] > max(known[3] for known in paper.TABLE2["cifar100"].values())
+    assert [rows[row]["settings"]["test_images"] for row in rows] == [2000, *[10_000] * 4]
+    assert len({rows[row]["settings"]["model_sha256"] for row in lost}) == 1
+    trained, converted = rows["ttfs_0"], rows["t2fsnn"]
+    assert round(trained["spikes"] / converted["spikes"], 2) == 0.40
+    assert abs(100 * (trained["accuracy"] - rows["t2fsnn_early"]["accuracy"])) < 0.25
+
+
 def test_a_ttfs_network_trains_at_about_the_speed_of_its_twin():
     ratios = {1: [], 0.25: []}
     for result in read_benchmarks("training_*"):
