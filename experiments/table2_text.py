@@ -35,7 +35,7 @@ GROUPS: dict[str, tuple[str, str, dict[str, str]]] = {
         "cifar100",
         "the same of CIFAR-100, one seed",
         {
-            "t2fsnn_early": "the twin itself is above every row of the paper's, and T2FSNN keeps all but about a point of it.",
+            "t2fsnn_early": "the twin itself is above every row of the paper's, and T2FSNN loses about a point of it.",
             "ttfs_0": "it begins from that twin and is taught by it.",
         },
     ),
