@@ -16,7 +16,7 @@ from keras_ttfs import distribution
 from tests import two_workers
 
 pytestmark = pytest.mark.slow
-EXACT = ("plain", "relaxed", "remainder", "frozen", "taught to a budget")
+EXACT = ("plain", "relaxed, with a remainder", "frozen", "taught to a budget")
 # On two devices of one process as well.
 MIRRORED = ("plain", "taught to a budget", "fused")
 # Each replica has statistics or draws of its own, so that one process learns something else.

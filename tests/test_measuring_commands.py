@@ -47,7 +47,7 @@ def test_every_file_is_written_measured_and_told(model, tmp_path):
         assert row == "litert_int8" or values["mismatches"] <= 0.01 * values["all_spikes"]
         assert min(values["seconds_per_image"].values()) > 0
     again = run_module(*command, expect=1)
-    assert "Expected a file that is not there yet" in again.stderr
+    assert "Expected files that are not there yet. Received: export.json, onnx.onnx, " in again.stderr
 
 
 def test_noise_is_measured_point_by_point_and_goes_on(model, tmp_path):

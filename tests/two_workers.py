@@ -54,7 +54,7 @@ def trained(strategy, case, index):
         model = network(case, index)
         model.compile(*compiled(), metrics=["accuracy"])
     x, y = images(SAMPLES)
-    x, y = (values[: len(values) - {"remainder": 5, "empty": BATCH - 1}.get(case, 0)] for values in (x, y))
+    x, y = (values[: len(values) - {"relaxed, with a remainder": 5, "empty": BATCH - 1}.get(case, 0)] for values in (x, y))
     if case in REFUSED[1:-1]:
         return fit_of_arrays(case, model, x, y, index)
     if case in OF_KERAS:
@@ -152,7 +152,7 @@ def callbacks_of(case, x):
     import keras_ttfs
 
     found = [keras_ttfs.TemporalKernelHistory(x[:4])]
-    if case == "relaxed":
+    if case == "relaxed, with a remainder":
         found.append(Relaxed())
     if case == "frozen":
         found.append(keras_ttfs.FreezeTemporalKernels(1))
