@@ -21,6 +21,7 @@ ROWS = {
     "tf_saved_model": ("tf_saved_model", None, None),
     "qonnx": ("qonnx", None, 20),
 }
+SUMMARY = "export.json"
 
 
 def define_flags() -> None:
@@ -39,10 +40,8 @@ def define_flags() -> None:
 def main(options: flags.FlagValues) -> None:
     with command.usage_errors():
         command.check_names("rows", options.rows, ROWS)
-    summary = os.path.join(options.files, "export.json")
-    there = [
-        path for path in (summary, *map(file_of, options.rows)) if os.path.lexists(os.path.join(options.files, path))
-    ]
+    summary, names = os.path.join(options.files, SUMMARY), (SUMMARY, *map(file_of, options.rows))
+    there = [name for name in names if os.path.lexists(os.path.join(options.files, name))]
     if there and not options.overwrite:
         raise FileExistsError(
             f"Expected files that are not there yet. Received: {', '.join(there)} in {options.files}. Pass --overwrite."
