@@ -404,18 +404,20 @@ def settings_of(row: str, time_window: int) -> dict[str, Any]:
     return {}
 
 
-def all_rows(results: list[dict[str, Any]], workdir: str) -> list[dict[str, Any]]:
-    """The results, and those in the workdir that this call did not ask for, of the same data and the same ReLU twin."""
-    names, settings = [result["row"] for result in results], results[0]["settings"]
-    twins = {r["settings"]["model_sha256"] for r in results if r["row"] in paper.TABLE2_ROWS}
+def other_rows(workdir: str, asked: list[Job]) -> list[dict[str, Any]]:
+    """Finished rows in the workdir that this call does not ask for, of the same data and the same ReLU twin."""
+    names, settings = [job.name for job in asked], asked[0].settings or {}
+    twins = {job.settings["model_sha256"] for job in asked if job.settings and job.name in paper.TABLE2_ROWS}
+    others = []
     for path in sorted(pathlib.Path(workdir).glob("*.json")):
-        if path.stem in names:
+        row = path.stem
+        if row in names or not (row in (*paper.TABLE2_ROWS, "spike_time") or row.startswith("ttfs_")):
             continue
         other = read_any(path, CODING)
-        of_twin = other["row"] not in paper.TABLE2_ROWS or not twins or other["settings"]["model_sha256"] in twins
+        of_twin = row not in paper.TABLE2_ROWS or not twins or other["settings"]["model_sha256"] in twins
         if of_twin and all(other["settings"][name] == settings[name] for name in ("data", "calibration_images")):
-            results = [*results, other]
-    return table2_text.in_order(results)
+            others.append(other)
+    return others
 
 
 def main(options: flags.FlagValues) -> None:
@@ -425,8 +427,9 @@ def main(options: flags.FlagValues) -> None:
         check_made([table, picture])
         names = [os.path.basename(path) for path in (picture, table)]
         remove_leftovers(options.workdir, pattern_of([*names, *(f"{job.name}.sums" for job in asked)]))
+        others = other_rows(options.workdir, asked)
         found, _ = run_jobs(asked, options.workdir)
-        results = all_rows(list(found.values()), options.workdir)
+        results = table2_text.in_order([*found.values(), *others])
         from experiments import plots
 
         plots.codings(results, picture)
