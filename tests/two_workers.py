@@ -54,7 +54,9 @@ def trained(strategy, case, index):
         model = network(case, index)
         model.compile(*compiled(), metrics=["accuracy"])
     x, y = images(SAMPLES)
-    x, y = (values[: len(values) - {"relaxed, with a remainder": 5, "empty": BATCH - 1}.get(case, 0)] for values in (x, y))
+    x, y = (
+        values[: len(values) - {"relaxed, with a remainder": 5, "empty": BATCH - 1}.get(case, 0)] for values in (x, y)
+    )
     if case in REFUSED[1:-1]:
         return fit_of_arrays(case, model, x, y, index)
     if case in OF_KERAS:
