@@ -158,6 +158,10 @@ def test_base_2_costs_nothing_that_one_seed_could_show():
     assert base_2["config"]["steps_per_octave"] == 4 and base_2["config"]["seed"] == trained["config"]["seed"] == 0
     assert round(100 * (rows["relu"]["accuracy"] - base_2["accuracy"]), 1) == 0.1
     assert round(100 * (base_2["spikes"] / trained["spikes"] - 1)) == 8
+    shift = rows["shift"]
+    assert (shift["config"]["steps_per_octave"], shift["config"]["time_window"], shift["config"]["seed"]) == (1, 5, 0)
+    assert round(100 * (rows["relu"]["accuracy"] - shift["accuracy"]), 2) == 0.65
+    assert round(100 * (shift["spikes"] / trained["spikes"] - 1)) == 32 and shift["decision_step"] == 40
 
 
 def test_other_runtimes():
