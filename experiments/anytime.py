@@ -8,7 +8,6 @@ is a file in the workdir, and what is finished is not simulated again.
 
 import functools
 import os
-import time
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from experiments.lock import locked
 from experiments.plots import panels, save
 from experiments.runs import Job, run_jobs
 from experiments.stored import EARLY, read_any
+from experiments.sums import Sums
 from experiments.tables import Result, anytime_table
 from experiments.workdir import check_made, pattern_of, remove_leftovers
 
@@ -57,18 +57,16 @@ def simulated(shown: Any, early: int, batch_size: int, settings: dict[str, Any],
     from experiments.provenance import provenance
     from keras_ttfs.snn import SpikingNetwork
 
-    begun = time.monotonic()
-    network, count = SpikingNetwork.from_model(shown.model, early_firing=early), len(shown.images)
-    correct, spikes = np.zeros(network.decision_step), np.zeros(network.decision_step)
+    sums, count = Sums(), len(shown.images)
+    network = SpikingNetwork.from_model(shown.model, early_firing=early)
     for first in range(0, count, batch_size):
         x, labels = (values[first : first + batch_size] for values in (shown.images, shown.labels))
         found = network.run(x, "clock", batch_size=batch_size, verbose=0)
-        correct += (found.predictions_per_step == labels[:, None]).sum(0)
-        spikes += found.spikes_per_step * len(x)
-    print(f"{correct[-1] / count:.2%} at step {network.decision_step}", flush=True)
-    curves = {"accuracy": (correct / count).tolist(), "spikes": (spikes / count).tolist()}
-    seconds = round(time.monotonic() - begun, 1)
-    return {"early_firing": early, **curves, "seconds": seconds, "settings": settings, **provenance()}
+        sums.add(found.predictions_per_step == labels[:, None], found.spikes_per_step)
+    accuracy, spikes = sums.correct / count, sums.spikes / count
+    print(f"{accuracy[-1]:.2%} at step {network.decision_step}", flush=True)
+    curves = {"accuracy": accuracy.tolist(), "spikes": spikes.tolist()}
+    return {"early_firing": early, **curves, "seconds": sums.seconds, "settings": settings, **provenance()}
 
 
 def draw(results: list[Result], path: str) -> None:
