@@ -92,11 +92,15 @@ def test_a_file_has_the_spikes_and_the_classes_of_its_model(model, tmp_path, for
     assert not list(tmp_path.glob(".keras_ttfs*"))
 
 
+ORDERS = ([*FORMATS, FORMATS[0]], [*FORMATS[::-1], FORMATS[-1]])
+
+
+@pytest.mark.parametrize("order", [ORDERS[0], pytest.param(ORDERS[1], marks=pytest.mark.slow)], ids="-".join)
 @pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_the_process_trains_on_behind_every_export(tmp_path, jit_compile):
-    """Ours and Keras' own, every format, the first one twice, before and behind a fit, in one process."""
+def test_the_process_trains_on_behind_every_export(tmp_path, jit_compile, order):
+    """Ours and Keras' own, every format behind every other, before and behind a fit, in one process."""
     model = trained(small(), jit_compile=jit_compile)
-    for number, format in enumerate(["onnx", "onnx"] if jit_compile else [*FORMATS, "onnx"]):
+    for number, format in enumerate(order):
         expected = model.predict(X[:64], verbose=0)
         spikes = model.evaluate(X[:64], Y[:64], verbose=0, return_dict=True)["spikes"]
         export(model, path_for(tmp_path, format, f"ours{number}"), format, X[:16], 1e-2)
