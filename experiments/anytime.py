@@ -37,7 +37,9 @@ def define_flags() -> None:
 def jobs(options: flags.FlagValues) -> list[Job]:
     """A job for each early firing."""
     from experiments import trained
+    from experiments.provenance import provenance
 
+    begun_with = provenance()
     shown = trained.load(options.model, options.dataset, options.data_dir, options.images)
     settings = {"model": shown.name, "data": shown.data, "images": len(shown.images)}
     shortest = min(encoder.time_window for encoder in shown.model.encoders)
@@ -45,16 +47,15 @@ def jobs(options: flags.FlagValues) -> list[Job]:
     def job(early):
         name = f"early_{early}"
         file = os.path.join(options.workdir, f"{name}.json")
-        make = functools.partial(simulated, shown, early, options.batch_size, settings)
+        make = functools.partial(simulated, shown, early, options.batch_size, settings, begun_with)
         title = f"early firing by {early} steps"
         return Job(name, file, make, settings, read=lambda path: read_any(path, EARLY), title=title)
 
     return [job(early) for early in dict.fromkeys(int(share * shortest) for share in SHARES)]
 
 
-def simulated(shown: Any, early: int, batch_size: int, settings: dict[str, Any], results: Any) -> Result:
+def simulated(shown: Any, early: int, batch_size: int, settings: Result, origin: Result, results: Any) -> Result:
     """Accuracy after every step, and spikes in every step, with early firing by so many steps."""
-    from experiments.provenance import provenance
     from keras_ttfs.snn import SpikingNetwork
 
     sums, count = Sums(), len(shown.images)
@@ -66,7 +67,7 @@ def simulated(shown: Any, early: int, batch_size: int, settings: dict[str, Any],
     accuracy, spikes = sums.correct / count, sums.spikes / count
     print(f"{accuracy[-1]:.2%} at step {network.decision_step}", flush=True)
     curves = {"accuracy": accuracy.tolist(), "spikes": spikes.tolist()}
-    return {"early_firing": early, **curves, "seconds": sums.seconds, "settings": settings, **provenance()}
+    return {"early_firing": early, **curves, "seconds": sums.seconds, "settings": settings, **origin}
 
 
 def draw(results: list[Result], path: str) -> None:

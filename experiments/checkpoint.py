@@ -13,7 +13,7 @@ import tensorflow as tf
 from experiments.config import Config
 from experiments.data import Data
 from experiments.files import check_space, damaged, replaced, sha256, write_json
-from experiments.provenance import provenance
+from experiments.provenance import continued, provenance
 from experiments.stored import WEIGHTS, read_state, weights_file
 from keras_ttfs.topology import layers_of
 
@@ -68,9 +68,7 @@ class Checkpoint(keras.callbacks.Callback):
             return
         check_data(found.setdefault("data", self.data.description), self.data, "the interrupted run")
         begun, self.state = self.state["provenance"], {**self.state, **found}
-        past, now = str(self.state["provenance"].get("git_revision")), str(begun["git_revision"])
-        if not past.endswith(now):
-            self.state["provenance"]["git_revision"] = f"{past} then {now}"
+        self.state["provenance"] = continued(self.state["provenance"], begun)
         if self.state["epochs"]:
             names = {self.state["kept"], self.state["last"]}
             # Earlier versions saved no digests.

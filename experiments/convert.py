@@ -30,6 +30,7 @@ def conversions(options: flags.FlagValues) -> dict[str, Any]:
     from experiments import saved_model
     from experiments.provenance import provenance
 
+    origin = provenance()
     source = saved_model.load(options.model)
     data = data_module.load(options.dataset, options.data_dir)
     test = data.test().first(options.images)
@@ -45,7 +46,7 @@ def conversions(options: flags.FlagValues) -> dict[str, Any]:
         "rounding": options.rounding,
         "relu_accuracy": float((logits.argmax(-1) == test.labels).mean()),
         "rows": [],
-        **provenance(),
+        **origin,
     }
     print(f"ReLU: {100 * result['relu_accuracy']:.2f} %, {len(test):,} images")
     for time_window in map(int, options.time_windows):

@@ -22,6 +22,8 @@ ROWS = {
     "qonnx": ("qonnx", None, 20),
 }
 SUMMARY = "export.json"
+# What writes and runs the files.
+RUNTIMES = ("tf2onnx", "onnx", "onnxruntime", "ai-edge-litert", "qonnx")
 
 
 def define_flags() -> None:
@@ -66,6 +68,7 @@ def measured(options: flags.FlagValues) -> dict[str, Any]:
     from experiments.provenance import provenance
     from keras_ttfs.snn import EquivalenceError
 
+    origin = provenance(*RUNTIMES)
     shown = trained.load(options.model, options.dataset, options.data_dir, options.images)
     rows = {}
     for row in options.rows:
@@ -92,7 +95,7 @@ def measured(options: flags.FlagValues) -> dict[str, Any]:
         }
     folder = os.path.basename(os.path.dirname(os.path.abspath(options.model)))
     network = f"fast_vgg({shown.name!r})" if shown.name == options.model else folder
-    return {"network": network, "model": shown.name, "data": shown.data, "rows": rows, **provenance()}
+    return {"network": network, "model": shown.name, "data": shown.data, "rows": rows, **origin}
 
 
 if __name__ == "__main__":

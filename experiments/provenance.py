@@ -6,17 +6,20 @@ import platform
 import subprocess
 from typing import Any
 
-import tensorflow as tf
-
-import keras_ttfs
-
 VERSIONED = ("tensorflow", "keras", "numpy", "tensorflow-datasets", "scikit-learn")
 
 
-def provenance() -> dict[str, Any]:
-    """Versions, git revision and device of this process. A run records those that it begins with."""
+def provenance(*packages: str) -> dict[str, Any]:
+    """Versions, also of `packages`, git revision and device of this process.
+
+    To be called before the work begins: the code that runs is that of the beginning.
+    """
+    import tensorflow as tf
+
+    import keras_ttfs
+
     versions = {"python": platform.python_version(), "keras_ttfs": keras_ttfs.__version__}
-    for package in VERSIONED:
+    for package in (*VERSIONED, *packages):
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
@@ -28,6 +31,12 @@ def provenance() -> dict[str, Any]:
         "git_revision": _git_revision(),
         "device": ", ".join(gpus) or f"CPU, {os.cpu_count()} cores",
     }
+
+
+def continued(begun: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """The provenance of work that one process began and another goes on with: both revisions, where they differ."""
+    past, present = str(begun.get("git_revision")), str(now.get("git_revision"))
+    return begun if past.endswith(present) else {**begun, "git_revision": f"{past} then {present}"}
 
 
 def _git_revision() -> str | None:

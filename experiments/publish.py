@@ -68,6 +68,7 @@ def publish(options: flags.FlagValues, run: dict[str, Any], network: str, path: 
     from keras_ttfs import applications, pretrained
     from keras_ttfs.snn import SpikingNetwork
 
+    origin = provenance()
     trained = saved_model.load(options.model)
     data = data_module.load(run["config"]["dataset"], options.data_dir)
     function = getattr(applications, network)
@@ -92,7 +93,7 @@ def publish(options: flags.FlagValues, run: dict[str, Any], network: str, path: 
             result["equivalence"] = simulate.check(exact, checked, "event", "float64", options.batch_size)
         scores = {name: result[name] for name in ("data", "accuracy", "spikes", "time_steps", "neurons")}
         pretrained.save(trained, temporary, arguments, scores)
-    return {**result, "training": run, "weights": path.name, **provenance()}
+    return {**result, "training": run, "weights": path.name, **origin}
 
 
 if __name__ == "__main__":

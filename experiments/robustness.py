@@ -54,9 +54,10 @@ def points(kinds: list[str], seeds: list[int]) -> list[tuple[str, float, int]]:
 def jobs(networks: dict[str, str], wanted: list[tuple[str, float, int]], options: flags.FlagValues) -> list[Job]:
     """A job for each network and point."""
     from experiments import trained
+    from experiments.provenance import provenance
     from keras_ttfs.snn import SpikingNetwork
 
-    found = []
+    found, begun_with = [], provenance()
     for label, path in networks.items():
         shown = trained.load(path, options.dataset, options.data_dir, options.images)
         network = SpikingNetwork.from_model(shown.model)
@@ -65,7 +66,7 @@ def jobs(networks: dict[str, str], wanted: list[tuple[str, float, int]], options
             kind, strength, seed = point
             name = f"{label}.{kind}={strength:g}.seed{seed}"
             file = os.path.join(options.workdir, f"{name}.json")
-            make = functools.partial(simulated, label, network, shown, point, options.batch_size, settings)
+            make = functools.partial(simulated, label, network, shown, point, options.batch_size, settings, begun_with)
             found.append(Job(name, file, make, settings, read=lambda path: read_any(path, NOISY)))
     return found
 
@@ -76,12 +77,11 @@ def simulated(
     shown: Any,
     point: tuple[str, float, int],
     batch_size: int,
-    settings: dict[str, Any],
+    settings: Result,
+    origin: Result,
     results: Any,
 ) -> Result:
     """Accuracy and spikes of a network under a kind of noise."""
-    from experiments.provenance import provenance
-
     kind, strength, seed = point
     noise = noise_of({} if kind == NO_NOISE else {kind: strength})
     begun = time.monotonic()
@@ -91,7 +91,7 @@ def simulated(
     print(f"{accuracy:.2%}, {found.hidden_spikes:,.0f} spikes", flush=True)
     named = {"network": label, "kind": kind, "strength": strength, "seed": seed}
     scores = {"accuracy": accuracy, "spikes": found.hidden_spikes, "seconds": round(time.monotonic() - begun, 1)}
-    return {**named, **scores, "settings": settings, **provenance()}
+    return {**named, **scores, "settings": settings, **origin}
 
 
 def draw(found: dict[str, list[Result]], path: str) -> None:

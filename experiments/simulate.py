@@ -186,6 +186,7 @@ def run(options: flags.FlagValues, folder: str) -> None:
     from experiments import saved_model
     from experiments.provenance import provenance
 
+    origin = provenance()
     model = saved_model.load(options.model)
     data = data_module.load(options.dataset, options.data_dir)
     test = data.test().first(options.images)
@@ -206,7 +207,7 @@ def run(options: flags.FlagValues, folder: str) -> None:
         remove(folder, OURS_IN_OUTPUT, "--output_dir")
     remove_leftovers(folder, pattern_of(SIMULATION_FILES))
     draw(network, images, total, histograms, folder)
-    write_json(os.path.join(folder, "simulation.json"), {**result, **provenance()}, sealed=True)
+    write_json(os.path.join(folder, "simulation.json"), {**result, **origin}, sealed=True)
     print(energy_report(network, total, options.dataset))
     print(
         f"\naccuracy {100 * result['accuracy']:.2f} % of {result['test_images']:,} images, {result['spikes']:,.0f} spikes "

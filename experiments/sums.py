@@ -9,6 +9,7 @@ import numpy as np
 
 from experiments.config import differences
 from experiments.files import COUNT, NUMBER, OBJECT, damaged, list_of, read_json, write_json
+from experiments.provenance import continued
 
 FIELDS = {
     "settings": OBJECT,
@@ -27,8 +28,8 @@ class Sums:
     Args:
         file: file that keeps the sums, read where it is there. None: nothing is kept.
         settings: dict: what the sums are of.
-        provenance: dict: by which code, of which machine. Of sums that are there, theirs stays: a row has that of its
-            beginning.
+        provenance: dict: by which code, of which machine. Of sums that are there, theirs stays, and the revision tells
+            both where they differ.
 
     Attributes:
         images: int: so many images were simulated [images].
@@ -56,7 +57,8 @@ class Sums:
         kept = read_json(file, FIELDS, REMEDY)
         if changes := differences(kept["settings"], self.settings):
             raise FileExistsError(f"Expected {file} to be of what is asked for. Received: {changes}. {REMEDY}")
-        self.images, self._before, self.provenance = kept["images"], kept["seconds"], kept["provenance"]
+        self.images, self._before = kept["images"], kept["seconds"]
+        self.provenance = continued(kept["provenance"], self.provenance)
         self.correct, self.spikes = np.array(kept["correct"]), np.array(kept["spikes"])
         if self.correct.shape != self.spikes.shape or np.any(self.correct > self.images):
             raise damaged(file, "sums of one length over its images", f"those of {self.images} images", REMEDY)

@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from absl import flags
 
 from experiments import command, paper, table2_text
-from experiments.files import REMEDY, sha256, write_json, write_text
+from experiments.files import sha256, write_json, write_text
 from experiments.lock import locked
 from experiments.runs import Job, run_jobs
-from experiments.stored import CODING, read_any, read_result
+from experiments.stored import CODING, read_any
 from experiments.sums import Sums
+from experiments.table2_models import check_model, training_run
 from experiments.workdir import check_made, pattern_of, remove_leftovers
 
 if TYPE_CHECKING:
     import keras
     import numpy as np
 
-    from experiments.data import Data
     from keras_ttfs.snn import CodedNetwork, SpikingNetwork
     from keras_ttfs.snn.codings import Coding
 
@@ -34,14 +34,6 @@ if TYPE_CHECKING:
 SLOW_ROWS = ("rate", "phase", "burst")
 # T2FSNN's T in time constants before the fit.
 STEPS_OF_TAU = 4
-# What a model is, by the flag that takes it.
-KINDS = {
-    "model": "a model without spikes",
-    "ttfs": "a TTFS model",
-    "spike_time": "a model with a SpikeTimeOutput",
-}
-# A model that makes 1 of a larger intensity is not for intensities in [0, 1] [1].
-LARGEST_INTENSITY = 4.0
 
 
 class Images(NamedTuple):
@@ -167,7 +159,7 @@ def evaluate_spike_times(path: str, images: "np.ndarray", labels: "np.ndarray", 
     model = saved_model.load(path)
     model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
     logs = model.evaluate(images, labels, batch_size=batch_size, return_dict=True, verbose=1)
-    own = {"label": paper.ZHOU_LABEL} if model.name == paper.ZHOU_NAME and not _training_run(path) else {}
+    own = {"label": paper.ZHOU_LABEL} if model.name == paper.ZHOU_NAME and not training_run(path) else {}
     return {
         **own,
         "accuracy": float(logs["accuracy"]),
@@ -188,7 +180,7 @@ def simulate(
         result = evaluate_spike_times(path, images.test, images.labels, batch_size)
     else:
         result = simulate_steps(row, path, images, batch_size, time_window, time_steps, sums)
-    training = _training_run(path)
+    training = training_run(path)
     known = {key: training[key] for key in ("config", "epochs", "wall_time")} if training else None
     named = {"row": row, "label": label(row, path, time_window)}
     return {**named, **result, "training": known, "seconds": sums.seconds}
@@ -222,12 +214,6 @@ def simulate_steps(
     }
 
 
-def _training_run(path: str) -> dict[str, Any] | None:
-    """The result of the run that trained a model, where the model lies beside it."""
-    result = pathlib.Path(path).with_name("result.json")
-    return read_result(result, REMEDY) if result.exists() else None
-
-
 def t2fsnn_settings(row: str, time_window: int) -> tuple[dict[str, Any], int]:
     """`(arguments of convert_t2fsnn, early firing [steps])` of a T2FSNN row."""
     options = {"time_window": time_window, "tau_0": time_window / STEPS_OF_TAU}
@@ -239,7 +225,7 @@ def label(row: str, path: str, time_window: int = paper.T2FSNN_WINDOW) -> str:
     if row in paper.TABLE2_ROWS:
         of_ours = row.startswith("t2fsnn") and time_window != paper.T2FSNN_WINDOW
         return f"{paper.TABLE2_ROWS[row][0]}{f', T = {time_window}' if of_ours else ''}"
-    training = _training_run(path)
+    training = training_run(path)
     return training["config"]["row"] if training else pathlib.Path(path).stem
 
 
@@ -277,69 +263,6 @@ def models_of_rows(options: flags.FlagValues) -> dict[str, str]:
 def flag_of(row: str) -> str:
     """The flag, of KINDS, that names the model of a row."""
     return "model" if row in paper.TABLE2_ROWS else "spike_time" if row == "spike_time" else "ttfs"
-
-
-def check_model(path: str, flag: str, dataset: str, data: "Data") -> None:
-    """Refuses a model of another kind than its flag asks for, of other data, other inputs or other classes."""
-    from experiments import saved_model
-
-    training = _training_run(path)
-    if training and (training["config"]["dataset"], training["data"]) != (dataset, data.description):
-        raise ValueError(
-            f"Expected a model of --dataset={dataset}, {data.description}. Received: {path} of "
-            f"{training['config']['dataset']}, {training['data']}"
-        )
-    model = saved_model.load(path)
-    if (kind := kind_of(model)) != flag:
-        raise ValueError(f"Expected --{flag} to be {KINDS[flag]}. Received: {path}, {KINDS[kind]}")
-    ends = [*(getattr(model, "inputs", None) or ()), *(getattr(model, "outputs", None) or ())]
-    shapes, wanted = [tuple(tensor.shape[1:]) for tensor in ends], tuple(data.train.images.shape[1:])
-    if shapes != [wanted, (data.classes,)]:
-        raise ValueError(
-            f"Expected a model of inputs {wanted} and {data.classes} classes, as {dataset} has. "
-            f"Received: {path} of inputs and outputs {shapes}"
-        )
-    for layer, most in ranges_of(model):
-        if most > LARGEST_INTENSITY:
-            raise ValueError(
-                f"Expected a model of intensities in [0, 1]. Received: {path}, whose {layer!r} is for intensities up to "
-                f"{most:g}, or around it"
-            )
-
-
-def kind_of(model: "keras.Model") -> str:
-    """The flag, of KINDS, that a model is for."""
-    import keras
-
-    from keras_ttfs import TTFSActivation, TTFSEncode, topology
-    from keras_ttfs.spike_time_layers import SpikeTimeOutput
-
-    layers = topology.layers_of(model, keras.layers.Layer)
-    if any(isinstance(layer, SpikeTimeOutput) for layer in layers):
-        return "spike_time"
-    return "ttfs" if any(isinstance(layer, TTFSActivation | TTFSEncode) for layer in layers) else "model"
-
-
-def ranges_of(model: "keras.Model") -> list[tuple[str, float]]:
-    """`[(layer, intensity), ...]` of layers that scale the input: what they make 1, or how their data are spread."""
-    import keras
-    import numpy as np
-
-    from keras_ttfs import keras_internals, model_inputs, topology
-
-    found = []
-
-    def visit(layer, *args, **kwargs):
-        raw = "raw" in keras.tree.flatten(args)
-        if raw and isinstance(layer, keras.layers.Rescaling):
-            scale, offset = np.asarray(layer.scale, float), np.asarray(layer.offset, float)
-            found.append((layer.name, float(max(np.max((1.0 - offset) / scale), np.max(1.0 / np.abs(scale))))))
-        if raw and isinstance(layer, keras.layers.Normalization):
-            found.append((layer.name, float(max(np.max(layer.mean), np.sqrt(np.max(layer.variance))))))
-        return ["raw" if raw and type(layer) in model_inputs.ROUTES else "other"] * keras_internals.output_count(layer)
-
-    topology.walk(model, ["raw"], visit)
-    return found
 
 
 def jobs(options: flags.FlagValues) -> list[Job]:

@@ -198,8 +198,9 @@ def compared(
             predictions = {"keras": _classes(output), "file": _classes(found[OUTPUT])}
             differing = predictions["keras"] != predictions["file"]
             report.changed_predictions += int(differing.reshape(len(batch), -1).any(1).sum())
-            given = model.predict_on_batch(batch)
-            given = _classes(np.asarray(keras.tree.flatten(given)[0])) != predictions["keras"]
+            # Each replica of a MirroredStrategy predicts the whole batch.
+            given = np.asarray(keras.tree.flatten(model.predict_on_batch(batch))[0])[: len(batch)]
+            given = _classes(given) != predictions["keras"]
             report.model_changed_predictions += int(given.reshape(len(batch), -1).any(1).sum())
             if labels is not None:
                 classes = labels[first : first + BATCH]

@@ -166,12 +166,20 @@ def operation_type(function: Callable) -> type:
     return type(function(keras.Input((2,), name="keras_ttfs_probe"))._keras_history.operation)
 
 
-def is_exporting() -> bool:
-    """Whether this call comes from `keras.Model.export` or a `keras.export.ExportArchive`, which trace a model for a file."""
+def exporters() -> set[str]:
+    """What traces a model for a file, if this call comes from there: the names of Keras' modules of exporting.
+
+    Empty outside of `keras.Model.export` and `keras.export.ExportArchive`. A SavedModel is traced by modules whose names
+    begin with "saved_model", and by no other.
+    """
     frame: Any = sys._getframe()
-    while frame is not None and not frame.f_globals.get("__name__", "").startswith(_EXPORTERS):
+    names = set()
+    while frame is not None:
+        folder, _, name = frame.f_globals.get("__name__", "").rpartition(".")
+        if folder == _EXPORTERS:
+            names.add(name)
         frame = frame.f_back
-    return frame is not None
+    return names
 
 
 def is_inner_function(graph: Any) -> bool:

@@ -176,18 +176,9 @@ class TTFSEncode(checks.CheckedLayer, keras.layers.Layer):
             return checks.scalars(tau, t_d, self._kernel_dtype, f" of layer {self.name!r}")
         return checks.scalars(self.tau, self.t_d, owner=f" of layer {self.name!r}")
 
-    def _refuse_half_precision(self):
-        """Raises ValueError where a file is written of half precision, which onnxruntime and LiteRT cannot run."""
-        if self.compute_dtype in ("float16", "bfloat16") and tracing.is_plain():
-            raise ValueError(
-                f"Expected layers in float32 in a model that is exported. Received: layer {self.name!r} in "
-                f"{self.compute_dtype}. keras_ttfs.export writes float32 whatever the policy, and in_dtype(model, 'float32') "
-                "makes a model of float32."
-            )
-
     def call(self, inputs: Any, training: bool = False, mask: Any = None) -> Any:
         inputs = self.floating(inputs)
-        self._refuse_half_precision()
+        tracing.check_precision(self)
         self._observe(inputs)
         tau, t_d = self._tau_and_t_d()
         if self.kernel_gradient == "full":
@@ -399,7 +390,7 @@ class TTFSActivation(TTFSEncode):
 
     def call(self, inputs: Any, training: bool = False, mask: Any = None) -> Any:
         inputs = self.floating(inputs)
-        self._refuse_half_precision()
+        tracing.check_precision(self)
         self._observe(inputs)
         tau, t_d = self._tau_and_t_d()
         if not training:

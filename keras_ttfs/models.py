@@ -32,6 +32,7 @@ from keras_ttfs import (
     regularizers,
     temporal_kernel,
     topology,
+    tracing,
 )
 from keras_ttfs import noise as noises
 from keras_ttfs.batch_norm import TKBatchNorm
@@ -344,6 +345,17 @@ class TTFSModel(keras_internals.DistributedModel):
         """As `keras.Model.predict`. Raises as `fit` for inputs of the wrong kind."""
         model_inputs.check_arrays(self, x)
         return super().predict(x, *args, **kwargs)
+
+    def export(self, filepath: Any, format: str = "tf_saved_model", *args: Any, **kwargs: Any) -> None:
+        """As `keras.Model.export`. Of half precision it writes a SavedModel alone: other runtimes cannot run such files.
+
+        Raises:
+            ValueError: "Expected layers in float32 ... Received: ..." for a layer in half precision.
+        """
+        if format != "tf_saved_model":
+            for layer in topology.layers_of(self, keras.layers.Layer):
+                tracing.check_precision(layer, traced=False)
+        super().export(filepath, format, *args, **kwargs)
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """One step of `fit` with the loss of Eq. 9; returns the logs, without counts of spikes."""

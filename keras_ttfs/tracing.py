@@ -9,6 +9,7 @@ import contextvars
 import functools
 from collections.abc import Callable, Iterator
 
+import keras
 import tensorflow as tf
 
 from keras_ttfs import keras_internals
@@ -34,7 +35,7 @@ def is_plain() -> bool:
             time in an export. It would keep the plain operations for ever. One that was traced before goes into the file as
             it is, and no other runtime reads that.
     """
-    if tf.executing_eagerly() or not (_plain.get() or keras_internals.is_exporting()):
+    if tf.executing_eagerly() or not (_plain.get() or keras_internals.exporters()):
         return False
     if keras_internals.is_inner_function(tf.compat.v1.get_default_graph()):
         raise ValueError(
@@ -42,6 +43,24 @@ def is_plain() -> bool:
             "a tf.function within the model. Call the layers without it, or use keras_ttfs.export."
         )
     return True
+
+
+def check_precision(layer: keras.layers.Layer, traced: bool = True) -> None:
+    """Raises ValueError for a layer in half precision of which a file is written that onnxruntime or LiteRT cannot run.
+
+    Args:
+        layer: Keras layer.
+        traced: whether this is called while a graph may be traced. Otherwise the layer is to be in such a file.
+    """
+    if layer.compute_dtype not in ("float16", "bfloat16"):
+        return
+    # TensorFlow runs a SavedModel in every precision.
+    if traced and (not is_plain() or all(name.startswith("saved_model") for name in keras_internals.exporters())):
+        return
+    raise ValueError(
+        f"Expected layers in float32 in a model that is exported. Received: layer {layer.name!r} in {layer.compute_dtype}. "
+        "keras_ttfs.export writes float32 whatever the policy, and in_dtype(model, 'float32') makes a model of float32."
+    )
 
 
 def differentiable(function: Callable) -> Callable:

@@ -33,6 +33,7 @@ RANK = {
     "trained": 3,
     "fast_tables": 3,
     "table2_text": 3,
+    "table2_models": 3,
     "scaling_text": 3,
     "benchmark_text": 3,
     "costs": 3,

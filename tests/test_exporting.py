@@ -405,19 +405,32 @@ def test_mixed_precision_is_written_in_float32(tmp_path):
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
-@pytest.mark.parametrize("format", FORMATS)
-def test_what_keras_itself_exports_of_half_precision_is_refused(tmp_path, format, policy):
+@pytest.mark.parametrize("format", ["onnx", "litert"])
+@pytest.mark.parametrize("half", ["in", "last", "all", "a plain model's"])
+def test_what_keras_itself_exports_of_half_precision_is_refused(tmp_path, format, policy, half):
     """onnxruntime and LiteRT cannot run such files, and Keras reports success."""
+    policies = {name: policy if half in (name, "all", "a plain model's") else "float32" for name in ("in", "last")}
     inputs = keras.Input((8, 8, 1))
-    z = keras.layers.Flatten()(TTFSActivation(name="in")(inputs))
-    model = in_dtype(TTFSModel(inputs, keras.layers.Dense(3)(z)), policy)
+    z = keras.layers.Flatten()(TTFSActivation(name="in", dtype=policies["in"])(inputs))
+    kind = keras.Model if half == "a plain model's" else TTFSModel
+    model = kind(inputs, keras.layers.Dense(3, name="last", dtype=policies["last"])(z))
     model(X[:1])
     with pytest.raises(
-        ValueError, match="Expected layers in float32 in a model that is exported. Received: layer 'in' in"
+        ValueError, match="Expected layers in float32 in a model that is exported. Received: layer '(in|last)' in"
     ):
         model.export(str(path_for(tmp_path, format)), format=format, verbose=False)
     assert export(model, path_for(tmp_path, format, "ours"), format).model_dtype == "mixed"
     assert np.isfinite(model.predict(X[:5], verbose=0)).all()
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_a_saved_model_of_half_precision_is_keras_own(tmp_path, policy):
+    model = in_dtype(trained(small()), policy)
+    expected = model.predict(X[:32], verbose=0)
+    model.export(str(tmp_path / "model"), verbose=False)
+    (found,) = tf.saved_model.load(str(tmp_path / "model")).signatures["serving_default"](tf.constant(X[:32])).values()
+    np.testing.assert_allclose(found, expected, atol=0.05 * np.abs(expected).max())
+    assert model.predict(X[:32], verbose=0).tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
@@ -488,6 +501,29 @@ def test_a_folder_that_fills_in_the_meantime_is_not_replaced(model, tmp_path, mo
     with pytest.raises(ValueError, match="Expected a file of format='tf_saved_model' to replace. .* something else"):
         export(model, path, "tf_saved_model", X[:8], 1e-2, overwrite=True)
     assert (path / "thesis.txt").read_text() == "years of work" and (path / "saved_model.pb").exists()
+
+
+def test_a_model_of_several_replicas(tmp_path, in_fresh_process):
+    """Each replica of a MirroredStrategy predicts the whole batch."""
+    code = """
+import keras, numpy, tensorflow as tf
+(processor,) = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(processor, [tf.config.LogicalDeviceConfiguration()] * 2)
+import keras_ttfs
+with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+    inputs = keras.Input((8, 8, 1))
+    z = keras.layers.Flatten()(keras_ttfs.TTFSActivation()(inputs))
+    model = keras_ttfs.TTFSModel(inputs, keras.layers.Dense(3)(z))
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(True))
+x, y = numpy.random.default_rng(0).random((40, 8, 8, 1), "float32"), numpy.arange(40) % 3
+model.fit(x, y, batch_size=8, verbose=0)
+for format, path in {"onnx": "model.onnx", "tf_saved_model": "model"}.items():
+    report = keras_ttfs.export(model, f"FOLDER/{path}", format, (x, y))
+    assert report.samples == 40 and report.changed_predictions == 0 and report.model_changed_predictions == 0
+model.fit(x, y, batch_size=8, verbose=0)
+print("trains on")
+"""
+    assert in_fresh_process(code.replace("FOLDER", str(tmp_path))).endswith("trains on\n")
 
 
 def test_layers_called_by_the_name_of_their_argument(tmp_path):

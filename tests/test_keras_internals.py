@@ -221,7 +221,7 @@ class SeesExports(L.Layer):
         self.seen = []
 
     def call(self, inputs):
-        self.seen.append(keras_internals.is_exporting())
+        self.seen.append(keras_internals.exporters())
         return inputs
 
 
@@ -233,12 +233,17 @@ def test_export_is_recognised(tmp_path):
     assert not any(layer.seen)
     layer.seen = []
     model.export(str(tmp_path / "model"), verbose=False)
-    assert layer.seen and all(layer.seen)
+    assert layer.seen and all(names and all(name.startswith("saved_model") for name in names) for names in layer.seen)
+    for format, suffix in (("onnx", ".onnx"), ("litert", ".tflite")):
+        pytest.importorskip({"onnx": "tf2onnx", "litert": "ai_edge_litert"}[format], reason="the extra export")
+        layer.seen = []
+        model.export(str(tmp_path / f"model{suffix}"), format=format, verbose=False)
+        assert layer.seen and all(format in names for names in layer.seen)
 
 
 @pins("_getframe", "The same: the frames of Python tell who traces a model.")
 def test_frames():
-    assert not keras_internals.is_exporting()
+    assert not keras_internals.exporters()
 
 
 @pins("__name__", "A tf.function of a user's own keeps what it was traced with in an export.")
