@@ -71,13 +71,14 @@ def simulated(shown: Any, early: int, batch_size: int, settings: Result, origin:
 
 
 def draw(results: list[Result], path: str) -> None:
-    """Accuracy over time steps, and over the spikes so far."""
+    """Accuracy over time steps, and over the spikes so far; from the step on at which the first answers are there."""
     figure, axes = panels(2, sharey=True)
     for result in results:
         early, accuracy = result["early_firing"], 100 * np.array(result["accuracy"])
         label = f"early firing by {early}" if early else "no early firing"
-        axes[0].plot(np.arange(1, len(accuracy) + 1), accuracy, label=label)
-        axes[1].plot(np.cumsum(result["spikes"]), accuracy, label=label)
+        first = int(np.argmax(accuracy != accuracy[0]))
+        axes[0].plot(np.arange(1, len(accuracy) + 1)[first:], accuracy[first:], "o-", ms=3, label=label)
+        axes[1].plot(np.cumsum(result["spikes"])[first:], accuracy[first:], "o-", ms=3, label=label)
     axes[0].set(xlabel="time step", ylabel="accuracy so far [%]")
     axes[1].set(xlabel="spikes so far, per image")
     for axis in axes:

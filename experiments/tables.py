@@ -162,7 +162,7 @@ EXPORT_COLUMNS = (
 NO_NOISE = "none"
 ANYTIME_COLUMNS = (
     "early firing [steps]", "answer at step", "accuracy [%]", "standard error", "spikes", "accuracy 4 steps before",
-    "8 steps before",
+    "8 steps before", "12 steps before",
 )  # fmt: skip
 
 
@@ -208,7 +208,7 @@ def anytime_table(results: Iterable[Result]) -> str:
     for result in sorted(results, key=lambda result: result["early_firing"]):
         accuracy, images = result["accuracy"], result["settings"]["images"]
         error = 100 * (accuracy[-1] * (1 - accuracy[-1]) / images) ** 0.5
-        before = [f"{100 * accuracy[-1 - steps]:.2f}" if len(accuracy) > steps else "-" for steps in (4, 8)]
+        before = [f"{100 * accuracy[-1 - steps]:.2f}" if len(accuracy) > steps else "-" for steps in (4, 8, 12)]
         ends = [f"{100 * accuracy[-1]:.2f}", f"{error:.2f}", f"{sum(result['spikes']):,.0f}", *before]
         lines.append([str(result["early_firing"]), str(len(accuracy)), *ends])
     return markdown(lines)

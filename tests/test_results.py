@@ -235,6 +235,18 @@ def test_table_2_of_cifar100():
     assert abs(100 * (trained["accuracy"] - rows["t2fsnn_early"]["accuracy"])) < 0.25
 
 
+def test_answers_before_the_end():
+    found = {result["early_firing"]: result for result in read_group("anytime")}
+    assert {result["settings"]["images"] for result in found.values()} == {10_000}
+    assert {early: len(result["accuracy"]) for early, result in found.items()} == {0: 128, 4: 104, 8: 80, 12: 56}
+    ends = {early: 100 * result["accuracy"][-1] for early, result in found.items()}
+    assert ends[0] - ends[4] < 0.05 and 0.4 < ends[0] - ends[8] < 0.6 and round(ends[0] - ends[12]) == 12
+    whole = found[0]
+    assert 100 * whole["accuracy"][111] == 10 and round(100 * whole["accuracy"][112], 1) == 89.5
+    assert 0 < ends[0] - 100 * whole["accuracy"][116] < 1 / 3
+    assert 0.985 < sum(whole["spikes"][:117]) / sum(whole["spikes"]) < 0.995
+
+
 def test_a_ttfs_network_trains_at_about_the_speed_of_its_twin():
     ratios = {1: [], 0.25: []}
     for result in read_benchmarks("training_*"):
