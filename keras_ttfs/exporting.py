@@ -70,7 +70,7 @@ def export(
         An ExportReport, which is printed too.
 
     Raises:
-        EquivalenceError: where the file does something else than the model. No file is left.
+        EquivalenceError: where the file does something else than the model. No new file is left.
         ValueError: "Expected ... Received: ..." for a wrong argument, a model that is not understood or that computes in
             float64, a path that exists already or cannot be written, a layer that the format has no operation for, and a
             file that its runtime refuses.

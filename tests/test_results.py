@@ -235,6 +235,16 @@ def test_table_2_of_cifar100():
     assert abs(100 * (trained["accuracy"] - rows["t2fsnn_early"]["accuracy"])) < 0.25
 
 
+def test_what_float32_makes_of_networks_that_were_trained_in_half_precision():
+    rows = {row: runs[0]["result"] for row, runs in read_rows(RESULTS / "fast_cifar").items()}
+    published = {result["weights"]: result for result in read_group("fast_cifar", "published_*")}
+    pairs = [(rows["t16"], table2("ttfs_0")), (rows["t8"], table2("ttfs_1"))]
+    for row, name in (("t16", "cifar10"), ("cifar100_t16", "cifar100")):
+        pairs.append((rows[row], published[f"fast_vgg_{name}.npz"]))
+    assert {trained["config"]["dtype_policy"] for trained, _ in pairs} == {"mixed_bfloat16"}
+    assert 0 < max(abs(100 * (trained["accuracy"] - other["accuracy"])) for trained, other in pairs) < 0.5
+
+
 def test_answers_before_the_end():
     found = {result["early_firing"]: result for result in read_group("anytime")}
     assert {result["settings"]["images"] for result in found.values()} == {10_000}
