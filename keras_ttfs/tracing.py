@@ -74,21 +74,25 @@ def compiled(function: Callable, *, each_shape: bool = False) -> Callable:
     One trace serves inputs of any shape. With `each_shape` every shape has its own trace, in which all sizes are known. In a
     plain graph it is the function itself.
     """
-    options = {"jit_compile": True, "autograph": False}
+    options = {"jit_compile": True, "autograph": False, "reduce_retracing": not each_shape}
 
     @functools.cache
-    def of_shapes(shapes: tuple | None) -> Callable:
-        if not each_shape:
-            return tf.function(function, reduce_retracing=True, **options)
-        # A partial, because TensorFlow warns of one code object that is traced again and again.
+    def traced(known: tuple) -> Callable:
+        # TensorFlow warns of one code object that is traced again and again: each kind of arguments has its own here.
         return tf.function(functools.partial(function), **options)
 
     @functools.wraps(function)
     def call(*args, **kwargs):
         if is_plain():
             return function(*args, **kwargs)
-        leaves = tf.nest.flatten((args, kwargs)) if each_shape else ()
-        shapes = tuple(str(getattr(leaf, "shape", "")) for leaf in leaves)
-        return of_shapes(shapes)(*args, **kwargs)
+        return traced(tuple(_known(leaf, each_shape) for leaf in tf.nest.flatten((args, kwargs))))(*args, **kwargs)
 
     return call
+
+
+def _known(argument, each_shape):
+    """What a trace is for: of a tensor its type and its rank, or its shape; any other value itself."""
+    if not hasattr(argument, "dtype"):
+        return type(argument), argument
+    shape = tf.TensorShape(argument.shape)
+    return str(argument.dtype), str(shape if each_shape else shape.rank)
