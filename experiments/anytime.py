@@ -20,7 +20,7 @@ from experiments.plots import panels, save
 from experiments.runs import Job, run_jobs
 from experiments.stored import EARLY, read_any
 from experiments.sums import Sums
-from experiments.tables import Result, anytime_table
+from experiments.tables import Result, anytime_table, first_answers
 from experiments.workdir import check_made, pattern_of, remove_leftovers
 
 SHARES = (0.0, 0.25, 0.5, 0.75)
@@ -42,6 +42,8 @@ def jobs(options: flags.FlagValues) -> list[Job]:
     begun_with = provenance()
     shown = trained.load(options.model, options.dataset, options.data_dir, options.images)
     settings = {"model": shown.name, "data": shown.data, "images": len(shown.images)}
+    if not shown.model.encoders:
+        raise ValueError(f"Expected --model to be a TTFS model. Received: {options.model}, which has no spikes")
     shortest = min(encoder.time_window for encoder in shown.model.encoders)
 
     def job(early):
@@ -76,11 +78,11 @@ def draw(results: list[Result], path: str) -> None:
     for result in results:
         early, accuracy = result["early_firing"], 100 * np.array(result["accuracy"])
         label = f"early firing by {early}" if early else "no early firing"
-        first = int(np.argmax(accuracy != accuracy[0]))
+        first = first_answers(result["accuracy"]) - 1
         axes[0].plot(np.arange(1, len(accuracy) + 1)[first:], accuracy[first:], "o-", ms=3, label=label)
         axes[1].plot(np.cumsum(result["spikes"])[first:], accuracy[first:], "o-", ms=3, label=label)
     axes[0].set(xlabel="time step", ylabel="accuracy so far [%]")
-    axes[1].set(xlabel="spikes so far, per image")
+    axes[1].set(xlabel="spikes of hidden layers so far, per image")
     for axis in axes:
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize=8)

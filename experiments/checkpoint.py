@@ -34,7 +34,7 @@ class Checkpoint(keras.callbacks.Callback):
     digests of these files too, so that a damaged one is found before training goes on.
     """
 
-    def __init__(self, workdir: str, config: Config, data: Data):
+    def __init__(self, workdir: str, config: Config, data: Data, replicas: int = 1):
         super().__init__()
         self.data = data
         self.folder = os.path.join(workdir, "checkpoint")
@@ -55,18 +55,26 @@ class Checkpoint(keras.callbacks.Callback):
             "history": [],
             "kernels": [],
             "spike_budget": {},
+            "replicas": replicas,
             "provenance": provenance(),
         }
 
     def restore(self, model: keras.Model) -> None:
         """Puts a model where the interrupted run left it; does nothing where there is none.
 
-        Raises ValueError, or FileNotFoundError, where a file of the checkpoint is damaged, or of another run.
+        Raises ValueError, or FileNotFoundError, where a file of the checkpoint is damaged, or of another run, or of another
+        number of workers.
         """
         found = read_state(self.folder, self.config.as_dict())
         if found is None:
             return
         check_data(found.setdefault("data", self.data.description), self.data, "the interrupted run")
+        # Norms that are not synchronised, and all random numbers, are those of a replica.
+        if (before := found.setdefault("replicas", 1)) != (now := self.state["replicas"]):
+            raise ValueError(
+                f"Expected as many workers as the interrupted run has: {before}. Received: {now}. Start it on as many, or "
+                "choose another --workdir."
+            )
         begun, self.state = self.state["provenance"], {**self.state, **found}
         self.state["provenance"] = continued(self.state["provenance"], begun)
         if self.state["epochs"]:

@@ -228,10 +228,13 @@ def robustness_section(group: str = "robustness") -> list[str]:
     # Our weights before those that were trained on with noise.
     labels = sorted({result["network"] for result in results}, reverse=True)
     found = {label: [result for result in results if result["network"] == label] for label in labels}
+    for label, own in found.items():
+        check_one_value(f"{group} of {label}", "model", [result["settings"]["model"] for result in own])
     first = results[0]
     return [
         f"**Imperfect hardware**: fast_vgg, {first['settings']['data']}, the first {first['settings']['images']:,} test "
-        f"images, {first['device']}. Mean ± standard deviation over the seeds of the noise.\n\n{robustness_table(found)}\n\n"
+        f"images, {first['device']}. Mean ± standard deviation over the seeds of the noise. Dotted lines are without "
+        f"noise.\n\n{robustness_table(found)}\n\n"
         f"![Accuracy over the strength of the noise]({_link(RESULTS / group / 'robustness.png')})"
     ]
 
@@ -242,8 +245,9 @@ def anytime_section(group: str = "anytime") -> list[str]:
     if not results:
         return []
     settings = results[0]["settings"]
+    network = f"fast_vgg('{settings['model']}')" if len(settings["model"]) < 20 else "a network of one's own"
     return [
-        f"**Answers before the end**: fast_vgg('{settings['model']}'), {settings['data']}, the first "
+        f"**Answers before the end**: {network}, {settings['data']}, the first "
         f"{settings['images']:,} test images, {results[0]['device']}.\n\n{anytime_table(results)}\n\n"
         f"![Accuracy over time steps and over spikes]({_link(RESULTS / group / 'anytime.png')})"
     ]

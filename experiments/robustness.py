@@ -95,7 +95,7 @@ def simulated(
 
 
 def draw(found: dict[str, list[Result]], path: str) -> None:
-    """Accuracy over strength, a panel for each kind, a line for each network."""
+    """Accuracy over strength, a panel for each kind, a line for each network, and a dotted one without noise."""
     kinds = [kind for kind in KINDS if any(r["kind"] == kind for results in found.values() for r in results)]
     figure, axes = panels(len(kinds), sharey=True, width=2.6, height=3.0, squeeze=False)
     for axis, kind in zip(axes[0], kinds):
@@ -104,7 +104,9 @@ def draw(found: dict[str, list[Result]], path: str) -> None:
             spread = {at: [100 * result["accuracy"] for result in own] for at, own in curve.items() if own}
             means = [statistics.mean(values) for values in spread.values()]
             errors = [statistics.stdev(values) if len(values) > 1 else 0.0 for values in spread.values()]
-            axis.errorbar(list(spread), means, errors, fmt="o-", ms=3, capsize=2, label=label)
+            (line, *_) = axis.errorbar(list(spread), means, errors, fmt="o-", ms=3, capsize=2, label=label)
+            for exact in noisy_results(results, NO_NOISE, 0.0):
+                axis.axhline(100 * exact["accuracy"], color=line.get_color(), ls=":", lw=1)
         axis.set(xlabel=KINDS[kind].strength)
         axis.grid(alpha=0.3)
         if kind == "bits":

@@ -7,6 +7,7 @@ a training costs on GPUs of a stated speed follows from these. Each part writes 
 
 import concurrent.futures
 import json
+import math
 import os
 import statistics
 import time
@@ -182,15 +183,25 @@ def _peak(name: str, batch_size: int) -> float:
     return tf.config.experimental.get_memory_info(device)["peak"] / 2**20
 
 
+def multiply_adds(model: Any) -> int:
+    """Of an image in convolutions and dense layers, those on the zeros beyond a border included: a GPU computes them too."""
+    import keras
+
+    from keras_ttfs.topology import layers_of
+
+    layers = [layer for kind in (keras.layers.Conv2D, keras.layers.Dense) for layer in layers_of(model, kind)]
+    return sum(math.prod(layer.kernel.shape) * math.prod(layer.output.shape[1:-1]) for layer in layers)
+
+
 def _counts(name: str) -> dict[str, int]:
-    """Multiply-adds of an image, parameters, neurons and spiking layers of a network."""
+    """Multiply-adds of an image, trained parameters, neurons and spiking layers of a network."""
     from keras_ttfs.snn import SpikingNetwork
 
     model = _network(name)
     network = SpikingNetwork.from_model(model)
     return {
-        "multiply_adds": network.dense_counts.multiply_adds,
-        "parameters": model.count_params(),
+        "multiply_adds": multiply_adds(model),
+        "parameters": sum(math.prod(weight.shape) for weight in model.trainable_weights),
         "neurons": network.neurons,
         "layers": len(network.populations),
     }

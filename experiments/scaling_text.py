@@ -14,7 +14,7 @@ BYTES_OF_A_NUMBER = 4
 REDUCED = ("gradient", "moving_statistics", "synchronised_norm")
 COLUMNS = (
     "network", "parameters [10^6]", "multiply-adds [10^9]", "spiking neurons [10^6]", "MiB per image", "MiB beside",
-    "PFLOP", *(f"hours on {count} GPUs" for count in GPUS), "MB that a GPU sends in a step", "TB in all",
+    "PFLOP", *(f"hours on {count} GPUs" for count in GPUS), "MB that a GPU sends in a step", "TB in the training",
 )  # fmt: skip
 
 

@@ -50,7 +50,7 @@ RESULT = {
 SPIKES = {"spikes": NUMBER, "spikes_per_neuron": NUMBER, "neurons": COUNT}
 # What earlier versions did not write there.
 ADDED_SPIKES = {"membranes": COUNT}
-ADDED_RESULT = {"multiply_adds": optional(COUNT), "training_images": COUNT}
+ADDED_RESULT = {"multiply_adds": optional(COUNT), "training_images": COUNT, "replicas": COUNT}
 TIME_STEPS = {"time_steps": COUNT, "decision_step": COUNT, "truenorth_energy": NUMBER, "spinnaker_energy": NUMBER}
 HISTORY = {"epoch": NUMBER, "loss": NUMBER, "accuracy": SHARE, "val_accuracy": SHARE}
 KERNELS = {"epoch": NUMBER, "layer": TEXT}
@@ -100,7 +100,7 @@ STATE = {
     "provenance": OBJECT,
 }
 # Fields of state.json that earlier versions did not write.
-ADDED_STATE = {"data": TEXT, "config": OBJECT, "weights_sha256": OBJECT, "spike_budget": OBJECT}
+ADDED_STATE = {"data": TEXT, "config": OBJECT, "weights_sha256": OBJECT, "spike_budget": OBJECT, "replicas": COUNT}
 
 
 def weights_file(epoch: int) -> str:

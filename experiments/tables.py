@@ -161,8 +161,7 @@ EXPORT_COLUMNS = (
 # The kind of a simulation without noise.
 NO_NOISE = "none"
 ANYTIME_COLUMNS = (
-    "early firing [steps]", "answer at step", "accuracy [%]", "standard error", "spikes", "accuracy 4 steps before",
-    "8 steps before", "12 steps before",
+    "early firing [steps]", "stop after step", "accuracy [%]", "standard error", "spikes of hidden layers so far",
 )  # fmt: skip
 
 
@@ -203,12 +202,20 @@ def robustness_table(found: dict[str, list[Result]]) -> str:
 
 
 def anytime_table(results: Iterable[Result]) -> str:
-    """A line for each early firing that `experiments.anytime` has simulated."""
+    """For each early firing that `experiments.anytime` has simulated: stopped 1, 2, 4, ... steps into the last window."""
     lines = [list(ANYTIME_COLUMNS)]
     for result in sorted(results, key=lambda result: result["early_firing"]):
         accuracy, images = result["accuracy"], result["settings"]["images"]
-        error = 100 * (accuracy[-1] * (1 - accuracy[-1]) / images) ** 0.5
-        before = [f"{100 * accuracy[-1 - steps]:.2f}" if len(accuracy) > steps else "-" for steps in (4, 8, 12)]
-        ends = [f"{100 * accuracy[-1]:.2f}", f"{error:.2f}", f"{sum(result['spikes']):,.0f}", *before]
-        lines.append([str(result["early_firing"]), str(len(accuracy)), *ends])
+        first = first_answers(accuracy)
+        doubled = [first + 2**power - 1 for power in range(len(accuracy).bit_length())]
+        for step in [*(step for step in doubled if step < len(accuracy)), len(accuracy)]:
+            share = accuracy[step - 1]
+            error = 100 * (share * (1 - share) / images) ** 0.5
+            numbers = [f"{100 * share:.2f}", f"{error:.2f}", f"{sum(result['spikes'][:step]):,.0f}"]
+            lines.append([str(result["early_firing"]), str(step), *numbers])
     return markdown(lines)
+
+
+def first_answers(accuracy: Sequence[float]) -> int:
+    """The first step, from 1, behind which the output is no longer what it is without any spike."""
+    return next((step for step, share in enumerate(accuracy, 1) if share != accuracy[0]), len(accuracy))

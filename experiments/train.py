@@ -105,7 +105,7 @@ def train(
         check_room(workdir, model)
         claim_workdir(config, workdir, overwrite, data.description)
         workers.share_folder(strategy, os.path.join(workdir, "checkpoint"))
-        checkpoint = Checkpoint(workdir, config, data)
+        checkpoint = Checkpoint(workdir, config, data, strategy.num_replicas_in_sync)
         checkpoint.restore(model)
         more = [keras.callbacks.TensorBoard(os.path.join(workdir, "tensorboard"))] if tensorboard else []
         _fit(config, model, data, checkpoint, more, verbose)
@@ -135,7 +135,8 @@ def data_of(config: Config, data_dir: str | None, download: bool, expected: str 
 def check_workers(strategy: tf.distribute.Strategy, config: Config, data: Data) -> None:
     """Raises ValueError, on every worker, where they were not told to do the same, or cannot share a batch."""
     facts = {"settings": config.as_dict(), "code": provenance()["git_revision"], "data": data.description}
-    facts |= {"training images": data.train.images, "validation images": data.validation.images}
+    for name, split in (("training", data.train), ("validation", data.validation)):
+        facts |= {f"{name} images": split.images, f"{name} labels": split.labels}
     distribution.check_equal(strategy, facts)
     # Behind it, because now the same error ends all of them.
     replicas = strategy.num_replicas_in_sync
@@ -336,6 +337,7 @@ def evaluate(config: Config, model: keras.Model, data: Data, state: dict[str, An
         "neurons": model.neurons if "spikes" in logs else None,
         "membranes": model.membranes if "spikes" in logs else None,
         "wall_time": round(state["seconds"], 1),
+        "replicas": state["replicas"],
         **state["provenance"],
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }

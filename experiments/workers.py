@@ -21,6 +21,8 @@ from typing import Any
 
 # How long a worker waits for the others before it begins [s].
 SECONDS_TO_MEET = 50.0
+# What TensorFlow needs at the least to begin together, when all have met [s].
+LEAST_TO_BEGIN = 10.0
 VARIABLE = "TF_CONFIG"
 EXAMPLE = '{"cluster": {"worker": ["one:12345", "two:12345"]}, "task": {"type": "worker", "index": 0}}'
 
@@ -102,12 +104,12 @@ def joined(workdir: str) -> Iterator[tuple[Any, str]]:
     if found is None:
         yield tf.distribute.get_strategy(), workdir
         return
+    end = time.monotonic() + SECONDS_TO_MEET
     meet(found)
     # It tells of every single collective operation.
     tf.get_logger().setLevel("ERROR")
-    with within(
-        SECONDS_TO_MEET, f"Expected all workers to begin. Received: one that has ended before {found.told} met it."
-    ):
+    left = max(end - time.monotonic(), LEAST_TO_BEGIN)
+    with within(left, f"Expected all workers to begin. Received: one that has ended before {found.told} met it."):
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
     try:
         if found.index == 0:
@@ -157,9 +159,14 @@ def meet(cluster: Cluster, seconds: float = SECONDS_TO_MEET) -> None:
     answering = threading.Thread(target=_answer, args=(door, met), daemon=True)
     answering.start()
     end = time.monotonic() + seconds
-    while missing and time.monotonic() < end:
-        missing = [address for address in missing if not _answers(address)]
-        time.sleep(0.1)
+    found: set[str] = set()
+    # All at once, because an address that nobody answers takes its time.
+    asking = [threading.Thread(target=_ask, args=(address, end, found), daemon=True) for address in missing]
+    for thread in asking:
+        thread.start()
+    for thread in asking:
+        thread.join(max(0.0, end - time.monotonic()))
+    missing = [address for address in missing if address not in found]
     met.set()
     # TensorFlow listens at the same port, when nobody else does any more.
     answering.join()
@@ -176,13 +183,15 @@ def _answer(door, met):
             door.accept()[0].close()
 
 
-def _answers(address):
+def _ask(address, end, found):
+    """Adds the address to `found` when somebody answers there; gives up at the end."""
     host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=1).close()
-    except OSError:
-        return False
-    return True
+    while time.monotonic() < end:
+        with contextlib.suppress(OSError):
+            socket.create_connection((host, int(port)), timeout=1).close()
+            found.add(address)
+            return
+        time.sleep(0.1)
 
 
 def is_first() -> bool:

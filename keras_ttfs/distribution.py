@@ -1,8 +1,9 @@
 """Training on several devices or machines: what all of them must share, and what each of them adds.
 
 A TTFSModel that was made in the scope of a `tf.distribute.MirroredStrategy` (the devices of one machine) or of a
-`MultiWorkerMirroredStrategy` (several machines) fits, evaluates and predicts as it does in one process. A replica is a
-device, a worker is a process.
+`MultiWorkerMirroredStrategy` (several machines) fits, evaluates and predicts as it does in one process: with
+`TKBatchNorm(synchronized=True)` it learns the same weights. Unless norms are synchronised, each replica normalises by its own
+samples; and it draws noise and dropout of its own samples. A replica is a device, a worker is a process.
 """
 
 import hashlib
@@ -36,8 +37,9 @@ def check_fit(model: keras.Model, arguments: Mapping[str, Any], check_inputs: Ca
 
     Raises:
         ValueError: of `check_inputs`; "Expected a MirroredStrategy or MultiWorkerMirroredStrategy. Received: ..."; for
-            batches that the replicas cannot share, arrays that every worker would shuffle in its own way, and an optimizer
-            that clips the gradients of each replica; and as `check_equal`.
+            batches that the replicas cannot share, arrays that every worker would shuffle in its own way, generators on
+            several workers, and an optimizer that clips, scales or gathers the gradients of each replica; and as
+            `check_equal`.
     """
     strategy, wrong = model.distribute_strategy, None
     if type(strategy).__name__ not in UNDERSTOOD:
@@ -60,33 +62,80 @@ def check_fit(model: keras.Model, arguments: Mapping[str, Any], check_inputs: Ca
 
 def _check_batches(strategy, arguments):
     replicas, size, x = strategy.num_replicas_in_sync, arguments.get("batch_size"), arguments.get("x")
-    if size is None and not hasattr(x, "shape"):
+    several = keras_internals.several_workers(strategy)
+    if isinstance(x, tf.data.Dataset):
+        sizes = {spec.shape[0] for spec in tf.nest.flatten(x.element_spec) if spec.shape.rank}
+        if wrong := sorted(known for known in sizes if known and known % replicas):
+            raise ValueError(
+                f"Expected batches that {replicas} replicas share equally. Received: batches of {wrong[0]}"
+            )
+        return
+    arrays = _arrays(x)
+    if not arrays:
+        if several:
+            raise ValueError(
+                "Expected arrays or a tf.data.Dataset, of which every worker takes its share. Received: "
+                f"x={type(x).__name__}"
+            )
         return
     size = size or 32  # Keras makes batches of so many where it is not told.
     if size % replicas:
         raise ValueError(f"Expected a batch_size that {replicas} replicas share equally. Received: batch_size={size}")
-    if 0 < (rest := len(x) % size if hasattr(x, "shape") else 0) <= size - size // replicas:
+    # Keras trains on the first part, and validates on the rest.
+    samples = math.floor(len(arrays[0]) * (1.0 - arguments.get("validation_split", 0.0)))
+    if 0 < (rest := samples % size) <= size - size // replicas:
         raise ValueError(
-            f"Expected samples for each of {replicas} replicas in every batch. Received: {rest} in the last one of {len(x)} "
+            f"Expected samples for each of {replicas} replicas in every batch. Received: {rest} in the last one of {samples} "
             f"samples with batch_size={size}"
         )
-    if keras_internals.several_workers(strategy) and arguments.get("shuffle", True):
+    if several and arguments.get("shuffle", True):
         raise ValueError(
             "Expected shuffle=False, or a tf.data.Dataset that is shuffled with a seed: every worker would shuffle arrays in "
             "its own way. Received: arrays and shuffle=True"
         )
 
 
+def _arrays(x):
+    """The arrays of a structure, empty where it holds anything else."""
+    leaves = keras.tree.flatten(x)
+    return leaves if all(hasattr(leaf, "shape") for leaf in leaves) else []
+
+
 def _check_optimizer(optimizer):
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-    for name in ("clipnorm", "clipvalue", "global_clipnorm"):
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        raise ValueError(
+            "Expected float32, float64 or mixed_bfloat16 with several replicas: each would scale its loss by what overflows "
+            "in its own gradients. Received: a LossScaleOptimizer, as mixed_float16 has"
+        )
+    for name in ("clipnorm", "clipvalue", "global_clipnorm", "gradient_accumulation_steps"):
         if getattr(optimizer, name, None) is not None:
             raise ValueError(
-                f"Expected an optimizer without {name}: Keras clips the gradients of each replica before it adds them up. "
-                f"Received: {name}={getattr(optimizer, name)}"
+                f"Expected an optimizer without {name}: Keras uses it on the gradients of each replica, before it adds them "
+                f"up. Received: {name}={getattr(optimizer, name)}"
             )
 
 
+def check_loss(loss: Any, y: Any, y_pred: Any) -> None:
+    """Refuses losses that Keras does not divide by the replicas, in a step of several.
+
+    Args:
+        loss: what `compile` was given.
+        y, y_pred: targets and outputs.
+
+    Raises:
+        ValueError: "Expected a loss that is the mean over its samples ... Received: ...".
+    """
+    for each in filter(None, keras.tree.flatten(loss)):
+        each = keras.losses.get(each)
+        told = getattr(each, "__name__", None) or getattr(each, "name", each)
+        if getattr(each, "reduction", "mean") not in ("sum_over_batch_size", "mean", "mean_with_sample_weight"):
+            told = f"{told} with reduction={each.reduction!r}"
+        elif keras.tree.is_nested(loss) or len(getattr(each, "call", each)(y, y_pred).shape):
+            continue
+        raise ValueError(f"Expected a loss that is the mean over its samples with several replicas. Received: {told}")
+
+
+DATA = ("x", "y", "sample_weight")
 # What all workers must have the same of, by names that tell them where to look.
 FACTS = (
     "layers",
@@ -95,49 +144,78 @@ FACTS = (
     "arguments of fit",
     "callbacks",
     "weights",
-    "x",
-    "y",
-    "sample_weight",
+    *DATA,
 )
 
 
 def _facts(model, arguments):
     """The values of FACTS."""
-    given = {name: value for name, value in arguments.items() if isinstance(value, (int, float, str, dict))}
-    given.pop("verbose", None)
+    given = {name: _simple(value) for name, value in arguments.items() if name not in ("verbose", *DATA, "callbacks")}
     given["validated"] = arguments.get("validation_data") is not None
     ours = {name: getattr(model, name, None) for name in ("lambda_tr", "lambda_tb", "noise", "temporal_kernels_frozen")}
     if teaching := getattr(model, "teaching", None):
         ours["teaching"] = teaching.lambda_kd, teaching.temperature, weights_of(teaching.teacher)
-    layers = [(type(layer).__name__, layer.get_config()) for layer in keras_internals.layers_below(model)]
+    if draws := getattr(model, "weight_draws", None):
+        ours["draws of noise"] = np.asarray(draws.seed.state).tolist()
+    layers = [(type(layer).__name__, _config(layer)) for layer in keras_internals.layers_below(model)]
     values = (
         [(variable.path, variable.shape, variable.dtype) for variable in model.variables] + layers,
         ours,
         model.get_compile_config(),
         given,
-        [_simple(callback) for callback in _ours(arguments.get("callbacks"))],
+        [(type(callback).__name__, _simple(vars(callback))) for callback in _steering(arguments.get("callbacks"))],
         weights_of(model),
-        *(_data(arguments.get(name)) for name in ("x", "y", "sample_weight")),
+        *(_data(arguments.get(name)) for name in DATA),
     )
     return dict(zip(FACTS, values, strict=True))
 
 
-def _ours(callbacks):
-    """The callbacks of this library. Others may write to places of their own on each worker."""
+# Callbacks of Keras that decide what is trained. Others may write to places of their own on each worker.
+STEERING = tuple(
+    getattr(keras.callbacks, name)
+    for name in ("EarlyStopping", "LearningRateScheduler", "ReduceLROnPlateau", "SwapEMAWeights", "TerminateOnNaN")
+)
+
+
+def _steering(callbacks):
+    """The callbacks of STEERING and of this library."""
     callbacks = getattr(callbacks, "callbacks", callbacks)
     callbacks = callbacks if isinstance(callbacks, (list, tuple)) else [callbacks]
-    return [callback for callback in callbacks if type(callback).__module__.split(".")[0] == __name__.split(".")[0]]
+
+    def of_ours(callback):
+        return any(kind.__module__.split(".")[0] == __name__.split(".")[0] for kind in type(callback).__mro__)
+
+    return [each for each in callbacks if isinstance(each, STEERING) or of_ours(each)]
 
 
-def _simple(callback):
-    simple = {name: value for name, value in vars(callback).items() if isinstance(value, (int, float, str))}
-    return type(callback).__name__, sorted(simple.items())
+def _simple(value):
+    """What of a value is the same in every process, in words: numbers, texts and arrays in any structure, and functions."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (np.ndarray, np.generic)):
+        return _fingerprint(np.asarray(value))
+    if isinstance(value, Mapping):
+        return sorted((str(name), _simple(each)) for name, each in value.items() if name != "verbose")
+    if isinstance(value, (list, tuple)):
+        return [_simple(each) for each in value]
+    if code := getattr(value, "__code__", None):
+        held = [cell.cell_contents for cell in value.__closure__ or ()]
+        return [value.__qualname__, code.co_code.hex(), _simple([*code.co_consts, *(value.__defaults__ or ()), *held])]
+    return type(value).__name__
+
+
+def _config(layer):
+    """The config of a layer. One that cannot be saved has none, and can be trained."""
+    try:
+        return layer.get_config()
+    except (NotImplementedError, TypeError):
+        return _simple({name: value for name, value in vars(layer).items() if not name.startswith("_")})
 
 
 def _data(value):
-    """What tells data apart: an array itself, of a data set the shapes and how many there are."""
-    if hasattr(value, "shape"):
-        return np.asarray(value)
+    """What tells data apart: arrays themselves, of a data set the shapes and how many there are."""
+    if value is not None and (arrays := _arrays(value)):
+        return [_fingerprint(np.asarray(array)) for array in arrays]
     if isinstance(value, tf.data.Dataset):
         return value.element_spec, int(value.cardinality())
     return type(value).__name__

@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from keras_ttfs import noise, topology
+from keras_ttfs.noise import straight_through
 
 
 def outputs_with_noise(model: keras.Model, x: Any, kinds: Iterable[noise.Noise], draws: noise.TrainingDraws) -> Any:
@@ -29,12 +30,15 @@ def outputs_with_noise(model: keras.Model, x: Any, kinds: Iterable[noise.Noise],
             exact = value = tf.cast(tf.convert_to_tensor(kernel), kernel.dtype)
             for each in kinds:
                 value = each.weights(value, axes, draws)
-            disturbed.append((kernel, exact + tf.stop_gradient(value - exact)))
-    with keras.StatelessScope(state_mapping=disturbed) as scope:
+            disturbed.append((kernel, straight_through(value, exact)))
+    with keras.StatelessScope(state_mapping=disturbed, collect_losses=True) as scope:
         outputs = model(x, training=True)
     kernels = {id(kernel) for kernel, _ in disturbed}
     for variable in model.variables:
         value = scope.get_current_value(variable)
         if value is not None and id(variable) not in kernels:
             variable.assign(value)
+    if scope.losses:
+        # Of activity regularisers and add_loss; those of weights are of the exact ones. A Functional has no method for it.
+        keras.layers.Layer.add_loss(model, scope.losses)
     return outputs

@@ -402,7 +402,7 @@ class TTFSActivation(TTFSEncode):
         z_hat = self._quantize(inputs, tau, t_d, relaxed=relaxed)
         if not self.noise:
             return z_hat
-        return z_hat + tf.stop_gradient(tf.where(relaxed, z_hat, self._disturbed(inputs, tau, t_d)) - z_hat)
+        return noise.straight_through(tf.where(relaxed, z_hat, self._disturbed(inputs, tau, t_d)), z_hat)
 
     def _disturbed(self, z, tau, t_d):
         """Levels of the spikes as noisy neurons send them, drawn anew."""

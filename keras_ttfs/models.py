@@ -152,7 +152,9 @@ class TTFSModel(keras_internals.DistributedModel):
         self._give_noise_to_encoders()
         self._weight_noise = tuple(each for each in self.noise if each.disturbs_weights)
         # Public for who resumes a fit. Not a SeedGenerator itself, which would be saved with the model.
-        self.weight_draws = noises.TrainingDraws(keras.random.SeedGenerator()) if self._weight_noise else None
+        # In the scope, so that all replicas draw the same.
+        with self.distribute_strategy.scope():
+            self.weight_draws = noises.TrainingDraws(keras.random.SeedGenerator()) if self._weight_noise else None
         # A traced step would go on with what it was traced with.
         self.train_function = None
 
@@ -296,6 +298,8 @@ class TTFSModel(keras_internals.DistributedModel):
         `terms` is `penalties()`.
         """
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        if replicas > 1:
+            distribution.check_loss(self.loss, y, y_pred)
         # Keras divides its own loss by the replicas.
         loss = self.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training) * replicas
         reg_tr, p_tb = terms
@@ -319,9 +323,9 @@ class TTFSModel(keras_internals.DistributedModel):
 
         Raises:
             ValueError: "Expected inputs of shape (samples, ...) of real numbers. Received: ..."; for a strategy other than
-                MirroredStrategy and MultiWorkerMirroredStrategy; for batches that the replicas cannot share, and an
-                optimizer that clips the gradients of each replica; and on every worker where workers were given other
-                settings or data, or models that differ in more than their shapes, at which TensorFlow waits.
+                MirroredStrategy and MultiWorkerMirroredStrategy; as `distribution.check_fit` and `check_loss`; and on every
+                worker where workers were given other settings or arrays, or models that differ in more than their shapes, at
+                which TensorFlow waits. Of a tf.data.Dataset the specification and the number of batches are compared.
         """
         arguments = inspect.signature(super().fit).bind(x, *args, **kwargs).arguments
         distribution.check_fit(self, arguments, lambda: model_inputs.check_arrays(self, x))

@@ -23,7 +23,8 @@ class Disturbance(NamedTuple):
     """What is wrong with the neurons of a layer, for a batch. None where nothing is.
 
     Attributes:
-        gain: float tensor, of the shape of potentials: how much a potential counts against its threshold [1].
+        gain: float tensor, of the shape of potentials: how much a potential counts against its threshold [1]. The same for
+            every sample.
         shift: int tensor `(batch, ...)`: by how much later each spike comes [steps].
         silent: bool tensor `(batch, ...)`: neurons that send nothing.
         spurious: int tensor `(batch, ...)`: when a neuron fires that has not fired yet; T for never [steps].
@@ -197,7 +198,9 @@ class WeightBits(Noise):
 
 @dataclasses.dataclass(frozen=True)
 class WeightMismatch(_Relative):
-    """Every weight is off: times `1 + std * n`, n normal, the same for every sample.
+    """Every weight of a kernel is off: times `1 + std * n`, n normal, the same for every sample.
+
+    Biases, and the shifts of batch normalisation, stay as they are.
 
     Args:
         std: float >= 0: relative standard deviation [1].
@@ -263,6 +266,11 @@ class Draws:
         return self.generator.random(shape, "float32")
 
 
+def straight_through(noisy: Any, exact: Any) -> Any:
+    """`noisy` forward, to the last bit; backward the gradient goes to `exact`."""
+    return tf.stop_gradient(noisy) + (exact - tf.stop_gradient(exact))
+
+
 class TrainingDraws:
     """Random numbers of a training step, anew in every step, by a keras.random.SeedGenerator.
 
@@ -316,20 +324,18 @@ def of_samples(noise: Iterable[Noise], shapes: Shapes, seed: int, place: int, sa
         samples: their numbers in the data.
     """
     noise = tuple(noise)
-    network = Disturbance()
     random = Draws(seed, 0, place)
+    network = Disturbance()
     for each in noise:
         network = each.of_network(network, shapes, random)
     rows = []
     for sample in samples:
-        found, random = Disturbance(), Draws(seed, 1, place, sample)
+        # A threshold is the network's. What else is wrong with it, each sample adds to.
+        found, random = network, Draws(seed, 1, place, sample)
         for each in noise:
             found = each.of_sample(found, shapes, random)
-        rows.append(found)
+        if found.gain is not network.gain:
+            raise ValueError("Expected thresholds that are the same for every sample. Received: a gain of of_sample")
+        rows.append(found._replace(gain=None))
     columns = Disturbance(*(None if values[0] is None else tf.stack(values) for values in zip(*rows)))
-    silent = columns.silent
-    if network.silent is not None:
-        silent = (
-            tf.broadcast_to(network.silent, (len(rows), *shapes.neurons)) if silent is None else silent | network.silent
-        )
-    return columns._replace(gain=network.gain, silent=silent)
+    return columns._replace(gain=network.gain)

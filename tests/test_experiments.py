@@ -392,6 +392,13 @@ def test_a_run_goes_on_with_its_own_data_only(tmp_path):
     resumed = Checkpoint(str(tmp_path / "run"), Config(), data_module.load("digits"))
     with pytest.raises(ValueError, match="Expected the data of the interrupted run: digits, rescanned. Received: "):
         resumed.restore(None)
+    # Norms and random numbers are those of a replica, so another number of workers would go on to another result.
+    for before, now in ((1, 2), (2, 1)):
+        write_json(begun.path, {**begun.state, "replicas": before})
+        with pytest.raises(
+            ValueError, match=f"as many workers as the interrupted run has: {before}. Received: {now}. "
+        ):
+            Checkpoint(str(tmp_path / "run"), Config(), data, now).restore(None)
     claim_workdir(Config(), str(tmp_path / "run"), True, "digits, rescanned")
     assert os.path.exists(begun.path)
     claim_workdir(Config(), str(tmp_path / "run"), True, resumed.data.description)

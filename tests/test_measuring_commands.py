@@ -4,10 +4,11 @@ import os
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 
-from experiments import scaling_text
+from experiments import scaling, scaling_text
 from experiments.files import read_json, write_json
 from experiments.tables import EXPORTS, anytime_table, export_table, robustness_table
 from keras_ttfs import TKBatchNorm, applications
@@ -79,6 +80,15 @@ def test_answers_before_the_end(model, tmp_path):
     # vgg6 with T = 32: six populations, and each but the first begins earlier.
     assert [len(result["accuracy"]) for result in results] == [192 - 5 * early for early in (0, 8, 16, 24)]
     assert anytime_table(results) in done.stdout and "| 24 | 72 |" in done.stdout
+    # Stopped 1, 2, 4, ... steps into the last window, and at its end: the spikes so far.
+    last = results[3]
+    first = next(step for step, share in enumerate(last["accuracy"], 1) if share != last["accuracy"][0])
+    for step in (first, first + 1, first + 3, 72):
+        share, spikes = last["accuracy"][step - 1], sum(last["spikes"][:step])
+        assert (
+            f"| 24 | {step} | {100 * share:.2f} | {100 * (share * (1 - share) / 40) ** 0.5:.2f} | {spikes:,.0f} |"
+            in done.stdout
+        )
     assert (tmp_path / "anytime.png").stat().st_size > 10_000
     spikes = [sum(result["spikes"]) for result in results]
     assert np.all(np.abs(np.array(spikes) / spikes[0] - 1) < 0.3)
@@ -107,5 +117,8 @@ def test_workers_and_norms_are_timed_and_networks_cost_what_their_formulas_say(t
     assert scaling_text.hours(row, 8) == pytest.approx(8 * scaling_text.hours(row, 64))
     assert scaling_text.sent(row, 64) == pytest.approx(2 * 63 / 64 * 25.6e6 * 4)
     networks = {"side": 224, "dtype_policy": "float32", "rows": {"ResNet50": row}}
+    for name, expected in (("VGG16", 15_470_264_320), ("ResNet50", 3_857_973_248)):
+        network = getattr(keras.applications, name)(weights=None)
+        assert scaling.multiply_adds(network) == expected
     text = scaling_text.section({"workers": workers, "norms": norms, "networks": networks})
     assert "| ResNet50 | 25.6 | 3.9 | 11.0 | 100 | 500 | 2,698 | 0.9 | 0.1 | 202 | 5.7 |" in text

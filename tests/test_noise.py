@@ -1,5 +1,6 @@
 """The noise kit: each kind against what it says, both simulations with the same draws, training that hardens."""
 
+import dataclasses
 import warnings
 
 import keras
@@ -333,6 +334,42 @@ class OwnModel(TTFSModel):
 
     def call(self, x, training=False):
         return self.last(self.hidden(self.first(x), training=training))
+
+
+def test_losses_of_layers_count_with_noise_too():
+    """Of activity regularisers and add_loss."""
+    losses = []
+    for kinds in ([], [noise.Jitter(0.0)], [noise.WeightMismatch(0.0)]):
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((6,))
+        z = keras.layers.ActivityRegularization(l2=10.0)(keras.layers.Dense(5, kernel_regularizer="l2")(inputs))
+        model = TTFSModel(inputs, keras.layers.Dense(3)(TTFSActivation()(z)), noise=kinds)
+        model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        x, y = np.random.default_rng(0).random((8, 6)), np.arange(8) % 3
+        losses.append([float(np.ravel(model.train_on_batch(x, y))[0]) for _ in range(3)])
+    np.testing.assert_allclose(losses[1:], [losses[0]] * 2, rtol=1e-5)
+    assert losses[0][0] > 5
+
+
+def test_noise_of_ones_own(network):
+    """What `of_network` says of spikes holds for every sample, as in training; thresholds are never those of a sample."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Late(noise.Noise):
+        def of_network(self, found, shapes, random):
+            return found._replace(shift=tf.fill(shapes.neurons, 3))
+
+    @dataclasses.dataclass(frozen=True)
+    class Wrong(noise.Noise):
+        def of_sample(self, found, shapes, random):
+            return found._replace(gain=tf.ones(shapes.membranes))
+
+    first = next(iter(spikes(network, [Late()])))
+    exact, late = (spikes(network, kinds)[first].astype(int) for kinds in ([], [Late()]))
+    window = network.populations[0].time_window
+    np.testing.assert_array_equal(late, np.where(exact < window, np.minimum(exact + 3, window - 1), exact))
+    with pytest.raises(ValueError, match="Expected thresholds that are the same for every sample"):
+        spikes(network, [Wrong()])
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])

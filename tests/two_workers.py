@@ -12,7 +12,12 @@ import numpy as np
 # What Keras cannot do, which `keras_internals.DistributedModel` makes up for.
 OF_KERAS = ("keras builds", "keras reduces")
 # What both workers must refuse. The last leaves nothing behind that another case could use.
-REFUSED = ("settings", "arrays", "batch", "last batch", "shuffled", "clipped", "callbacks", "one alone", "empty")
+REFUSED = (
+    "settings", "arrays", "batch", "batch of a data set", "last batch", "shuffled", "dict", "generator", "clipped", "half",
+    "callbacks", "scheduler", "sum", "scalar", "one alone", "empty",
+)  # fmt: skip
+# Those that validate, and predict.
+WATCHED = ("plain", "relaxed, with a remainder")
 CLASSES, SAMPLES, BATCH, EPOCHS = 4, 96, 12, 3
 
 
@@ -46,6 +51,8 @@ def trained(strategy, case, index):
     import keras
     import tensorflow as tf
 
+    import keras_ttfs
+
     precision = "float32" if case == "fused" else "float64"
     keras.config.set_floatx(precision)
     keras.config.set_dtype_policy(precision)
@@ -53,6 +60,9 @@ def trained(strategy, case, index):
         keras.utils.set_random_seed(1)
         model = network(case, index)
         model.compile(*compiled(), metrics=["accuracy"])
+    if case == "noise":
+        # Outside of the scope, where its random numbers would be those of each replica.
+        model.harden([keras_ttfs.noise.DroppedSpikes(0.1), keras_ttfs.noise.WeightMismatch(0.1)])
     x, y = images(SAMPLES)
     x, y = (
         values[: len(values) - {"relaxed, with a remainder": 5, "empty": BATCH - 1}.get(case, 0)] for values in (x, y)
@@ -65,7 +75,10 @@ def trained(strategy, case, index):
     data = tf.data.Dataset.from_tensor_slices((x, y)).batch(BATCH)
     # Rounding in float32 moves single spikes, and with them everything, after a few steps.
     data = data.take(1) if case == "fused" else data
-    history = model.fit(data, epochs=EPOCHS, validation_data=data.take(2), verbose=0, callbacks=callbacks)
+    # Each traces a function of its own.
+    watched = case in WATCHED
+    validation = data.take(2) if watched else None
+    history = model.fit(data, epochs=EPOCHS, validation_data=validation, verbose=0, callbacks=callbacks)
     logs = {f"log {name}": np.array(values) for name, values in history.history.items()}
     rows = {
         f"row {name}": np.array([row[name] for row in callback.rows])
@@ -73,13 +86,14 @@ def trained(strategy, case, index):
         for name in (callback.rows[0] if hasattr(callback, "rows") else ())
         if name != "layer"
     }
-    predicted = model.predict(x[:BATCH], batch_size=BATCH, verbose=0)
-    return {**{f"weight {n}": w for n, w in enumerate(model.get_weights())}, **logs, **rows, "predict": predicted}
+    predicted = {"predict": model.predict(x[:BATCH], batch_size=BATCH, verbose=0)} if watched else {}
+    return {**{f"weight {n}": w for n, w in enumerate(model.get_weights())}, **logs, **rows, **predicted}
 
 
 def fit_of_arrays(case, model, x, y, index):
     """`fit` with something wrong: with both workers, or with the second."""
     import keras
+    import tensorflow as tf
 
     import keras_ttfs
 
@@ -90,14 +104,46 @@ def fit_of_arrays(case, model, x, y, index):
         options["batch_size"] += 1
     if case == "last batch":
         x, y = x[: BATCH + 1], y[: BATCH + 1]
-    if case == "clipped":
-        model.compile(keras.optimizers.SGD(0.1, clipnorm=1.0), compiled()[1])
+    with model.distribute_strategy.scope():
+        model.compile(*compiled_as(case))
     if case == "callbacks":
         options["callbacks"] = [keras_ttfs.RelaxationSchedule(3 if index == "1" else 2)]
+    if case == "scheduler":
+        rate = 0.5 if index == "1" else 0.1
+        options["callbacks"] = [keras.callbacks.LearningRateScheduler(lambda epoch: rate)]
     if case == "one alone" and index == "1":
         x = x.astype(str)
+    if case == "dict":
+        x, options["shuffle"] = {"image": x}, True
+    if case == "generator":
+        batches, y = [(x[:BATCH], y[:BATCH])] * 2, None
+        x = iter(batches)
+    if case == "batch of a data set":
+        x, y = tf.data.Dataset.from_tensor_slices((x, y)).batch(BATCH + 1, drop_remainder=True), None
+        options = {"verbose": 0}
     model.fit(x, y, **options)
     return {}
+
+
+def compiled_as(case):
+    """Optimizer and loss, one of them of a kind that replicas cannot share."""
+    import keras
+
+    optimizer, loss = compiled()
+    if case == "clipped":
+        optimizer = keras.optimizers.SGD(0.1, clipnorm=1.0)
+    if case == "half":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    if case == "sum":
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="sum")
+    return optimizer, mean_square if case == "scalar" else loss
+
+
+def mean_square(y, outputs):
+    """A loss that says nothing of single samples."""
+    import keras
+
+    return keras.ops.mean(keras.ops.square(outputs))
 
 
 def fit_of_keras(case, model, x, y):
@@ -126,24 +172,23 @@ def compiled():
 
 
 def network(case, index):
-    """A network of two convolutions with what the case asks for."""
+    """A network of two convolutions, pooled behind the activation and before it, with what the case asks for."""
     import keras
 
     import keras_ttfs
 
     x = inputs = keras.Input((8, 8, 1))
     x = keras_ttfs.TTFSActivation(name="input")(x)
-    for width in (4, 6):
+    for width, after in ((4, False), (6, True)):
         x = keras.layers.Conv2D(
             width, 3, padding="same", use_bias=False, kernel_regularizer=keras.regularizers.L2(1e-3)
         )(x)
         x = keras_ttfs.TKBatchNorm(synchronized=case != "unsynchronised")(x)
+        x = keras.layers.MaxPooling2D()(x) if after else x
         x = keras_ttfs.TTFSActivation()(x)
-        x = keras.layers.MaxPooling2D()(x)
+        x = x if after else keras.layers.MaxPooling2D()(x)
     outputs = keras.layers.Dense(CLASSES)(keras.layers.Flatten()(x))
     options = {"lambda_tr": 2e-3 if case == "settings" and index == "1" else 1e-3, "lambda_tb": 1e-3}
-    if case == "noise":
-        options["noise"] = [keras_ttfs.noise.DroppedSpikes(0.1), keras_ttfs.noise.WeightMismatch(0.1)]
     if case == "taught to a budget":
         teacher = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(CLASSES)])
         options |= {"teacher": teacher, "lambda_kd": 1.0, "temperature": 2.0}
