@@ -117,6 +117,7 @@ NOT_CALLED = {
         "of_samples",
         "of_training",
         "kernels_of",
+        "straight_through",
         "channel_free_axes",
         "check",
         "FunctionalTTFSModel",
