@@ -63,9 +63,14 @@ def check_fit(model: keras.Model, arguments: Mapping[str, Any], check_inputs: Ca
 def _check_batches(strategy, arguments):
     replicas, size, x = strategy.num_replicas_in_sync, arguments.get("batch_size"), arguments.get("x")
     several = keras_internals.several_workers(strategy)
+    if isinstance(x, tf.distribute.DistributedDataset):
+        # Who made it has shared it already.
+        return
     if isinstance(x, tf.data.Dataset):
-        sizes = {spec.shape[0] for spec in tf.nest.flatten(x.element_spec) if spec.shape.rank}
-        if wrong := sorted(known for known in sizes if known and known % replicas):
+        shapes = [getattr(spec, "shape", None) for spec in tf.nest.flatten(x.element_spec)]
+        # Only a data set that drops the remainder says how large its batches are.
+        sizes = {shape[0] for shape in shapes if shape is not None and shape.rank}
+        if wrong := sorted(size for size in sizes if size and size % replicas):
             raise ValueError(
                 f"Expected batches that {replicas} replicas share equally. Received: batches of {wrong[0]}"
             )
