@@ -37,11 +37,11 @@ GROUPS: dict[str, tuple[str, str, dict[str, str]]] = {
         "cifar100",
         "the same of CIFAR-100, one seed",
         {
-            "phase": "the twin itself is more accurate than the paper's row, and phase coding keeps all of it. It takes the 1,500 "
-            "steps of CIFAR-10, not the paper's 8,950, and so fires fewer spikes.",
-            "burst": "the twin itself is more accurate, and burst coding loses less than a point of it. It takes 1,125 steps, not "
-            "3,100, and so fires fewer spikes.",
-            "t2fsnn_early": "the twin itself is above every row of the paper's, and T2FSNN loses about a point of it.",
+            "phase": "the twin itself is more accurate than the paper's row, and phase coding keeps all of it. It takes the "
+            "1,500 steps of CIFAR-10, not the paper's 8,950, and so fires fewer spikes.",
+            "burst": "the twin itself is more accurate, and burst coding loses less than a point of it. It takes 1,125 "
+            "steps, not 3,100, and so fires fewer spikes.",
+            "t2fsnn_early": "the twin itself is above every row of the paper's, and T2FSNN loses a point and a half of it.",
             "ttfs_0": "it begins from that twin and is taught by it.",
         },
     ),
