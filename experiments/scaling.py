@@ -64,7 +64,9 @@ def _random_batches(batch_size: int) -> Any:
 def _worker(index: int, addresses: list[str], width: float, batch_size: int) -> dict[str, float]:
     """Images per second of one of several workers of one thread, and what they reduce in a step."""
     if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[index]})
+        cores = sorted(os.sched_getaffinity(0))
+        # A second worker that fails here would leave the first waiting.
+        os.sched_setaffinity(0, {cores[index % len(cores)]})
     several = len(addresses) > 1
     if several:
         os.environ["TF_CONFIG"] = json.dumps(
