@@ -42,7 +42,7 @@ def jobs(options: flags.FlagValues) -> list[Job]:
     begun_with = provenance()
     shown = trained.load(options.model, options.dataset, options.data_dir, options.images)
     settings = {"model": shown.name, "data": shown.data, "images": len(shown.images)}
-    if not shown.model.encoders:
+    if not getattr(shown.model, "encoders", None):
         raise ValueError(f"Expected --model to be a TTFS model. Received: {options.model}, which has no spikes")
     shortest = min(encoder.time_window for encoder in shown.model.encoders)
 

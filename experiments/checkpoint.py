@@ -70,9 +70,10 @@ class Checkpoint(keras.callbacks.Callback):
             return
         check_data(found.setdefault("data", self.data.description), self.data, "the interrupted run")
         # Norms that are not synchronised, and all random numbers, are those of a replica.
-        if (before := found.setdefault("replicas", 1)) != (now := self.state["replicas"]):
+        before, now = found.get("replicas"), self.state["replicas"]
+        if before not in (None, now):
             raise ValueError(
-                f"Expected as many workers as the interrupted run has: {before}. Received: {now}. Start it on as many, or "
+                f"Expected as many replicas as the interrupted run has: {before}. Received: {now}. Start it on as many, or "
                 "choose another --workdir."
             )
         begun, self.state = self.state["provenance"], {**self.state, **found}

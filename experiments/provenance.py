@@ -34,8 +34,12 @@ def provenance(*packages: str) -> dict[str, Any]:
 
 
 def continued(begun: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
-    """The provenance of work that one process began and another goes on with: both revisions, where they differ."""
-    past, present = str(begun.get("git_revision")), str(now.get("git_revision"))
+    """The provenance of work that one process began and another goes on with: both revisions, where they differ; None of
+    code that nobody knows.
+    """
+    past, present = begun.get("git_revision"), now.get("git_revision")
+    if past is None or present is None:
+        return {**begun, "git_revision": None}
     return begun if past.endswith(present) else {**begun, "git_revision": f"{past} then {present}"}
 
 

@@ -7,6 +7,7 @@ samples; and it draws noise and dropout of its own samples. A replica is a devic
 """
 
 import hashlib
+import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -41,7 +42,7 @@ def check_fit(model: keras.Model, arguments: Mapping[str, Any], check_inputs: Ca
             several workers, and an optimizer that clips, scales or gathers the gradients of each replica; and as
             `check_equal`.
     """
-    strategy, wrong = model.distribute_strategy, None
+    strategy, wrong, facts = model.distribute_strategy, None, dict.fromkeys(FACTS)
     if type(strategy).__name__ not in UNDERSTOOD:
         raise ValueError(
             f"Expected a MirroredStrategy or MultiWorkerMirroredStrategy. Received: {type(strategy).__name__}"
@@ -51,13 +52,14 @@ def check_fit(model: keras.Model, arguments: Mapping[str, Any], check_inputs: Ca
         if strategy.num_replicas_in_sync > 1:
             _check_batches(strategy, arguments)
             _check_optimizer(model.optimizer)
-    except ValueError as error:
+        if keras_internals.several_workers(strategy):
+            facts = _facts(model, arguments)
+    except Exception as error:
         if not keras_internals.several_workers(strategy):
             raise
         wrong = error
-    if keras_internals.several_workers(strategy):
-        # Before an error of this worker is raised, because the others wait for it.
-        check_equal(strategy, dict.fromkeys(FACTS) if wrong else _facts(model, arguments), wrong)
+    # Before an error of this worker is raised, because the others wait for it.
+    check_equal(strategy, facts, wrong)
 
 
 def _check_batches(strategy, arguments):
@@ -70,9 +72,10 @@ def _check_batches(strategy, arguments):
         shapes = [getattr(spec, "shape", None) for spec in tf.nest.flatten(x.element_spec)]
         # Only a data set that drops the remainder says how large its batches are.
         sizes = {shape[0] for shape in shapes if shape is not None and shape.rank}
-        if wrong := sorted(size for size in sizes if size and size % replicas):
+        # Each replica takes as many, the last one what is left.
+        if wrong := sorted(size for size in sizes if size and size <= (replicas - 1) * -(-size // replicas)):
             raise ValueError(
-                f"Expected batches that {replicas} replicas share equally. Received: batches of {wrong[0]}"
+                f"Expected batches with samples for each of {replicas} replicas. Received: batches of {wrong[0]}"
             )
         return
     arrays = _arrays(x)
@@ -87,7 +90,8 @@ def _check_batches(strategy, arguments):
     if size % replicas:
         raise ValueError(f"Expected a batch_size that {replicas} replicas share equally. Received: batch_size={size}")
     # Keras trains on the first part, and validates on the rest.
-    samples = math.floor(len(arrays[0]) * (1.0 - arguments.get("validation_split", 0.0)))
+    split = 0.0 if arguments.get("validation_data") is not None else arguments.get("validation_split") or 0.0
+    samples = math.floor(len(arrays[0]) * (1.0 - split))
     if 0 < (rest := samples % size) <= size - size // replicas:
         raise ValueError(
             f"Expected samples for each of {replicas} replicas in every batch. Received: {rest} in the last one of {samples} "
@@ -102,7 +106,7 @@ def _check_batches(strategy, arguments):
 
 def _arrays(x):
     """The arrays of a structure, empty where it holds anything else."""
-    leaves = keras.tree.flatten(x)
+    leaves = [leaf for leaf in keras.tree.flatten(x) if leaf is not None]
     return leaves if all(hasattr(leaf, "shape") for leaf in leaves) else []
 
 
@@ -120,24 +124,41 @@ def _check_optimizer(optimizer):
             )
 
 
-def check_loss(loss: Any, y: Any, y_pred: Any) -> None:
-    """Refuses losses that Keras does not divide by the replicas, in a step of several.
+def check_loss(loss: keras.losses.Loss, values: Any) -> None:
+    """Refuses a loss that Keras does not divide by the replicas, in a step of several.
 
     Args:
-        loss: what `compile` was given.
-        y, y_pred: targets and outputs.
+        loss: as Keras resolved what `compile` was given.
+        values: what its `call` returned, of each sample.
 
     Raises:
         ValueError: "Expected a loss that is the mean over its samples ... Received: ...".
     """
-    for each in filter(None, keras.tree.flatten(loss)):
-        each = keras.losses.get(each)
-        told = getattr(each, "__name__", None) or getattr(each, "name", each)
-        if getattr(each, "reduction", "mean") not in ("sum_over_batch_size", "mean", "mean_with_sample_weight"):
-            told = f"{told} with reduction={each.reduction!r}"
-        elif keras.tree.is_nested(loss) or len(getattr(each, "call", each)(y, y_pred).shape):
-            continue
-        raise ValueError(f"Expected a loss that is the mean over its samples with several replicas. Received: {told}")
+    averaged = loss.reduction in ("sum_over_batch_size", "mean")
+    if averaged and len(values.shape):
+        return
+    told = "" if averaged else f" with reduction={loss.reduction!r}"
+    raise ValueError(
+        f"Expected a loss that is the mean over its samples with several replicas. Received: {loss.name}{told}"
+    )
+
+
+def check_layer_losses(model: keras.Model) -> None:
+    """Refuses losses of layers where replicas are threads of one process, which would take each other's.
+
+    Args:
+        model: that was called in a step.
+
+    Raises:
+        ValueError: "Expected no activity_regularizer and no add_loss ... Received: ...".
+    """
+    if len(tf.distribute.get_strategy().extended.worker_devices) == 1:
+        return
+    if layers := keras_internals.layers_with_losses(model):
+        raise ValueError(
+            "Expected no activity_regularizer and no add_loss with several devices of one process. Received: layer "
+            f"{layers[0].name!r}"
+        )
 
 
 DATA = ("x", "y", "sample_weight")
@@ -168,7 +189,7 @@ def _facts(model, arguments):
         ours,
         model.get_compile_config(),
         given,
-        [(type(callback).__name__, _simple(vars(callback))) for callback in _steering(arguments.get("callbacks"))],
+        [_steers(callback, arguments, model) for callback in _steering(arguments.get("callbacks"))],
         weights_of(model),
         *(_data(arguments.get(name)) for name in DATA),
     )
@@ -182,19 +203,42 @@ STEERING = tuple(
 )
 
 
+def _kind(callback):
+    """The class of STEERING or of this library that a callback is of, or None."""
+    package = __name__.split(".")[0]
+    kinds = (kind for kind in type(callback).__mro__ if kind in STEERING or kind.__module__.split(".")[0] == package)
+    return next(kinds, None)
+
+
 def _steering(callbacks):
-    """The callbacks of STEERING and of this library."""
+    """The callbacks that have a `_kind`."""
     callbacks = getattr(callbacks, "callbacks", callbacks)
     callbacks = callbacks if isinstance(callbacks, (list, tuple)) else [callbacks]
+    return [each for each in callbacks if _kind(each)]
 
-    def of_ours(callback):
-        return any(kind.__module__.split(".")[0] == __name__.split(".")[0] for kind in type(callback).__mro__)
 
-    return [each for each in callbacks if isinstance(each, STEERING) or of_ours(each)]
+def _steers(callback, arguments, model):
+    """What a callback was made with. A subclass may add what differs, such as the paths of its own files."""
+    kind = _kind(callback)
+    made_with = {name: getattr(callback, name, None) for name in inspect.signature(kind.__init__).parameters}
+    if kind is keras.callbacks.LearningRateScheduler:
+        made_with["schedule"] = list(_rates(callback.schedule, arguments, model))
+    return kind.__name__, _simple(made_with)
+
+
+def _rates(schedule, arguments, model):
+    """The learning rates of a schedule in every epoch, as Keras asks for them."""
+    rate = float(keras.ops.convert_to_numpy(model.optimizer.learning_rate))
+    for epoch in range(arguments.get("initial_epoch", 0), arguments.get("epochs", 1)):
+        try:
+            rate = schedule(epoch, rate)
+        except TypeError:
+            rate = schedule(epoch)
+        yield float(rate)
 
 
 def _simple(value):
-    """What of a value is the same in every process, in words: numbers, texts and arrays in any structure, and functions."""
+    """What of a value is the same in every process, in words: numbers, texts and arrays in any structure."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, (np.ndarray, np.generic)):
@@ -203,9 +247,6 @@ def _simple(value):
         return sorted((str(name), _simple(each)) for name, each in value.items() if name != "verbose")
     if isinstance(value, (list, tuple)):
         return [_simple(each) for each in value]
-    if code := getattr(value, "__code__", None):
-        held = [cell.cell_contents for cell in value.__closure__ or ()]
-        return [value.__qualname__, code.co_code.hex(), _simple([*code.co_consts, *(value.__defaults__ or ()), *held])]
     return type(value).__name__
 
 

@@ -4,9 +4,10 @@ Keras may change a private name in any release. So setup.py puts a ceiling on Ke
 pins each name and says what breaks without it. Another test forbids private names everywhere else in the project.
 """
 
+import contextlib
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -71,6 +72,41 @@ def layers_below(layer: Any, recursive: bool = True) -> list:
 def track_loss(model: keras.Model, loss: Any, samples: Any) -> None:
     """Adds the loss of a batch of so many samples to the mean that Keras logs as `loss`."""
     model._loss_tracker.update_state(loss, sample_weight=samples)
+
+
+@contextlib.contextmanager
+def observed_losses(model: keras.Model, batch: tuple, observe: Callable) -> Iterator[None]:
+    """Context in which `observe(loss, values)` sees what every loss of `compile` returns, before it is reduced.
+
+    Args:
+        model: compiled model.
+        batch: inputs, targets and weights of samples. A step that `fit` did not begin resolves the losses of it.
+        observe: function.
+    """
+    model._symbolic_build(data_batch=batch)
+    compiled = model._compile_loss
+    losses = {id(each.loss): each.loss for each in (compiled._flat_losses if compiled else ())}.values()
+
+    def observed(loss, call):
+        def observed_call(*args):
+            values = call(*args)
+            observe(loss, values)
+            return values
+
+        return observed_call
+
+    for loss in losses:
+        loss.call = observed(loss, loss.call)
+    try:
+        yield
+    finally:
+        for loss in losses:
+            del loss.call
+
+
+def layers_with_losses(model: keras.Model) -> list:
+    """The layers, and the model, that hold losses of their last call: of activity regularisers and add_loss."""
+    return [layer for layer in [model, *layers_below(model)] if layer._losses]
 
 
 def exclude_from_weight_decay(optimizer: keras.optimizers.Optimizer, variables: list) -> None:

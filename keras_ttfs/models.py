@@ -298,10 +298,14 @@ class TTFSModel(keras_internals.DistributedModel):
         `terms` is `penalties()`.
         """
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        if replicas > 1:
-            distribution.check_loss(self.loss, y, y_pred)
-        # Keras divides its own loss by the replicas.
-        loss = self.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training) * replicas
+        arguments = {"x": x, "y": y, "y_pred": y_pred, "sample_weight": sample_weight, "training": training}
+        if replicas == 1:
+            loss = self.compute_loss(**arguments)
+        else:
+            distribution.check_layer_losses(self)
+            with keras_internals.observed_losses(self, (x, y, sample_weight), distribution.check_loss):
+                # Keras divides its own loss by the replicas.
+                loss = self.compute_loss(**arguments) * replicas
         reg_tr, p_tb = terms
         if not self.temporal_kernels_frozen:
             loss += tf.cast(self.lambda_tr * reg_tr - self.lambda_tb * p_tb, loss.dtype)
@@ -323,9 +327,10 @@ class TTFSModel(keras_internals.DistributedModel):
 
         Raises:
             ValueError: "Expected inputs of shape (samples, ...) of real numbers. Received: ..."; for a strategy other than
-                MirroredStrategy and MultiWorkerMirroredStrategy; as `distribution.check_fit` and `check_loss`; and on every
-                worker where workers were given other settings or arrays, or models that differ in more than their shapes, at
-                which TensorFlow waits. Of a tf.data.Dataset the specification and the number of batches are compared.
+                MirroredStrategy and MultiWorkerMirroredStrategy; as `distribution.check_fit`, `check_loss` and
+                `check_layer_losses`; and on every worker where workers were given other settings or arrays, or models that
+                differ in more than their shapes, at which TensorFlow waits. Of a tf.data.Dataset the specification and the
+                number of batches are compared.
         """
         arguments = inspect.signature(super().fit).bind(x, *args, **kwargs).arguments
         distribution.check_fit(self, arguments, lambda: model_inputs.check_arrays(self, x))
@@ -341,7 +346,10 @@ class TTFSModel(keras_internals.DistributedModel):
             self.freeze_temporal_kernels(frozen)
 
     def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """As `keras.Model.evaluate`, with the counts of spikes. Raises as `fit` for inputs of the wrong kind."""
+        """As `keras.Model.evaluate`, with the counts of spikes.
+
+        Raises: as `fit` for inputs of the wrong kind, and for losses that several replicas do not share.
+        """
         model_inputs.check_arrays(self, x)
         return super().evaluate(x, *args, **kwargs)
 
@@ -357,8 +365,10 @@ class TTFSModel(keras_internals.DistributedModel):
             ValueError: "Expected layers in float32 ... Received: ..." for a layer in half precision.
         """
         if format != "tf_saved_model":
-            for layer in topology.layers_of(self, keras.layers.Layer):
-                tracing.check_precision(layer, traced=False)
+            for layer in [self, *topology.layers_of(self, keras.layers.Layer)]:
+                # A graph and its inputs compute nothing themselves.
+                if keras_internals.functional_of(layer) is None and not isinstance(layer, keras.layers.InputLayer):
+                    tracing.check_precision(layer, traced=False)
         super().export(filepath, format, *args, **kwargs)
 
     def train_step(self, data: Any) -> dict[str, Any]:

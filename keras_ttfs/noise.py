@@ -305,11 +305,16 @@ def of_training(kinds: Iterable[Noise], shape: Any, time_window: int, seed: kera
         shape: int tensor, that of the layer's potentials, batch first.
         time_window: of the layer [steps].
         seed: of the draws.
+
+    Raises:
+        ValueError: "Expected thresholds that are the same for every sample ...", for noise of one's own.
     """
     found, shared, own = Disturbance(), TrainingDraws(seed), TrainingDraws(seed, own=True)
     one, all_samples = Shapes(shape[1:], shape[1:], time_window), Shapes(shape, shape, time_window)
     for each in kinds:
-        found = each.of_sample(each.of_network(found, one, shared), all_samples, own)
+        network = each.of_network(found, one, shared)
+        found = each.of_sample(network, all_samples, own)
+        _check_gain(found, network)
     return found
 
 
@@ -322,6 +327,8 @@ def of_samples(noise: Iterable[Noise], shapes: Shapes, seed: int, place: int, sa
         seed: int >= 0.
         place: number of the layer in its network.
         samples: their numbers in the data.
+
+    Raises: as `of_training`.
     """
     noise = tuple(noise)
     random = Draws(seed, 0, place)
@@ -334,8 +341,12 @@ def of_samples(noise: Iterable[Noise], shapes: Shapes, seed: int, place: int, sa
         found, random = network, Draws(seed, 1, place, sample)
         for each in noise:
             found = each.of_sample(found, shapes, random)
-        if found.gain is not network.gain:
-            raise ValueError("Expected thresholds that are the same for every sample. Received: a gain of of_sample")
+        _check_gain(found, network)
         rows.append(found._replace(gain=None))
     columns = Disturbance(*(None if values[0] is None else tf.stack(values) for values in zip(*rows)))
     return columns._replace(gain=network.gain)
+
+
+def _check_gain(of_sample, of_network):
+    if of_sample.gain is not of_network.gain:
+        raise ValueError("Expected thresholds that are the same for every sample. Received: a gain of of_sample")

@@ -7,16 +7,18 @@ import subprocess
 import sys
 import types
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+import keras_ttfs
 from experiments import ports
-from keras_ttfs import distribution
+from keras_ttfs import distribution, keras_internals
 from tests import two_workers
 
 pytestmark = pytest.mark.slow
-EXACT = ("plain", "relaxed, with a remainder", "frozen", "taught to a budget")
+EXACT = ("plain", "relaxed, with a remainder", "frozen", "taught to a budget", "losses of layers")
 # On two devices of one process as well.
 MIRRORED = ("plain", "taught to a budget", "fused")
 # Each replica has statistics or draws of its own, so that one process learns something else.
@@ -30,11 +32,12 @@ def found(tmp_path_factory):
     """`{case: {"alone" | "0" | "1": what it saved}}` of every case."""
     folder, port = tmp_path_factory.mktemp("workers"), ",".join(map(str, ports.free_ports(2)))
     cases = [*EXACT, *OTHER, *two_workers.OF_KERAS, *two_workers.REFUSED]
+    of_devices = [*MIRRORED, *OF_REPLICAS, "losses of layers"]
     environment = {**os.environ, "PYTHONPATH": str(WORKER.parent.parent), "TF_CPP_MIN_LOG_LEVEL": "3"}
     environment.pop("TF_CONFIG", None)
     started = {
         index: subprocess.Popen(
-            [sys.executable, WORKER, index, port, folder, *(MIRRORED + OF_REPLICAS if index == "mirrored" else cases)],
+            [sys.executable, WORKER, index, port, folder, *(of_devices if index == "mirrored" else cases)],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -70,6 +73,12 @@ def test_two_workers_learn_what_one_process_learns(found, case):
 def test_two_devices_learn_what_one_learns(found, case):
     for name, difference in largest_difference(found[case]["alone"], found[case]["mirrored"]).items():
         assert difference < (2e-6 if case == "fused" else 1e-12), name
+
+
+def test_devices_of_a_process_would_mix_the_losses_of_layers(found):
+    error = str(found["losses of layers"]["mirrored"]["error"])
+    assert "Expected no activity_regularizer and no add_loss with several devices" in error
+    assert "Received: layer 'conv2d" in error
 
 
 @pytest.mark.parametrize("case", OF_REPLICAS)
@@ -112,7 +121,7 @@ def test_cases_are_cases(found):
         "last batch": "Expected samples for each of 2 replicas in every batch. Received: 1 in the last one of 13 samples",
         "shuffled": "Expected shuffle=False, or a tf.data.Dataset that is shuffled with a seed",
         "dict": "Expected shuffle=False, or a tf.data.Dataset that is shuffled with a seed",
-        "batch of a data set": "Expected batches that 2 replicas share equally. Received: batches of 13",
+        "batch of a data set": "Expected batches with samples for each of 2 replicas. Received: batches of 1",
         "generator": "Expected arrays or a tf.data.Dataset, of which every worker takes its share. Received: x=.*iterator",
         "clipped": "Expected an optimizer without clipnorm: .* Received: clipnorm=1.0",
         "half": "Expected float32, float64 or mixed_bfloat16 with several replicas.* Received: a LossScaleOptimizer",
@@ -155,6 +164,72 @@ def test_other_strategies_are_refused():
     model = types.SimpleNamespace(distribute_strategy=ParameterServerStrategyV2())
     with pytest.raises(ValueError, match="Expected a MirroredStrategy or MultiWorkerMirroredStrategy. Received: Param"):
         distribution.check_fit(model, {}, lambda: None)
+
+
+def mean_of_everything(y, outputs):
+    return keras.ops.mean(keras.ops.square(outputs))
+
+
+class OwnLoss(keras.losses.Loss):
+    def call(self, y, outputs):
+        classes = keras.ops.one_hot(keras.ops.cast(y, "int32"), 3, dtype=outputs.dtype)
+        return keras.ops.mean(keras.ops.square(outputs - classes), axis=-1)
+
+
+class OwnMean(keras.losses.Loss):
+    call = staticmethod(mean_of_everything)
+
+
+SPARSE, TWO = "sparse_categorical_crossentropy", [np.array([0, 2]), np.array([0, 1])]
+# `{name: (labels, loss)}`. Labels up to 2 are classes, others are of one output.
+MEANS = {
+    "binary, labels without an axis": (np.array([0, 1]), "binary_crossentropy"),
+    "alias": (np.array([0, 2]), "crossentropy"),
+    "function": (np.array([0, 2]), lambda y, outputs: keras.losses.sparse_categorical_crossentropy(y, outputs)),
+    "class": (np.array([0, 2]), OwnLoss()),
+    "one for two outputs": ([np.array([0, 2]), np.array([1, 2])], SPARSE),
+    "a list": (TWO, [SPARSE, "mse"]),
+    "names": (dict(zip("ab", TWO)), {"a": SPARSE, "b": "mse"}),
+}
+NO_MEANS = {
+    "function": (np.array([0, 2]), mean_of_everything, "mean_of_everything"),
+    "class": (np.array([0, 2]), OwnMean(), "own_mean"),
+    "one of two": (TWO, [SPARSE, mean_of_everything], "mean_of_everything"),
+    **{
+        f"reduction {reduction}": (
+            TWO,
+            [SPARSE, keras.losses.MeanSquaredError(reduction=reduction)],
+            f"mean_squared_error with reduction={reduction!r}",
+        )
+        for reduction in ("sum", "mean_with_sample_weight", None)
+    },
+}
+
+
+def check_losses(labels, loss, policy):
+    """A step's look at the losses of a model."""
+    keras.config.set_dtype_policy(policy)
+    inputs = keras.Input((5,))
+    units = [3 if 2 in y else 1 for y in keras.tree.flatten(labels)]
+    outputs = [keras.layers.Dense(number, "sigmoid", name=name)(inputs) for number, name in zip(units, "ab")]
+    model = keras_ttfs.TTFSModel(inputs, outputs if len(outputs) > 1 else outputs[0])
+    model.compile("sgd", loss, auto_scale_loss=False)
+    x = np.ones((2, 5), "float32")
+    with keras_internals.observed_losses(model, (x, labels, None), distribution.check_loss):
+        model.compute_loss(x=x, y=labels, y_pred=model(x))
+
+
+@pytest.mark.parametrize("policy", ("float32", "mixed_bfloat16"))
+@pytest.mark.parametrize("name", MEANS)
+def test_losses_that_replicas_share(name, policy):
+    check_losses(*MEANS[name], policy)
+
+
+@pytest.mark.parametrize("name", NO_MEANS)
+def test_losses_that_replicas_cannot_share(name):
+    labels, loss, told = NO_MEANS[name]
+    with pytest.raises(ValueError, match=f"Expected a loss that is the mean.* Received: {told}$"):
+        check_losses(labels, loss, "float32")
 
 
 def test_one_process_shares_with_nobody():

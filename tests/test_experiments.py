@@ -14,7 +14,7 @@ import pytest
 import requests
 import tensorflow_datasets as tfds
 
-from experiments import benchmark_networks, cifar, report, runs, stored, tables, train
+from experiments import benchmark_networks, cifar, provenance, report, runs, stored, tables, train
 from experiments import config as config_module
 from experiments import data as data_module
 from experiments.checkpoint import Checkpoint
@@ -397,7 +397,7 @@ def test_a_run_goes_on_with_its_own_data_only(tmp_path):
     for before, now in ((1, 2), (2, 1)):
         write_json(begun.path, {**begun.state, "replicas": before})
         with pytest.raises(
-            ValueError, match=f"as many workers as the interrupted run has: {before}. Received: {now}. "
+            ValueError, match=f"as many replicas as the interrupted run has: {before}. Received: {now}. "
         ):
             Checkpoint(str(tmp_path / "run"), Config(), data, now).restore(None)
     claim_workdir(Config(), str(tmp_path / "run"), True, "digits, rescanned")
@@ -502,3 +502,14 @@ def test_learning_rate_schedules():
 def test_results_in_documents_match_the_committed_files(name):
     text = (report.ROOT / name).read_text()
     assert report.updated(text, report.DOCUMENTS[name]()) == text
+
+
+def test_work_that_goes_on_tells_both_revisions():
+    def of(revision):
+        return {"git_revision": revision, "device": "one"}
+
+    assert provenance.continued(of("a"), of("a")) == of("a")
+    assert provenance.continued(of("a"), of("b-dirty")) == of("a then b-dirty")
+    assert provenance.continued(of("a then b"), of("b")) == of("a then b")
+    # Which the report refuses.
+    assert provenance.continued(of(None), of("a")) == provenance.continued(of("a"), of(None)) == of(None)

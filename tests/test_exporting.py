@@ -423,6 +423,27 @@ def test_what_keras_itself_exports_of_half_precision_is_refused(tmp_path, format
     assert np.isfinite(model.predict(X[:5], verbose=0)).all()
 
 
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"], indirect=True)
+@pytest.mark.parametrize("container", [lambda layers: keras.Sequential(layers), lambda layers: graph(layers)])
+def test_layers_of_float32_are_exported_by_keras_under_a_policy_of_half_precision(tmp_path, container, policy):
+    """Inputs and graphs have the policy, and compute nothing."""
+    inner = container([keras.layers.Flatten(dtype="float32"), TTFSActivation(name="in", dtype="float32")])
+    inputs = keras.Input((8, 8, 1))
+    model = TTFSModel(inputs, keras.layers.Dense(3, dtype="float32")(inner(inputs)))
+    for of_float32 in (model, in_dtype(model, "float32")):
+        expected = of_float32.predict(X[:32], verbose=0)
+        of_float32.export(str(tmp_path / "model.onnx"), format="onnx", verbose=False)
+        found = exporting.FORMATS["onnx"].load(tmp_path / "model.onnx")(X[:32])
+        np.testing.assert_allclose(next(iter(found.values())), expected, atol=1e-5)
+
+
+def graph(layers):
+    x = inputs = keras.Input((8, 8, 1))
+    for layer in layers:
+        x = layer(x)
+    return keras.Model(inputs, x)
+
+
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_a_saved_model_of_half_precision_is_keras_own(tmp_path, policy):
     model = in_dtype(trained(small()), policy)

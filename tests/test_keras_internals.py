@@ -151,6 +151,30 @@ def test_loss_of_an_epoch_is_the_mean_over_samples():
     assert float(model.get_metrics_result()["loss"]) == 7.0
 
 
+@pins("_compile_loss", "Losses that several replicas do not share are not seen, or `fit` fails with several.")
+@pins("_flat_losses", "Losses that several replicas do not share are not seen, or `fit` fails with several.")
+@pins("_symbolic_build", "Losses of a step that `fit` did not begin are not seen with several replicas, or it fails.")
+def test_losses_are_observed():
+    model, seen = dense_model(), []
+    given = keras.losses.MeanSquaredError()
+    model.compile("sgd", given)
+    batch = np.ones((4, 3)), np.ones((4, 2)), None
+    with keras_internals.observed_losses(model, batch, lambda loss, values: seen.append((loss, values.shape))):
+        model.compute_loss(*batch[:2], y_pred=model(batch[0]))
+    assert seen == [(given, (4,))]
+    assert "call" not in vars(given)
+
+
+@pins("_losses", "Losses of layers are mixed up by several devices of one process, or `fit` fails on them.")
+def test_layers_with_losses():
+    inputs = keras.Input((3,))
+    model = keras.Model(
+        inputs, L.Dense(2, kernel_regularizer="l2")(L.Dense(2, activity_regularizer="l2", name="one")(inputs))
+    )
+    model(np.ones((4, 3)))
+    assert [layer.name for layer in keras_internals.layers_with_losses(model)] == ["one"]
+
+
 @pins("_moments", "TKBatchNorm does not learn a batch's statistics: a training step falls back to the two slow layers.")
 def test_moments_of_a_training_step_are_observed():
     seen = []

@@ -370,6 +370,8 @@ def test_noise_of_ones_own(network):
     np.testing.assert_array_equal(late, np.where(exact < window, np.minimum(exact + 3, window - 1), exact))
     with pytest.raises(ValueError, match="Expected thresholds that are the same for every sample"):
         spikes(network, [Wrong()])
+    with pytest.raises(ValueError, match="Expected thresholds that are the same for every sample"):
+        noise.of_training([Wrong()], tf.constant([2, 4]), 8, keras.random.SeedGenerator(0))
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])

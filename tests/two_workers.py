@@ -71,7 +71,7 @@ def trained(strategy, case, index):
         return fit_of_arrays(case, model, x, y, index)
     if case in OF_KERAS:
         return fit_of_keras(case, model, x, y)
-    callbacks = callbacks_of(case, x)
+    callbacks = callbacks_of(case, x, index)
     data = tf.data.Dataset.from_tensor_slices((x, y)).batch(BATCH)
     # Rounding in float32 moves single spikes, and with them everything, after a few steps.
     data = data.take(1) if case == "fused" else data
@@ -103,7 +103,7 @@ def fit_of_arrays(case, model, x, y, index):
     if case == "batch":
         options["batch_size"] += 1
     if case == "last batch":
-        x, y = x[: BATCH + 1], y[: BATCH + 1]
+        x, y, options["validation_split"] = x[: BATCH + 1], y[: BATCH + 1], None
     with model.distribute_strategy.scope():
         model.compile(*compiled_as(case))
     if case == "callbacks":
@@ -114,12 +114,12 @@ def fit_of_arrays(case, model, x, y, index):
     if case == "one alone" and index == "1":
         x = x.astype(str)
     if case == "dict":
-        x, options["shuffle"] = {"image": x}, True
+        x, options["shuffle"] = {"image": x, "not given": None}, True
     if case == "generator":
         batches, y = [(x[:BATCH], y[:BATCH])] * 2, None
         x = iter(batches)
     if case == "batch of a data set":
-        x, y = tf.data.Dataset.from_tensor_slices((x, y)).batch(BATCH + 1, drop_remainder=True), None
+        x, y = tf.data.Dataset.from_tensor_slices((x, y)).batch(1, drop_remainder=True), None
         options = {"verbose": 0}
     model.fit(x, y, **options)
     return {}
@@ -179,10 +179,11 @@ def network(case, index):
 
     x = inputs = keras.Input((8, 8, 1))
     x = keras_ttfs.TTFSActivation(name="input")(x)
+    options = {"padding": "same", "use_bias": False, "kernel_regularizer": keras.regularizers.L2(1e-3)}
+    if case == "losses of layers":
+        options["activity_regularizer"] = keras.regularizers.L2(1e-2)
     for width, after in ((4, False), (6, True)):
-        x = keras.layers.Conv2D(
-            width, 3, padding="same", use_bias=False, kernel_regularizer=keras.regularizers.L2(1e-3)
-        )(x)
+        x = keras.layers.Conv2D(width, 3, **options)(x)
         x = keras_ttfs.TKBatchNorm(synchronized=case != "unsynchronised")(x)
         x = keras.layers.MaxPooling2D()(x) if after else x
         x = keras_ttfs.TTFSActivation()(x)
@@ -195,10 +196,22 @@ def network(case, index):
     return keras_ttfs.TTFSModel(inputs, outputs, **options)
 
 
-def callbacks_of(case, x):
+def callbacks_of(case, x, index):
+    import keras
+
     import keras_ttfs
 
-    found = [keras_ttfs.TemporalKernelHistory(x[:4])]
+    class WithFile(keras_ttfs.TemporalKernelHistory):
+        """Writes, as it were, to a place of this worker."""
+
+        def __init__(self, data, path):
+            super().__init__(data)
+            self.path = path
+
+    def rate(epoch):
+        return 0.05 if epoch == 0 else rate(epoch - 1)
+
+    found = [WithFile(x[:4], f"worker {index}"), keras.callbacks.LearningRateScheduler(rate)]
     if case == "relaxed, with a remainder":
         found.append(Relaxed())
     if case == "frozen":
