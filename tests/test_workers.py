@@ -92,12 +92,12 @@ def test_a_process_that_waits_for_too_long_ends_with_its_reason(in_fresh_process
         in_fresh_process(wait.format(0.1, 60))
 
 
-def start(workdir, given, *flags):
-    """Two workers of one run."""
+def start(workdir, given, *flags, indices=(0, 1)):
+    """Both workers of a run, or one of them."""
     command = [sys.executable, "-m", "experiments.cifar", "--flagfile=experiments/flagfiles/digits.flags"]
     command += ["--width=0.125", "--epochs=3", "--target_epoch=2", f"--workdir={workdir}", *flags]
     started = []
-    for index in range(2):
+    for index in indices:
         told = {
             "cluster": {"worker": [f"127.0.0.1:{port}" for port in given]},
             "task": {"type": "worker", "index": index},
@@ -165,13 +165,8 @@ def test_killed_workers_resume_to_the_same_result(tmp_path):
 @pytest.mark.slow
 def test_workers_of_other_settings_are_refused_by_both(tmp_path):
     workdir, given = tmp_path / "run", ports.free_ports(2)
-    one, other = start(workdir, given), start(tmp_path / "other", given, "--learning_rate=0.1")
-    # Of each pair one worker is the wrong one.
-    started = [one[0], other[1]]
-    for process in (one[1], other[0]):
-        process.kill()
-    codes = ended(started, workdir)
-    texts = outputs(workdir)[0], outputs(tmp_path / "other")[1]
-    for code, text in zip(codes, texts):
+    started = start(workdir, given, indices=[0])
+    started += start(workdir, given, "--learning_rate=0.1", indices=[1])
+    for code, text in zip(ended(started, workdir), outputs(workdir)):
         assert code == 1 and "Expected the same settings on every worker" in text, text[-3000:]
     assert not (workdir / "config.json").exists()

@@ -14,7 +14,7 @@ OF_KERAS = ("keras builds", "keras reduces")
 # What both workers must refuse. The last leaves nothing behind that another case could use.
 REFUSED = (
     "settings", "arrays", "batch", "batch of a data set", "last batch", "shuffled", "dict", "generator", "clipped", "half",
-    "callbacks", "scheduler", "sum", "scalar", "one alone", "empty",
+    "callbacks", "scheduler", "scalar", "one alone", "empty",
 )  # fmt: skip
 # Those that validate, and predict.
 WATCHED = ("plain", "relaxed, with a remainder")
@@ -134,8 +134,6 @@ def compiled_as(case):
         optimizer = keras.optimizers.SGD(0.1, clipnorm=1.0)
     if case == "half":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-    if case == "sum":
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="sum")
     return optimizer, mean_square if case == "scalar" else loss
 
 
@@ -180,7 +178,7 @@ def network(case, index):
     x = inputs = keras.Input((8, 8, 1))
     x = keras_ttfs.TTFSActivation(name="input")(x)
     options = {"padding": "same", "use_bias": False, "kernel_regularizer": keras.regularizers.L2(1e-3)}
-    if case == "losses of layers":
+    if case == "frozen, with losses of layers":
         options["activity_regularizer"] = keras.regularizers.L2(1e-2)
     for width, after in ((4, False), (6, True)):
         x = keras.layers.Conv2D(width, 3, **options)(x)
@@ -214,7 +212,7 @@ def callbacks_of(case, x, index):
     found = [WithFile(x[:4], f"worker {index}"), keras.callbacks.LearningRateScheduler(rate)]
     if case == "relaxed, with a remainder":
         found.append(Relaxed())
-    if case == "frozen":
+    if case == "frozen, with losses of layers":
         found.append(keras_ttfs.FreezeTemporalKernels(1))
     if case == "taught to a budget":
         found.append(keras_ttfs.SpikeBudget(60, x[:8], every=2, ramp=0.5))
