@@ -24,6 +24,8 @@ from experiments.tables import NO_NOISE, Result, noisy_results, robustness_table
 from experiments.workdir import check_made, pattern_of, remove_leftovers
 
 TABLE, PICTURE = "robustness.md", "robustness.png"
+# Panels beside each other in the picture.
+COLUMNS = 4
 
 
 def define_flags() -> None:
@@ -95,10 +97,12 @@ def simulated(
 
 
 def draw(found: dict[str, list[Result]], path: str) -> None:
-    """Accuracy over strength, a panel for each kind, a line for each network, and a dotted one without noise."""
+    """A panel for each kind, accuracy over its strength, dotted without noise; in the last one accuracy over spikes."""
     kinds = [kind for kind in KINDS if any(r["kind"] == kind for results in found.values() for r in results)]
-    figure, axes = panels(len(kinds), sharey=True, width=2.6, height=3.0, squeeze=False)
-    for axis, kind in zip(axes[0], kinds):
+    rows = -(-(len(kinds) + 1) // COLUMNS)
+    figure, axes = panels(min(COLUMNS, len(kinds) + 1), rows, sharey=True, width=3.4, height=2.8, squeeze=False)
+    *over_strength, over_spikes = axes.flat[: len(kinds) + 1]
+    for axis, kind in zip(over_strength, kinds):
         for label, results in found.items():
             curve = {strength: noisy_results(results, kind, strength) for strength in KINDS[kind].strengths}
             spread = {at: [100 * result["accuracy"] for result in own] for at, own in curve.items() if own}
@@ -108,11 +112,19 @@ def draw(found: dict[str, list[Result]], path: str) -> None:
             for exact in noisy_results(results, NO_NOISE, 0.0):
                 axis.axhline(100 * exact["accuracy"], color=line.get_color(), ls=":", lw=1)
         axis.set(xlabel=KINDS[kind].strength)
-        axis.grid(alpha=0.3)
         if kind == "bits":
             axis.invert_xaxis()
-    axes[0][0].set(ylabel="accuracy [%]")
-    axes[0][0].legend(fontsize=8)
+    for label, results in found.items():
+        numbers = [[result["spikes"] for result in results], [100 * result["accuracy"] for result in results]]
+        over_spikes.plot(*numbers, "o", ms=3, alpha=0.6, label=label)
+    over_spikes.set(xlabel="spikes per image, all of these points")
+    over_spikes.legend(fontsize=8)
+    for axis in axes.flat[: len(kinds) + 1]:
+        axis.grid(alpha=0.3)
+    for axis in axes.flat[len(kinds) + 1 :]:
+        axis.remove()
+    for row in axes:
+        row[0].set(ylabel="accuracy [%]")
     save(figure, path)
 
 
