@@ -70,8 +70,7 @@ class Checkpoint(keras.callbacks.Callback):
             return
         check_data(found.setdefault("data", self.data.description), self.data, "the interrupted run")
         # Norms that are not synchronised, and all random numbers, are those of a replica.
-        before, now = found.get("replicas"), self.state["replicas"]
-        if before not in (None, now):
+        if (before := found.setdefault("replicas", 1)) != (now := self.state["replicas"]):
             raise ValueError(
                 f"Expected as many replicas as the interrupted run has: {before}. Received: {now}. Start it on as many, or "
                 "choose another --workdir."

@@ -124,41 +124,60 @@ def _check_optimizer(optimizer):
             )
 
 
+def check_step(model: keras.Model, y_pred: Any, training: bool) -> None:
+    """Refuses a step whose loss is not that of one process, in a step of several replicas.
+
+    Args:
+        model: compiled, and called on the batch.
+        y_pred: its outputs.
+        training: whether it trains.
+
+    Raises:
+        ValueError: "Expected outputs without a mask ...", "Expected no activity_regularizer and no add_loss ...", and, when
+            the loss is computed, as `check_loss`.
+    """
+    if any(keras_internals.is_masked(output) for output in keras.tree.flatten(y_pred)):
+        raise ValueError(
+            "Expected outputs without a mask with several replicas: Keras divides by the entries of each. Received: a mask"
+        )
+    if training:
+        _check_layer_losses(model)
+    keras_internals.observe_losses(model, check_loss)
+
+
+def _check_layer_losses(model):
+    """The replicas of one process are threads, which take turns at every synchronised norm."""
+    below = keras_internals.layers_below(model)
+    takes_turns = any(isinstance(layer, keras.layers.BatchNormalization) and layer.synchronized for layer in below)
+    if not takes_turns or len(tf.distribute.get_strategy().extended.worker_devices) == 1:
+        return
+    if layers := keras_internals.layers_with_losses(model):
+        raise ValueError(
+            "Expected no activity_regularizer and no add_loss beside synchronised norms on several devices of one process, "
+            f"which would take each other's losses. Received: layer {layers[0].name!r}"
+        )
+
+
 def check_loss(loss: keras.losses.Loss, values: Any) -> None:
-    """Refuses a loss that Keras does not divide by the replicas, in a step of several.
+    """Refuses a loss that Keras does not divide by the replicas.
 
     Args:
         loss: as Keras resolved what `compile` was given.
-        values: what its `call` returned, of each sample.
+        values: what its `call` returned, of each sample; None before it was called.
 
     Raises:
         ValueError: "Expected a loss that is the mean over its samples ... Received: ...".
     """
-    averaged = loss.reduction in ("sum_over_batch_size", "mean")
-    if averaged and len(values.shape):
+    told = ""
+    if type(loss).__call__ is not keras.losses.Loss.__call__:
+        told = " with a __call__ of its own"
+    elif loss.reduction not in ("sum_over_batch_size", "mean"):
+        told = f" with reduction={loss.reduction!r}"
+    elif values is None or len(values.shape):
         return
-    told = "" if averaged else f" with reduction={loss.reduction!r}"
     raise ValueError(
         f"Expected a loss that is the mean over its samples with several replicas. Received: {loss.name}{told}"
     )
-
-
-def check_layer_losses(model: keras.Model) -> None:
-    """Refuses losses of layers where replicas are threads of one process, which would take each other's.
-
-    Args:
-        model: that was called in a step.
-
-    Raises:
-        ValueError: "Expected no activity_regularizer and no add_loss ... Received: ...".
-    """
-    if len(tf.distribute.get_strategy().extended.worker_devices) == 1:
-        return
-    if layers := keras_internals.layers_with_losses(model):
-        raise ValueError(
-            "Expected no activity_regularizer and no add_loss with several devices of one process. Received: layer "
-            f"{layers[0].name!r}"
-        )
 
 
 DATA = ("x", "y", "sample_weight")
@@ -189,7 +208,7 @@ def _facts(model, arguments):
         ours,
         model.get_compile_config(),
         given,
-        [_steers(callback, arguments, model) for callback in _steering(arguments.get("callbacks"))],
+        [_steers(callback) for callback in _steering(arguments.get("callbacks"))],
         weights_of(model),
         *(_data(arguments.get(name)) for name in DATA),
     )
@@ -217,24 +236,31 @@ def _steering(callbacks):
     return [each for each in callbacks if _kind(each)]
 
 
-def _steers(callback, arguments, model):
-    """What a callback was made with. A subclass may add what differs, such as the paths of its own files."""
+def _steers(callback):
+    """What a callback was made with, and the numbers of a subclass, whose texts may be paths of files of its own."""
     kind = _kind(callback)
-    made_with = {name: getattr(callback, name, None) for name in inspect.signature(kind.__init__).parameters}
-    if kind is keras.callbacks.LearningRateScheduler:
-        made_with["schedule"] = list(_rates(callback.schedule, arguments, model))
-    return kind.__name__, _simple(made_with)
+    known = inspect.signature(kind.__init__).parameters
+    compared = {name: getattr(callback, name, None) for name in known}
+    numbers = (bool, int, float, np.ndarray, np.generic)
+    compared |= {name: value for name, value in vars(callback).items() if isinstance(value, numbers)}
+    return kind.__name__, _simple(compared)
 
 
-def _rates(schedule, arguments, model):
-    """The learning rates of a schedule in every epoch, as Keras asks for them."""
-    rate = float(keras.ops.convert_to_numpy(model.optimizer.learning_rate))
-    for epoch in range(arguments.get("initial_epoch", 0), arguments.get("epochs", 1)):
-        try:
-            rate = schedule(epoch, rate)
-        except TypeError:
-            rate = schedule(epoch)
-        yield float(rate)
+class _EqualRates(keras.callbacks.Callback):
+    """Refuses learning rates of an epoch that are not the same on every worker. Only then are those of schedules known."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        rate = keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
+        check_equal(self.model.distribute_strategy, {"learning rate": rate})
+
+
+def with_equal_rates(callbacks: Any) -> Any:
+    """Callbacks of `fit`, and behind them one that compares the learning rates of all workers."""
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        if not any(isinstance(each, _EqualRates) for each in callbacks.callbacks):
+            callbacks.append(_EqualRates())
+        return callbacks
+    return [*keras.tree.flatten([] if callbacks is None else callbacks), _EqualRates()]
 
 
 def _simple(value):

@@ -4,10 +4,9 @@ Keras may change a private name in any release. So setup.py puts a ceiling on Ke
 pins each name and says what breaks without it. Another test forbids private names everywhere else in the project.
 """
 
-import contextlib
 import importlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -74,34 +73,49 @@ def track_loss(model: keras.Model, loss: Any, samples: Any) -> None:
     model._loss_tracker.update_state(loss, sample_weight=samples)
 
 
-@contextlib.contextmanager
-def observed_losses(model: keras.Model, batch: tuple, observe: Callable) -> Iterator[None]:
-    """Context in which `observe(loss, values)` sees what every loss of `compile` returns, before it is reduced.
+def observe_losses(model: keras.Model, observe: Callable) -> None:
+    """From now on, `observe(loss, values)` sees every loss of `compile`: first with None, then with what its `call` returns.
 
-    Args:
-        model: compiled model.
-        batch: inputs, targets and weights of samples. A step that `fit` did not begin resolves the losses of it.
-        observe: function.
+    The losses that were given to `compile` stay as they are. One with a `__call__` of its own is called without it.
     """
-    model._symbolic_build(data_batch=batch)
     compiled = model._compile_loss
-    losses = {id(each.loss): each.loss for each in (compiled._flat_losses if compiled else ())}.values()
+    if compiled is None or hasattr(compiled, "keras_ttfs_observed"):
+        return
 
-    def observed(loss, call):
-        def observed_call(*args):
-            values = call(*args)
-            observe(loss, values)
-            return values
+    def replace_losses():
+        observed = []
+        for each in compiled._flat_losses:
+            observe(each.loss, None)
+            observed.append(type(each)(each.path, _ObservedLoss(each.loss, observe), each.loss_weights, each.name))
+        compiled._flat_losses, compiled.keras_ttfs_observed = observed, True
 
-        return observed_call
+    def build(*args):
+        type(compiled).build(compiled, *args)
+        replace_losses()
 
-    for loss in losses:
-        loss.call = observed(loss, loss.call)
-    try:
-        yield
-    finally:
-        for loss in losses:
-            del loss.call
+    if compiled.built:
+        replace_losses()
+    else:
+        # A step that `fit` did not begin resolves the losses itself.
+        compiled.build = build
+
+
+class _ObservedLoss(keras.losses.Loss):
+    """A loss whose `call` somebody sees. The `__call__` is that of Keras."""
+
+    def __init__(self, loss, observe):
+        super().__init__(name=loss.name, reduction=loss.reduction, dtype=loss.dtype)
+        self.loss, self.observe = loss, observe
+
+    def call(self, y_true, y_pred):
+        values = self.loss.call(y_true, y_pred)
+        self.observe(self.loss, values)
+        return values
+
+
+def is_masked(tensor: Any) -> bool:
+    """Whether Keras leaves entries of an output out of its loss."""
+    return getattr(tensor, "_keras_mask", None) is not None
 
 
 def layers_with_losses(model: keras.Model) -> list:

@@ -298,14 +298,10 @@ class TTFSModel(keras_internals.DistributedModel):
         `terms` is `penalties()`.
         """
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        arguments = {"x": x, "y": y, "y_pred": y_pred, "sample_weight": sample_weight, "training": training}
-        if replicas == 1:
-            loss = self.compute_loss(**arguments)
-        else:
-            distribution.check_layer_losses(self)
-            with keras_internals.observed_losses(self, (x, y, sample_weight), distribution.check_loss):
-                # Keras divides its own loss by the replicas.
-                loss = self.compute_loss(**arguments) * replicas
+        if replicas > 1:
+            distribution.check_step(self, y_pred, training)
+        # Keras divides its own loss by the replicas.
+        loss = self.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training) * replicas
         reg_tr, p_tb = terms
         if not self.temporal_kernels_frozen:
             loss += tf.cast(self.lambda_tr * reg_tr - self.lambda_tb * p_tb, loss.dtype)
@@ -327,20 +323,23 @@ class TTFSModel(keras_internals.DistributedModel):
 
         Raises:
             ValueError: "Expected inputs of shape (samples, ...) of real numbers. Received: ..."; for a strategy other than
-                MirroredStrategy and MultiWorkerMirroredStrategy; as `distribution.check_fit`, `check_loss` and
-                `check_layer_losses`; and on every worker where workers were given other settings or arrays, or models that
-                differ in more than their shapes, at which TensorFlow waits. Of a tf.data.Dataset the specification and the
-                number of batches are compared.
+                MirroredStrategy and MultiWorkerMirroredStrategy; as `distribution.check_fit` and `check_step`; and on every
+                worker where workers were given other settings or arrays, or models that differ in more than their shapes, at
+                which TensorFlow waits. Of a tf.data.Dataset the specification and the number of batches are compared.
+
+        With several replicas a `compute_loss` of one's own divides what it returns by their number, as that of Keras does.
         """
-        arguments = inspect.signature(super().fit).bind(x, *args, **kwargs).arguments
-        distribution.check_fit(self, arguments, lambda: model_inputs.check_arrays(self, x))
+        bound = inspect.signature(super().fit).bind(x, *args, **kwargs)
+        distribution.check_fit(self, bound.arguments, lambda: model_inputs.check_arrays(self, x))
         if not self._range_seen:
             self._range_seen = True
             encoder = model_inputs.raw_encoder(self)
-            x = x if encoder is None or not encoder.built else model_inputs.watched(x, encoder)
+            bound.arguments["x"] = x if encoder is None or not encoder.built else model_inputs.watched(x, encoder)
+        if keras_internals.several_workers(self.distribute_strategy):
+            bound.arguments["callbacks"] = distribution.with_equal_rates(bound.arguments.get("callbacks"))
         frozen = self.temporal_kernels_frozen
         try:
-            return super().fit(x, *args, **kwargs)
+            return super().fit(*bound.args, **bound.kwargs)
         finally:
             # An interrupted fit calls no callback.
             self.freeze_temporal_kernels(frozen)

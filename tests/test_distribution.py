@@ -14,7 +14,7 @@ import tensorflow as tf
 
 import keras_ttfs
 from experiments import ports
-from keras_ttfs import distribution, keras_internals
+from keras_ttfs import distribution
 from tests import two_workers
 
 pytestmark = pytest.mark.slow
@@ -78,7 +78,7 @@ def test_two_devices_learn_what_one_learns(found, case):
 
 def test_devices_of_a_process_would_mix_the_losses_of_layers(found):
     error = str(found[LOSSES_OF_LAYERS]["mirrored"]["error"])
-    assert "Expected no activity_regularizer and no add_loss with several devices" in error
+    assert "Expected no activity_regularizer and no add_loss beside synchronised norms on several devices" in error
     assert "Received: layer 'conv2d" in error
 
 
@@ -126,9 +126,10 @@ def test_cases_are_cases(found):
         "generator": "Expected arrays or a tf.data.Dataset, of which every worker takes its share. Received: x=.*iterator",
         "clipped": "Expected an optimizer without clipnorm: .* Received: clipnorm=1.0",
         "half": "Expected float32, float64 or mixed_bfloat16 with several replicas.* Received: a LossScaleOptimizer",
-        "scheduler": "Expected the same callbacks on every worker. Received: .*worker \\[1\\]",
+        "scheduler": "Expected the same learning rate on every worker. Received: .*worker \\[1\\]",
         "scalar": "Expected a loss that is the mean over its samples with several replicas. Received: mean_square",
         "callbacks": "Expected the same callbacks on every worker",
+        "own callback": "Expected the same callbacks on every worker",
         "empty": "Expected samples for every replica in each training step",
     }.items(),
 )
@@ -180,6 +181,11 @@ class OwnMean(keras.losses.Loss):
     call = staticmethod(mean_of_everything)
 
 
+class OwnCall(keras.losses.MeanSquaredError):
+    def __call__(self, y, outputs, sample_weight=None):
+        return mean_of_everything(y, outputs)
+
+
 SPARSE, TWO = "sparse_categorical_crossentropy", [np.array([0, 2]), np.array([0, 1])]
 # `{name: (labels, loss)}`. Labels up to 2 are classes, others are of one output.
 MEANS = {
@@ -194,6 +200,7 @@ MEANS = {
 NO_MEANS = {
     "function": (np.array([0, 2]), mean_of_everything, "mean_of_everything"),
     "class": (np.array([0, 2]), OwnMean(), "own_mean"),
+    "__call__": (np.array([0, 1]), OwnCall(), "mean_squared_error with a __call__ of its own"),
     "one of two": (TWO, [SPARSE, mean_of_everything], "mean_of_everything"),
     **{
         f"reduction {reduction}": (
@@ -215,8 +222,9 @@ def check_losses(labels, loss, policy):
     model = keras_ttfs.TTFSModel(inputs, outputs if len(outputs) > 1 else outputs[0])
     model.compile("sgd", loss, auto_scale_loss=False)
     x = np.ones((2, 5), "float32")
-    with keras_internals.observed_losses(model, (x, labels, None), distribution.check_loss):
-        model.compute_loss(x=x, y=labels, y_pred=model(x))
+    outputs = model(x)
+    distribution.check_step(model, outputs, training=True)
+    model.compute_loss(x=x, y=labels, y_pred=outputs)
 
 
 @pytest.mark.parametrize("policy", ("float32", "mixed_bfloat16"))

@@ -14,7 +14,7 @@ OF_KERAS = ("keras builds", "keras reduces")
 # What both workers must refuse. The last leaves nothing behind that another case could use.
 REFUSED = (
     "settings", "arrays", "batch", "batch of a data set", "last batch", "shuffled", "dict", "generator", "clipped", "half",
-    "callbacks", "scheduler", "scalar", "one alone", "empty",
+    "callbacks", "own callback", "scheduler", "scalar", "one alone", "empty",
 )  # fmt: skip
 # Those that validate, and predict.
 WATCHED = ("plain", "relaxed, with a remainder")
@@ -108,6 +108,10 @@ def fit_of_arrays(case, model, x, y, index):
         model.compile(*compiled_as(case))
     if case == "callbacks":
         options["callbacks"] = [keras_ttfs.RelaxationSchedule(3 if index == "1" else 2)]
+    if case == "own callback":
+        callback = Relaxed()
+        callback.share = 0.5 + float(index)
+        options["callbacks"] = callback
     if case == "scheduler":
         rate = 0.5 if index == "1" else 0.1
         options["callbacks"] = [keras.callbacks.LearningRateScheduler(lambda epoch: rate)]
@@ -206,8 +210,12 @@ def callbacks_of(case, x, index):
             super().__init__(data)
             self.path = path
 
+    asked = []
+
     def rate(epoch):
-        return 0.05 if epoch == 0 else rate(epoch - 1)
+        asked.append(epoch)
+        # Nobody else asks it.
+        return 0.05 if asked == list(range(epoch + 1)) else float("nan")
 
     found = [WithFile(x[:4], f"worker {index}"), keras.callbacks.LearningRateScheduler(rate)]
     if case == "relaxed, with a remainder":
