@@ -26,7 +26,9 @@ MADE = {
     "fast_spikes": Made("what saves spikes, `saved_spikes.png`", "`sweeps --width=0.5 --epochs=3`"),
     "digits": Made("the row of digits", "`cifar --flagfile=.../digits.flags`, `simulate`"),
     "table1_small": Made("Table 1 at reduced scale, Figs. 2 to 15", "`table1 --flagfile=.../small.flags`, `figures`"),
-    "table1_original": Made("nothing yet: the same on the original images", "`table1 --flagfile=.../small.flags`"),
+    "table1_original": Made(
+        "the same on the original images, more seeds to come", "`table1 --flagfile=.../small.flags`"
+    ),
     "table1_gamma1": Made("three of its rows with gamma_0 = 1", "`table1 --gamma_0=1`"),
     "sweeps_small": Made("Figs. 3 and 8", "`sweeps`, `figures`"),
     "recipe_small": Made("what `small.flags` was chosen from", "`sweeps --epochs=4`"),

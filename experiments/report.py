@@ -125,6 +125,7 @@ def results_section() -> str:
             *anytime_section(),
             *scaling_section(),
             *(_runs_of(group, runs) for group, runs in RUN_GROUPS.items()),
+            *table1_section("table1_original"),
             *table1_section(),
             *spiking_section(),
             *table2_section(),

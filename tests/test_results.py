@@ -253,6 +253,27 @@ def test_what_float32_makes_of_networks_that_were_trained_in_half_precision():
     assert 0 < max(abs(100 * (trained["accuracy"] - other["accuracy"])) for trained, other in pairs) < 0.5
 
 
+def test_table_1_on_the_original_images():
+    runs = {
+        row: [run for run in runs if run["config"]["seed"] == 0]
+        for row, runs in table1_results("table1_original").items()
+    }
+    assert runs.keys() == paper.TABLE1_ROWS.keys() and {len(of_row) for of_row in runs.values()} == {1}
+    assert {(run["data"], run["epochs"], run["config"]["width"]) for (run,) in runs.values()} == {
+        ("cifar10/3.0.2", 12, 0.25)
+    }
+    accuracy = {row: 100 * run["accuracy"] for row, (run,) in runs.items()}
+    assert (
+        round(accuracy["sm_sr"] - accuracy["sm_1"], 1) == 0.3 and round(accuracy["sm_sr"] - accuracy["sm_2"], 1) == 0.9
+    )
+    assert abs(accuracy["sm_sr_tr"] - accuracy["sm_sr"]) < 0.4
+    (reference,) = runs["sm_sr_tr"]
+    for row, saved, cost in (("sm_sr_tr_tb_1e-5", 6, 0.6), ("sm_sr_tr_tb_1e-4", 15, 0.8)):
+        (run,) = runs[row]
+        assert round(100 * (1 - run["spikes"] / reference["spikes"])) == saved
+        assert round(accuracy["sm_sr_tr"] - accuracy[row], 1) == cost
+
+
 def test_answers_before_the_end():
     found = {result["early_firing"]: result for result in read_group("anytime")}
     assert {result["settings"]["images"] for result in found.values()} == {10_000}
