@@ -20,6 +20,7 @@ from experiments.results import (
     sweep_results,
     table1_results,
 )
+from experiments.tables import noisy_results
 
 SMALL = table1_results("table1_small")
 
@@ -251,6 +252,43 @@ def test_what_float32_makes_of_networks_that_were_trained_in_half_precision():
         pairs.append((rows[row], published[f"fast_vgg_{name}.npz"]))
     assert {trained["config"]["dtype_policy"] for trained, _ in pairs} == {"mixed_bfloat16"}
     assert 0 < max(abs(100 * (trained["accuracy"] - other["accuracy"])) for trained, other in pairs) < 0.5
+
+
+def test_imperfect_hardware():
+    results = read_group("robustness")
+    assert {result["settings"]["images"] for result in results} == {1000}
+
+    def kept(network, kind, strength):
+        own = noisy_results([result for result in results if result["network"] == network], kind, strength)
+        assert len(own) == (1 if kind in ("none", "bits") else 3)
+        return 100 * statistics.mean(result["accuracy"] for result in own)
+
+    def lost(kind, strength):
+        return kept("shipped", "none", 0.0) - kept("shipped", kind, strength)
+
+    def gained(kind, strength):
+        return kept("hardened", kind, strength) - kept("shipped", kind, strength)
+
+    for kind, strength in (("jitter", 1.0), ("dropped", 0.02), ("dead", 0.02), ("threshold", 0.1), ("bits", 6)):
+        assert lost(kind, strength) < 0.5
+    assert round(lost("bits", 4), 1) == 2.2 and round(lost("weight", 0.1)) == 11
+    assert round(lost("dropped", 0.1)) == round(lost("dead", 0.1)) == 4
+    gains = {("weight", 0.1): 6.5, ("weight", 0.2): 19.2, ("spurious", 0.02): 7.8, ("bits", 4): 1.9}
+    gains |= {("none", 0.0): -0.9, ("jitter", 2.0): -2.6, ("bits", 3): -12.8}
+    for point, points in gains.items():
+        assert round(gained(*point), 1) == points
+    spikes = {result["network"]: result["spikes"] for result in results if result["kind"] == "none"}
+    assert round(100 * (spikes["hardened"] / spikes["shipped"] - 1)) == 42
+    config = read_rows(RESULTS / "fast_cifar")["hardened"][0]["result"]["config"]
+    assert config["noise"] == "jitter=0.5,dropped=0.02,dead=0.02,bits=4,weight=0.05" and config["epochs"] == 6
+
+
+def test_several_workers():
+    workers, norms = (read_json(RESULTS / "scaling" / f"{name}.json") for name in ("workers", "norms"))
+    one, two = workers["images_per_second"].values()
+    assert min(two) / max(one) > 1.3 and max(two) / min(one) < 1.65
+    assert round(workers["efficiency"], 2) == 0.73
+    assert norms["synchronised_to_own"] > 0.95 and len(norms["seconds_per_step"]["own"]) >= 100
 
 
 def test_table_1_on_the_original_images():
