@@ -3,6 +3,7 @@
 INDEX 0 and 1 are two workers, `alone` trains as one process, and `mirrored` on two devices of one process.
 """
 
+import functools
 import json
 import os
 import sys
@@ -56,7 +57,8 @@ def trained(strategy, case, index):
     keras.config.set_dtype_policy(precision)
     with strategy.scope():
         keras.utils.set_random_seed(1)
-        model = network(case, index)
+        # What is refused leaves a model as it is.
+        model = untrained() if case in REFUSED[1:-1] else network(case, index)
         model.compile(*compiled(), metrics=["accuracy"])
     if case == "noise":
         # Outside of the scope, where its random numbers would be those of each replica.
@@ -169,6 +171,11 @@ def compiled():
     import keras
 
     return keras.optimizers.SGD(0.05, momentum=0.9), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+@functools.cache
+def untrained():
+    return network("refused", index=None)
 
 
 def network(case, index):
