@@ -156,7 +156,8 @@ def test_subclassed_models_learn_too():
         def call(self, x, training=None):
             return self.body(x)
 
-    model = Subclassed(teacher=a_teacher(), lambda_kd=1.0)
+    # Labels pull elsewhere.
+    model = Subclassed(teacher=a_teacher(), lambda_kd=5.0)
     model.compile(keras.optimizers.SGD(0.1), LOSS)
     history = model.fit(X, Y, epochs=30, verbose=0).history["kd"]
     assert history[-1] < history[0]
