@@ -99,9 +99,11 @@ def simulated(
 def draw(found: dict[str, list[Result]], path: str) -> None:
     """A panel for each kind, accuracy over its strength, dotted without noise; in the last one accuracy over spikes."""
     kinds = [kind for kind in KINDS if any(r["kind"] == kind for results in found.values() for r in results)]
-    rows = -(-(len(kinds) + 1) // COLUMNS)
-    figure, axes = panels(min(COLUMNS, len(kinds) + 1), rows, sharey=True, width=3.4, height=2.8, squeeze=False)
-    *over_strength, over_spikes = axes.flat[: len(kinds) + 1]
+    count = len(kinds) + 1
+    shape = min(COLUMNS, count), -(-count // COLUMNS)
+    figure, axes = panels(*shape, sharey=True, width=3.4, height=2.8, squeeze=False)
+    used, unused = axes.flat[:count], axes.flat[count:]
+    *over_strength, over_spikes = used
     for axis, kind in zip(over_strength, kinds):
         for label, results in found.items():
             curve = {strength: noisy_results(results, kind, strength) for strength in KINDS[kind].strengths}
@@ -119,9 +121,9 @@ def draw(found: dict[str, list[Result]], path: str) -> None:
         over_spikes.plot(*numbers, "o", ms=3, alpha=0.6, label=label)
     over_spikes.set(xlabel="spikes per image, all of these points")
     over_spikes.legend(fontsize=8)
-    for axis in axes.flat[: len(kinds) + 1]:
+    for axis in used:
         axis.grid(alpha=0.3)
-    for axis in axes.flat[len(kinds) + 1 :]:
+    for axis in unused:
         axis.remove()
     for row in axes:
         row[0].set(ylabel="accuracy [%]")

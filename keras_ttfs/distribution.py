@@ -239,8 +239,7 @@ def _steering(callbacks):
 def _steers(callback):
     """What a callback was made with, and the numbers of a subclass, whose texts may be paths of files of its own."""
     kind = _kind(callback)
-    known = inspect.signature(kind.__init__).parameters
-    compared = {name: getattr(callback, name, None) for name in known}
+    compared = {name: getattr(callback, name, None) for name in inspect.signature(kind).parameters}
     numbers = (bool, int, float, np.ndarray, np.generic)
     compared |= {name: value for name, value in vars(callback).items() if isinstance(value, numbers)}
     return kind.__name__, _simple(compared)
