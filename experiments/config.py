@@ -182,7 +182,6 @@ class Config:
         choices=("float32", "mixed_bfloat16", "mixed_float16", "float64"),
         flag_choices=("auto",),
     )
-    jit_compile: bool = _field(False, "Compile the whole training step with XLA (slow convolutions on CPUs).")
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -255,6 +254,8 @@ ADDED_FIELDS = frozenset(
     | {"frozen_epochs", "steps_per_octave", "noise"}
     | {"validation_images", *AUGMENTATION, *MODEL_FILES, *NEEDED}
 )
+# A field that configs of earlier versions have. It did nothing: Keras leaves out XLA where operations are deterministic.
+REMOVED_FIELDS = frozenset({"jit_compile"})
 EARLIER_CHOICES = {"activation": ("spike_time",)}
 
 
@@ -262,6 +263,7 @@ def check_values(values: Any) -> None:
     """Raises ValueError where `values` are not those of a config of this version or of an earlier one."""
     if not isinstance(values, dict):
         raise ValueError(f"Expected the fields of a run. Received: {type(values).__name__}")
+    values = _of_today(values)
     missing, unknown = FIELDS.keys() - values.keys(), values.keys() - FIELDS.keys()
     if unknown or missing - ADDED_FIELDS:
         told = [f"without {', '.join(sorted(missing))}"] if missing else []
@@ -285,6 +287,11 @@ def differences(there: dict[str, Any], wanted: dict[str, Any]) -> str:
     A field of Config that an earlier version lacked counts as its default.
     """
     defaults = {name: FIELDS[name].default for name in ADDED_FIELDS}
-    there, wanted = defaults | there, defaults | wanted
+    there, wanted = defaults | _of_today(there), defaults | _of_today(wanted)
     names = sorted(name for name in there.keys() | wanted.keys() if there.get(name) != wanted.get(name))
     return ", ".join(f"{name}: {there.get(name)!r} there, {wanted.get(name)!r} asked" for name in names)
+
+
+def _of_today(values: dict[str, Any]) -> dict[str, Any]:
+    """Settings without the fields that there are no more."""
+    return {name: value for name, value in values.items() if name not in REMOVED_FIELDS}

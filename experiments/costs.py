@@ -25,14 +25,16 @@ MADE = {
     "fast_recipe": Made("its recipe, one part at a time", "`sweeps --width=0.5 --epochs=4`"),
     "fast_spikes": Made("what saves spikes, `saved_spikes.png`", "`sweeps --width=0.5 --epochs=3`"),
     "digits": Made("the row of digits", "`cifar --flagfile=.../digits.flags`, `simulate`"),
-    "table1_small": Made("Table 1 at reduced scale, Figs. 2 to 15", "`table1 --flagfile=.../small.flags`, `figures`"),
-    "table1_original": Made(
-        "the same on the original images, more seeds to come", "`table1 --flagfile=.../small.flags`"
+    "table1_small": Made("Table 1 at reduced scale, Figs. 2 to 17", "`table1 --flagfile=.../small.flags`, `figures`"),
+    "table1_small_gamma1": Made("three of its rows with gamma_0 = 1", "`table1 --gamma_0=1`"),
+    "table1_small_frozen": Made("one of its rows with frozen kernels", "`table1 --frozen_epochs=4`"),
+    "table1_converged": Made(
+        "Table 1 at convergence, its Figs. 2 to 16", "`table1 --flagfile=.../converged.flags`, `figures`"
     ),
-    "table1_gamma1": Made("three of its rows with gamma_0 = 1", "`table1 --gamma_0=1`"),
+    "recipe_converged": Made("what `converged.flags` was chosen from", "`cifar --epochs=12`"),
+    "table1_converged_target6": Made("two of its rows with a shorter relaxation", "`table1 --target_epoch=6`"),
+    "table1_converged_frozen": Made("one of its rows with frozen kernels", "`table1 --frozen_epochs=20`"),
     "sweeps_small": Made("Figs. 3 and 8", "`sweeps`, `figures`"),
-    "recipe_small": Made("what `small.flags` was chosen from", "`sweeps --epochs=4`"),
-    "vgg16_width1": Made("VGG-16 at full width", "`table1 --width=1 --epochs=15`"),
     "spiking_small": Made("spiking networks of Table 1, README's raster", "`simulate`, `convert`"),
     "table2_cifar10": Made("Table 2, CIFAR-10, `codings.png`", "`table2`, `zhou`"),
     "table2_cifar100": Made("Table 2, CIFAR-100, `codings.png`", "`table2 --dataset=cifar100`"),

@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import pathlib
-import re
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -151,7 +150,7 @@ def _load_cifar(name: str, data_dir: str | None, download: bool) -> Data:
         Split(train.images[cut:], train.labels[cut:]),
         lambda: _read(builder, "test"),
         classes=builder.info.features["label"].num_classes,
-        description=_describe(builder),
+        description=builder.info.full_name,
         flip=True,
         padding=4,
     )
@@ -192,13 +191,6 @@ def _read(builder: Any, split: str) -> Split:
     images, labels = (np.concatenate(column) for column in zip(*parts))
     order = np.random.default_rng(0).permutation(len(labels)) if split == "train" else slice(None)
     return Split(images[order], labels[order].astype("int32"))
-
-
-def _describe(builder: Any) -> str:
-    record = next(iter(builder.as_dataset(split="test[:1]")))["id"].numpy().decode()
-    # The original's records are numbered (test_00001); those of the JPEG copy bear its files' names (test_cat_0993).
-    copy = re.fullmatch(r"test_[a-z]+_\d+", record)
-    return f"{builder.info.full_name}{' (JPEG copy)' if copy else ''}"
 
 
 def scale(images: np.ndarray) -> tf.Tensor:

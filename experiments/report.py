@@ -39,6 +39,7 @@ from experiments.tables import (
     short,
     sweep_table,
     table1,
+    variants_table,
     with_deviation,
 )
 
@@ -46,7 +47,6 @@ BEGIN, END = "<!-- results: written by python -m experiments.report -->", "<!-- 
 # Folder of single runs: the runs, in order.
 RUN_GROUPS = {
     "digits": ("digits",),
-    "vgg16_width1": ("relu.seed0", "sm_sr_tr_tb_1e-5.seed0"),
 }
 # Rows of fast_vgg that README leaves to RESULTS.md.
 ELSEWHERE = ("fewest", "base2", "shift", "hardened", "cifar100_relu")
@@ -54,11 +54,21 @@ ELSEWHERE = ("fewest", "base2", "shift", "hardened", "cifar100_relu")
 SWEEP_GROUPS = {
     "fast_recipe": "The recipe of fast_vgg's ReLU twin, one part at a time",
     "fast_spikes": "What saves spikes in fast_vgg",
-    "recipe_small": "What the reduced recipe was chosen from",
+    "recipe_converged": "What the recipe of 60 epochs was chosen from",
     "sweeps_small": "Figs. 3 and 8",
+}
+# Folder of all rows and seeds of Table 1: what it is called.
+TABLE1_GROUPS = {"table1_small": "Table 1 at reduced scale", "table1_converged": "Table 1 at convergence"}
+# Folder of rows of Table 1 with one setting changed: the folder of the rows without that change.
+VARIANTS = {
+    "table1_small_gamma1": "table1_small",
+    "table1_small_frozen": "table1_small",
+    "table1_converged_target6": "table1_converged",
+    "table1_converged_frozen": "table1_converged",
 }
 # Rows of Table 1 whose accuracies are compared seed by seed: the first minus the second.
 COMPARED_ROWS = (
+    ("sm_sr_tr_tb_1e-5", "relu"),
     ("sm_sr", "sm_2"),
     ("sm_sr", "sm_1"),
     ("sm_sr_tr", "sm_sr"),
@@ -125,8 +135,7 @@ def results_section() -> str:
             *anytime_section(),
             *scaling_section(),
             *(_runs_of(group, runs) for group, runs in RUN_GROUPS.items()),
-            *table1_section("table1_original"),
-            *table1_section(),
+            *(part for group in TABLE1_GROUPS for part in table1_section(group)),
             *spiking_section(),
             *table2_section(),
             *training_section(),
@@ -145,7 +154,7 @@ def sweeps_section() -> str:
             *starts_section(),
             *(_sweep_tables(group) for group in SWEEP_GROUPS),
             comparison_section(),
-            *table1_section("table1_gamma1"),
+            *variants_section(),
         ]
     )
 
@@ -181,8 +190,8 @@ def export_section(group: str = "export") -> list[str]:
     ]
 
 
-def table1_section(group: str = "table1_small") -> list[str]:
-    """Table 1 of the committed runs, an empty list where there are none."""
+def table1_section(group: str) -> list[str]:
+    """Table 1 of the committed runs and how its rows differ seed by seed, an empty list where there are none."""
     results = table1_results(group)
     if not results:
         return []
@@ -193,27 +202,40 @@ def table1_section(group: str = "table1_small") -> list[str]:
     named = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {', '.join(map(str, seeds))}, mean ± standard deviation"
     epochs = ", ".join(str(epochs) for epochs in sorted({run["epochs"] for run in runs}))
     return [
-        f"**Table 1 at reduced scale**: {first['data']}, {config['model']} at width {config['width']:g}, T = "
-        f"{config['time_window']}, gamma_0 = {config['gamma_0']:g}, {epochs} epochs, {config['dtype_policy']}, "
-        f"{first['test_images']:,} test images, {first['device']}; {named}. The paper's "
-        f"columns: full width, 2,000 epochs, the original images.\n\n{table1(results)}"
+        f"**{TABLE1_GROUPS[group]}**: {first['data']}, {config['model']} at width {config['width']:g}, T = "
+        f"{config['time_window']}, gamma_0 = {config['gamma_0']:g}, {epochs} epochs, relaxation until epoch "
+        f"{config['target_epoch']}, {config['dtype_policy']}, {first['test_images']:,} test images, {first['device']}; "
+        f"{named}. The paper's columns: VGG-16 at full width, 2,000 epochs.\n\n{table1(results)}",
+        "The same runs, compared seed by seed: mean ± standard error over the seeds that both rows have.\n\n"
+        f"{differences_table(results, COMPARED_ROWS)}",
     ]
 
 
-def comparison_section(group: str = "table1_small", sweeps: str = "sweeps_small") -> str:
-    """How rows of Table 1 differ seed by seed, how large REG_TR is, and what lambda_TB changes."""
-    results = table1_results(group)
-    regularisation = [["row", "REG_TR at the end [steps^2]", "lambda_TR", "their product [1]", "loss at the end [1]"]]
-    for row in ("sm_sr", "sm_sr_tr"):
-        reg_tr, loss = (last_epoch_mean(group, row, name) for name in ("reg_tr", "loss"))
-        weight = results[row][0]["config"]["lambda_tr"]
-        numbers = [f"{reg_tr:.1f}", short(weight), short(weight * reg_tr), f"{loss:.2f}"]
-        regularisation.append([paper.TABLE1_ROWS[row][0], *numbers])
+def variants_section() -> list[str]:
+    """Rows of Table 1 with one setting changed, beside the rows as they are; an empty list where there are none."""
+    groups = {group: (base, table1_results(group)) for group, base in VARIANTS.items()}
+    if not any(results for _, results in groups.values()):
+        return []
+    table = variants_table({group: (table1_results(base), results) for group, (base, results) in groups.items()})
+    return [
+        "**Rows of Table 1 with one setting changed**, against the same rows and seeds without that change: mean ± standard "
+        f"error over the seeds.\n\n{table}"
+    ]
+
+
+def comparison_section(sweeps: str = "sweeps_small") -> str:
+    """How large REG_TR is, and what lambda_TB changes."""
+    lines = [["runs", "row", "REG_TR at the end [steps^2]", "lambda_TR", "their product [1]", "loss at the end [1]"]]
+    for group, title in TABLE1_GROUPS.items():
+        for row, runs in table1_results(group).items():
+            if row in ("sm_sr", "sm_sr_tr"):
+                reg_tr, loss = (last_epoch_mean(group, row, name) for name in ("reg_tr", "loss"))
+                weight = runs[0]["config"]["lambda_tr"]
+                numbers = [f"{reg_tr:.1f}", short(weight), short(weight * reg_tr), f"{loss:.2f}"]
+                lines.append([title, paper.TABLE1_ROWS[row][0], *numbers])
     changes = changes_from_zero(sweep_results(sweeps), "sm_sr_tr_tb_1e-5", "lambda_tb")
     return (
-        "**Rows of Table 1 at reduced scale, compared seed by seed**: mean ± standard deviation over the seeds.\n\n"
-        f"{differences_table(results, COMPARED_ROWS)}\n\n"
-        f"**REG_TR in these runs**, mean over the seeds.\n\n{markdown(regularisation)}\n\n"
+        f"**REG_TR in these runs**, mean over the seeds.\n\n{markdown(lines)}\n\n"
         "**lambda_TB against lambda_TB = 0**, of the sweep above, one seed.\n\n"
         f"{changes_table('lambda_TB', changes)}"
     )

@@ -1,9 +1,10 @@
 """Readers of the result files that the commands collect. Nothing in here draws or prints."""
 
+import math
 import os
 import pathlib
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from experiments.files import REMEDY
@@ -90,7 +91,21 @@ def paired(ours: list[Result], theirs: list[Result]) -> list[tuple[Result, Resul
 
 def accuracy_differences(results: dict[str, list[Result]], row: str, other: str) -> list[float]:
     """Accuracy of a row minus that of another, seed by seed [points]."""
-    return [100 * (our["accuracy"] - their["accuracy"]) for our, their in paired(results[row], results[other])]
+    pairs = paired(results.get(row, []), results.get(other, []))
+    return [100 * (our["accuracy"] - their["accuracy"]) for our, their in pairs]
+
+
+def spike_changes(results: dict[str, list[Result]], row: str, other: str) -> list[float]:
+    """Spikes of a row against those of another, seed by seed [%]; an empty list where one of them has no spikes."""
+    pairs = paired(results.get(row, []), results.get(other, []))
+    return [
+        100 * (our["spikes"] / their["spikes"] - 1) for our, their in pairs if "spikes" in our and "spikes" in their
+    ]
+
+
+def standard_error(values: Sequence[float]) -> float:
+    """Of the mean of two or more values."""
+    return statistics.stdev(values) / math.sqrt(len(values))
 
 
 def changes_from_zero(points: dict[str, Result], row: str, flag: str) -> list[tuple[float, float, float]]:

@@ -22,7 +22,7 @@ SWEEPS = {
     # Fig. 8.
     "lambda_tr": ("sm_sr_tr", "lambda_tr", (0.0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)),
     "lambda_tb": ("sm_sr_tr_tb_1e-5", "lambda_tb", (0.0, 1e-5, 1e-4, 3e-4, 1e-3, 3e-3)),
-    # What small.flags was chosen from.
+    # Settings of the reduced recipe.
     "learning_rate": ("sm_sr_tr", "learning_rate", (0.03, 0.1, 0.2)),
     "schedule": ("sm_sr_tr", "schedule", ("constant", "triangular", "cosine")),
     "batch_size": ("sm_sr_tr", "batch_size", (64, 128)),

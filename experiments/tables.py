@@ -6,7 +6,7 @@ from typing import Any
 
 from experiments import paper
 from experiments.noises import KINDS
-from experiments.results import accuracy_differences, paired
+from experiments.results import accuracy_differences, paired, spike_changes, standard_error
 
 Result = dict[str, Any]
 RESULT_COLUMNS = (
@@ -105,12 +105,55 @@ def _changes(runs: list[Result], reference: list[Result]) -> list[str]:
 
 
 def differences_table(results: dict[str, list[Result]], pairs: Iterable[tuple[str, str]]) -> str:
-    """Accuracy of one row of Table 1 minus that of another, over the seeds that both have."""
-    lines = [["accuracy of", "minus that of", "difference [points]", "seeds where it is above 0", "seeds"]]
+    """How one row of Table 1 differs from another, seed by seed over the seeds that both have: mean ± standard error."""
+    lines = [["row", "against", "accuracy [points]", "seeds where it is higher", "spikes [%]", "seeds"]]
     for row, other in pairs:
-        gaps = accuracy_differences(results, row, other)
+        if not (gaps := accuracy_differences(results, row, other)):
+            continue
         names = [paper.TABLE1_ROWS[name][0] for name in (row, other)]
-        lines.append([*names, with_deviation(gaps, 2), str(sum(gap > 0 for gap in gaps)), str(len(gaps))])
+        numbers = (
+            _with_error(gaps, 2),
+            str(sum(gap > 0 for gap in gaps)),
+            _with_error(spike_changes(results, row, other), 1),
+        )
+        lines.append([*names, *numbers, str(len(gaps))])
+    return markdown(lines)
+
+
+def _with_error(values: Sequence[float], digits: int) -> str:
+    """Mean ± standard error, with a sign; the mean alone of one value, "-" of none."""
+    if not values:
+        return "-"
+    error = f" ± {standard_error(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):+.{digits}f}{error}"
+
+
+def variants_table(groups: dict[str, tuple[dict[str, list[Result]], dict[str, list[Result]]]]) -> str:
+    """Of `{group: (rows as they are, rows with settings changed)}`: each changed row, and its differences seed by seed."""
+    columns = (
+        "network", "row", "changed", "accuracy [%]", "spikes [10^4]", "change in accuracy [points]", "in spikes [%]", "seeds",
+    )  # fmt: skip
+    lines = [list(columns)]
+    for group, (base, changed) in groups.items():
+        for row, runs in changed.items():
+            pairs = paired(base.get(row, []), runs)
+            if len(pairs) < len(runs):
+                raise ValueError(
+                    f"Expected {row} of the same seeds without the change of {group}. Received: {len(pairs)}"
+                )
+            before, config = pairs[0][0]["config"], runs[0]["config"]
+            names = [name for name in config if config[name] != before[name]]
+            both = {"base": base[row], "changed": runs}
+            lines.append([
+                f"{config['model']}, {runs[0]['epochs']} epochs",
+                paper.TABLE1_ROWS[row][0],
+                ", ".join(f"{name} = {config[name]}" for name in names),
+                with_deviation([100 * run["accuracy"] for run in runs], 2),
+                with_deviation([run["spikes"] / 1e4 for run in runs if "spikes" in run], 3),
+                _with_error(accuracy_differences(both, "changed", "base"), 2),
+                _with_error(spike_changes(both, "changed", "base"), 1),
+                str(len(runs)),
+            ])  # fmt: skip
     return markdown(lines)
 
 

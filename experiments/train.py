@@ -211,7 +211,7 @@ def build(config: Config, data: Data) -> keras.Model:
     if config.start_from:
         images = data_module.scale(data.train.images[:CALIBRATION_IMAGES]).numpy()
         begin_with(config.start_from, model, config, images)
-    model.compile(make_optimizer(config), loss, metrics=["accuracy"], jit_compile=config.jit_compile)
+    model.compile(make_optimizer(config), loss, metrics=["accuracy"], jit_compile=False)
     model.optimizer.build(model.trainable_variables)
     return model
 

@@ -27,7 +27,7 @@ from keras_ttfs.models import TTFSModel
 from keras_ttfs.spike_budget import SpikeBudget
 from keras_ttfs.t2fsnn import convert_t2fsnn
 
-__version__ = "0.12.0"
+__version__ = "0.12.1"
 
 __all__ = [
     "FreezeTemporalKernels",

@@ -1,7 +1,6 @@
 """Data sets and the training pipeline: order, shifts, flips, squares; what a resumed run sees."""
 
 import hashlib
-import os
 
 import numpy as np
 import pytest
@@ -11,8 +10,6 @@ from experiments import data as data_module
 from experiments import train
 from experiments.config import Config
 from experiments.data import Augmentation
-
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def batches(initial_epoch=0, augment=True, seed=3):
@@ -178,16 +175,3 @@ def test_other_numbers_of_validation_images_are_the_last_ones(monkeypatch):
         data_module.load("cifar10", validation_images=100)
     with pytest.raises(ValueError, match="Expected validation_images=0 on digits. Received: validation_images=9"):
         data_module.load("digits", validation_images=9)
-
-
-@pytest.mark.slow
-def test_real_cifar10():
-    folder = os.path.join(ROOT, os.pardir, "shared", "data", "tfds")
-    if not os.path.isdir(folder):
-        pytest.skip("no prepared CIFAR-10 beside the project")
-    data = data_module.load("cifar10", folder)
-    assert data.train.images.shape == (45000, 32, 32, 3)
-    assert data.validation.images.shape == (5000, 32, 32, 3)
-    assert data.classes == 10
-    assert data.description == "cifar10/3.0.2 (JPEG copy)"
-    np.testing.assert_allclose(data.train.images.mean(axis=(0, 1, 2)) / 255, [0.4913, 0.4821, 0.4465], atol=0.003)

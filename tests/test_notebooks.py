@@ -7,7 +7,10 @@ import sys
 
 import nbclient
 import nbformat
+import numpy as np
 import pytest
+
+from experiments import data as data_module
 
 ROOT = pathlib.Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -52,6 +55,15 @@ def cifar(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cifar10")
     subprocess.run([sys.executable, str(program), "cifar10", str(folder)], check=True, capture_output=True)
     return folder
+
+
+@pytest.mark.slow
+def test_the_images_that_notebooks_train_on(cifar):
+    data = data_module.load("cifar10", str(cifar))
+    assert (data.train.images.shape, data.validation.images.shape) == ((45000, 32, 32, 3), (5000, 32, 32, 3))
+    assert (data.classes, data.description, len(data.test())) == (10, "cifar10/3.0.2", 10000)
+    means = data.train.images.mean(axis=(0, 1, 2)) / 255
+    np.testing.assert_allclose(means, [0.4914, 0.4822, 0.4465], atol=1e-3)
 
 
 @pytest.mark.slow

@@ -213,6 +213,34 @@ def test_table_of_known_results():
     assert lines[4] == "| SM+SR+TR+TB, 1e-4 | 80.00 | 1.470 | 14.7 | -33.2 | -2.00 | 1 | 91.49 | 4.90 | -33.0 | -0.34 |"
 
 
+def known(accuracies, spikes, **changed):
+    """Results of the seeds 0, 1, ... with an accuracy in per cent and spikes each."""
+    return [
+        {
+            "config": {"model": "vgg16", "seed": seed, "gamma_0": 0.3, **changed},
+            "epochs": 12,
+            "accuracy": accuracy / 100,
+            "spikes": number,
+        }
+        for seed, (accuracy, number) in enumerate(zip(accuracies, spikes, strict=True))
+    ]
+
+
+def test_rows_are_compared_seed_by_seed():
+    rows = {"sm_sr": known([80, 82, 84], [1000, 2000, 4000]), "sm_sr_tr": known([81, 84], [1100, 1800])}
+    text = tables.differences_table(rows, [("sm_sr_tr", "sm_sr"), ("sm_sr_tr", "sm_1")])
+    # Differences 1 and 2 points: mean 1.5, deviation 0.71, standard error 0.5. Spikes +10 and -10 %: 0, error 10.
+    assert text.splitlines()[2:] == ["| SM+SR+TR | SM+SR | +1.50 ± 0.50 | 2 | +0.0 ± 10.0 | 2 |"]
+
+
+def test_a_changed_setting_is_named_and_compared():
+    base, changed = {"sm_sr": known([80, 82], [1000, 2000])}, {"sm_sr": known([79], [900], gamma_0=1.0)}
+    text = tables.variants_table({"gamma1": (base, changed)})
+    assert text.splitlines()[2:] == ["| vgg16, 12 epochs | SM+SR | gamma_0 = 1.0 | 79.00 | 0.090 | -1.00 | -10.0 | 1 |"]
+    with pytest.raises(ValueError, match="Expected sm_sr of the same seeds without the change of gamma1. Received: 0"):
+        tables.variants_table({"gamma1": ({}, changed)})
+
+
 def result_of(config, data="digits"):
     """A result as a run writes it, in short."""
     counts = {"test_images": 1, "epochs": 1, "kept_epoch": 1, "wall_time": 1.0}
@@ -255,10 +283,10 @@ def test_a_collected_run_is_not_trained_again(tmp_path, monkeypatch):
 
 
 def test_runs_of_different_data_do_not_mix(tmp_path):
-    for seed, data in enumerate(("digits", "digits (JPEG copy)")):
+    for seed, data in enumerate(("digits", "digits (another copy)")):
         write_json(str(tmp_path / f"row.seed{seed}.json"), result_of(Config(seed=seed), data))
     configs = {f"row/seed{seed}": Config(seed=seed) for seed in range(2)}
-    with pytest.raises(ValueError, match=r"Expected runs of one data set. Received: digits, digits \(JPEG copy\)"):
+    with pytest.raises(ValueError, match=r"Expected runs of one data set. Received: digits, digits \(another copy\)"):
         runs.train_all(configs, str(tmp_path / "runs"), collect=str(tmp_path))
 
 

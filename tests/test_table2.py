@@ -353,8 +353,8 @@ def test_models_of_other_inputs_and_classes_are_refused(models, tmp_path):
         ValueError, match="Expected a model of --dataset=cifar10, scikit.* Received: .* of digits, scikit"
     ):
         table2_models.check_model(models[0], "model", "cifar10", digits)
-    copy = dataclasses.replace(digits, description="digits (JPEG copy)")
-    with pytest.raises(ValueError, match=r"Expected a model of --dataset=digits, digits \(JPEG copy\). Received: "):
+    copy = dataclasses.replace(digits, description="digits (another copy)")
+    with pytest.raises(ValueError, match=r"Expected a model of --dataset=digits, digits \(another copy\). Received: "):
         table2_models.check_model(models[0], "model", "digits", copy)
     # The nearest mean of a class, of images in bytes. No layer tells that it is of bytes.
     images = 255 * data.scale(digits.train.images).numpy().reshape(-1, 64)
