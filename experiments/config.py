@@ -281,15 +281,21 @@ def check_values(values: Any) -> None:
     Config(**known)
 
 
-def differences(there: dict[str, Any], wanted: dict[str, Any]) -> str:
-    """Where two dicts of settings differ, in words; an empty text where they do not.
+def differing(there: dict[str, Any], wanted: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """`{name: (there, wanted)}` of the settings in which two dicts differ, by name.
 
     A field of Config that an earlier version lacked counts as its default.
     """
     defaults = {name: FIELDS[name].default for name in ADDED_FIELDS}
     there, wanted = defaults | _of_today(there), defaults | _of_today(wanted)
-    names = sorted(name for name in there.keys() | wanted.keys() if there.get(name) != wanted.get(name))
-    return ", ".join(f"{name}: {there.get(name)!r} there, {wanted.get(name)!r} asked" for name in names)
+    pairs = {name: (there.get(name), wanted.get(name)) for name in sorted(there.keys() | wanted.keys())}
+    return {name: (ours, theirs) for name, (ours, theirs) in pairs.items() if ours != theirs}
+
+
+def differences(there: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """What `differing` finds, in words; an empty text where two dicts of settings do not differ."""
+    found = differing(there, wanted)
+    return ", ".join(f"{name}: {ours!r} there, {theirs!r} asked" for name, (ours, theirs) in found.items())
 
 
 def _of_today(values: dict[str, Any]) -> dict[str, Any]:

@@ -25,16 +25,25 @@ MADE = {
     "fast_recipe": Made("its recipe, one part at a time", "`sweeps --width=0.5 --epochs=4`"),
     "fast_spikes": Made("what saves spikes, `saved_spikes.png`", "`sweeps --width=0.5 --epochs=3`"),
     "digits": Made("the row of digits", "`cifar --flagfile=.../digits.flags`, `simulate`"),
-    "table1_small": Made("Table 1 at reduced scale, Figs. 2 to 17", "`table1 --flagfile=.../small.flags`, `figures`"),
-    "table1_small_gamma1": Made("three of its rows with gamma_0 = 1", "`table1 --gamma_0=1`"),
-    "table1_small_frozen": Made("one of its rows with frozen kernels", "`table1 --frozen_epochs=4`"),
-    "table1_converged": Made(
-        "Table 1 at convergence, its Figs. 2 to 16", "`table1 --flagfile=.../converged.flags`, `figures`"
+    "table1_small": Made(
+        "Table 1 at reduced scale, Figs. 2, 5, 7 and 11 to 17", "`table1 --flagfile=.../small.flags`, `figures`"
     ),
-    "recipe_converged": Made("what `converged.flags` was chosen from", "`cifar --epochs=12`"),
-    "table1_converged_target6": Made("two of its rows with a shorter relaxation", "`table1 --target_epoch=6`"),
-    "table1_converged_frozen": Made("one of its rows with frozen kernels", "`table1 --frozen_epochs=20`"),
-    "sweeps_small": Made("Figs. 3 and 8", "`sweeps`, `figures`"),
+    "table1_small_frozen": Made(
+        "one of its rows with frozen kernels", "`table1 --flagfile=.../small.flags --frozen_epochs=4`"
+    ),
+    "table1_converged": Made(
+        "Table 1 at convergence, Figs. 2, 5 and 11 to 17", "`table1 --flagfile=.../converged.flags`, `figures`"
+    ),
+    "recipe_converged": Made(
+        "what `converged.flags` was chosen from", "`cifar --flagfile=.../converged.flags --epochs=12`"
+    ),
+    "table1_converged_target6": Made(
+        "two of its rows with a shorter relaxation", "`table1 --flagfile=.../converged.flags --target_epoch=6`"
+    ),
+    "table1_converged_frozen": Made(
+        "one of its rows with frozen kernels", "`table1 --flagfile=.../converged.flags --frozen_epochs=20`"
+    ),
+    "sweeps_small": Made("Figs. 3 and 8", "`sweeps --flagfile=.../converged.flags --epochs=4`, `figures`"),
     "spiking_small": Made("spiking networks of Table 1, README's raster", "`simulate`, `convert`"),
     "table2_cifar10": Made("Table 2, CIFAR-10, `codings.png`", "`table2`, `zhou`"),
     "table2_cifar100": Made("Table 2, CIFAR-100, `codings.png`", "`table2 --dataset=cifar100`"),

@@ -5,6 +5,7 @@ left out, and the command says so.
 """
 
 import os
+import statistics
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -49,20 +50,21 @@ def _by_epoch(run: dict[str, Any], value: Callable[[dict], float]) -> tuple[list
     return [e + 1 for e in epochs], [[value(row) for row in run["kernels"] if row["epoch"] == e] for e in epochs]
 
 
-def _means(axis: Any, runs: Runs, value: Callable[[dict], float], **labels: str) -> None:
-    """Mean over layers against epochs, a line per configuration."""
-    for row, run in runs.items():
-        epochs, values = _by_epoch(run, value)
-        axis.plot(epochs, [sum(v) / len(v) for v in values], color=COLORS[row], label=CONFIGURATIONS[row])
-    axis.set(xlabel="epoch", **labels)
-    axis.grid(alpha=0.3)
-
-
 def _over_training(runs: Runs, path: str, left: tuple, right: tuple) -> None:
-    """Two panels of means over layers: `(value, ylabel)` each."""
+    """Two panels of `(value of a layer, ylabel)` over epochs: the mean over layers, and dotted the largest."""
+    from matplotlib.ticker import LogFormatter
+
     figure, axes = panels(2)
     for axis, (value, label) in zip(axes, (left, right)):
-        _means(axis, runs, value, ylabel=label)
+        for row, run in runs.items():
+            epochs, values = _by_epoch(run, value)
+            axis.plot(epochs, list(map(statistics.mean, values)), color=COLORS[row], label=CONFIGURATIONS[row])
+            axis.plot(epochs, list(map(max, values)), ":", color=COLORS[row], lw=1)
+        # One layer's can be a hundred times the others'.
+        axis.set(xlabel="epoch", ylabel=label, yscale="log")
+        axis.yaxis.set_major_formatter(LogFormatter())
+        axis.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False))
+        axis.grid(alpha=0.3)
     axes[1].legend(fontsize=7)
     save(figure, path)
 
@@ -77,8 +79,8 @@ def figure_2(runs: Runs, sweeps: Points, path: str) -> None:
     _over_training(
         runs,
         path,
-        (lambda row: sum(row[name] for name in errors), "kernel error, mean over layers [1]"),
-        (lambda row: row["z_max"] - row["z_min"], r"$\hat z_M - \hat z_m$, mean over layers [1]"),
+        (lambda row: sum(row[name] for name in errors), "kernel error [1]"),
+        (lambda row: row["z_max"] - row["z_min"], r"$\hat z_M - \hat z_m$ [1]"),
     )
 
 
@@ -220,7 +222,8 @@ def _distributions(runs: Runs, path: str, layers: list[str]) -> None:
             axis.set_ylim(0, 1.15 * np.sort(counts)[-2] / counts.sum())
             shares = counts.cumsum() / counts.sum()
             bulk = centers[np.searchsorted(shares, (0.001, 0.999))]
-            ends.setdefault(name, []).extend([*bulk, layer["z_max"], 0.0])
+            # A kernel that wandered has its largest level far beyond the histogram.
+            ends.setdefault(name, []).extend([*bulk, min(layer["z_max"], found["edges"][1]), 0.0])
             axis.set_xlim(min(ends[name]) - 0.1, max(ends[name]) + 0.1)
             axis.tick_params(labelsize=6)
         column[0].set_title(CONFIGURATIONS[row], fontsize=8)
@@ -255,20 +258,20 @@ def figure_10(runs: Runs, sweeps: Points, path: str) -> None:
 
 def figure_11(runs: Runs, sweeps: Points, path: str) -> None:
     """Error by the largest level, and the largest level, over training."""
-    right = (_column("z_max"), r"$\hat z_M$, mean over layers [1]")
-    _over_training(runs, path, (_column("maximum_error"), "maximum error, mean over layers [1]"), right)
+    right = (_column("z_max"), r"$\hat z_M$ [1]")
+    _over_training(runs, path, (_column("maximum_error"), "maximum error [1]"), right)
 
 
 def figure_12(runs: Runs, sweeps: Points, path: str) -> None:
     """Error by the smallest level, and the smallest level, over training."""
-    right = (_column("z_min"), r"$\hat z_m$, mean over layers [1]")
-    _over_training(runs, path, (_column("minimum_error"), "minimum error, mean over layers [1]"), right)
+    right = (_column("z_min"), r"$\hat z_m$ [1]")
+    _over_training(runs, path, (_column("minimum_error"), "minimum error [1]"), right)
 
 
 def figure_13(runs: Runs, sweeps: Points, path: str) -> None:
     """Precision error, and the largest precision error (Eq. 13), over training."""
-    right = (_column("maximum_precision_error"), "largest precision error, mean over layers [1]")
-    _over_training(runs, path, (_column("precision_error"), "precision error, mean over layers [1]"), right)
+    right = (_column("maximum_precision_error"), "largest precision error [1]")
+    _over_training(runs, path, (_column("precision_error"), "precision error [1]"), right)
 
 
 def figure_16(runs: Runs, sweeps: Points, path: str) -> None:
@@ -278,12 +281,7 @@ def figure_16(runs: Runs, sweeps: Points, path: str) -> None:
         for row, run in runs.items():
             history, config = run["history"], run["result"]["config"]
             epochs = [line["epoch"] + 1 for line in history]
-            losses = [
-                line[f"{prefix}loss"]
-                - config["lambda_tr"] * line[f"{prefix}reg_tr"]
-                + config["lambda_tb"] * line[f"{prefix}p_tb"]
-                for line in history
-            ]
+            losses = [_without_regularisers(line, prefix, config) for line in history]
             axis.plot(epochs, losses, color=COLORS[row], label=CONFIGURATIONS[row])
         axis.set(xlabel="epoch", ylabel=f"{label} without TR and TB")
         axis.grid(alpha=0.3)
@@ -291,13 +289,22 @@ def figure_16(runs: Runs, sweeps: Points, path: str) -> None:
     save(figure, path)
 
 
-FIGURES = {number: globals()[f"figure_{number}"] for number in (2, 3, 5, 7, 8, *range(10, 18))}
+def _without_regularisers(line: dict[str, float], prefix: str, config: dict[str, Any]) -> float:
+    """The loss of an epoch without lambda_TR REG_TR and -lambda_TB P_TB, which are in it once kernels are trained."""
+    loss = line[f"{prefix}loss"]
+    if line["epoch"] < config.get("frozen_epochs", 0):
+        return loss
+    return loss - config["lambda_tr"] * line[f"{prefix}reg_tr"] + config["lambda_tb"] * line[f"{prefix}p_tb"]
+
+
+FIGURES = {str(number): globals()[f"figure_{number}"] for number in (2, 3, 5, 7, 8, *range(10, 18))}
 
 
 def define_flags() -> None:
     flags.DEFINE_string("runs", "experiments/results/table1_small", "Directory that experiments.table1 collected to.")
     flags.DEFINE_string("sweeps", "experiments/results/sweeps_small", "Directory that experiments.sweeps collected to.")
     flags.DEFINE_integer("seed", 0, "Seed of the runs that are drawn.")
+    flags.DEFINE_list("figures", list(FIGURES), "Numbers of the paper's figures to draw.")
     flags.DEFINE_string("output", "experiments/results/figures", "Directory of the pictures.")
     flags.DEFINE_boolean("overwrite", False, "Replace figure_*.png that this command did not draw.")
 
@@ -306,15 +313,18 @@ def main(options: flags.FlagValues) -> None:
     runs, sweeps = read_runs(options.runs, CONFIGURATIONS, options.seed), read_points(options.sweeps)
     if not runs:
         raise FileNotFoundError(f"Expected runs of seed {options.seed}. Received: --runs={options.runs}")
-    paths = {number: os.path.join(options.output, f"figure_{number}.png") for number in FIGURES}
+    with command.usage_errors():
+        command.check_names("figures", options.figures, FIGURES)
+    paths = {number: os.path.join(options.output, f"figure_{number}.png") for number in options.figures}
     check_folder(options.output, "--output")
     if not options.overwrite:
         check_made(paths.values(), "Name another --output, or pass --overwrite.")
     os.makedirs(options.output, exist_ok=True)
     remove_leftovers(options.output, pattern_of(map(os.path.basename, paths.values())))
-    for number, draw in FIGURES.items():
+    for number, path in paths.items():
+        draw = FIGURES[number]
         try:
-            draw(runs, sweeps, paths[number])
+            draw(runs, sweeps, path)
             print(f"figure {number}: {draw.__doc__}")
         except Missing as error:
             print(f"figure {number}: left out, without {error}")

@@ -29,7 +29,7 @@ def provenance(*packages: str) -> dict[str, Any]:
     return {
         "versions": versions,
         "git_revision": _git_revision(),
-        "device": ", ".join(gpus) or f"CPU, {os.cpu_count()} cores",
+        "device": ", ".join(gpus) or f"CPU, {_cores()}",
     }
 
 
@@ -41,6 +41,12 @@ def continued(begun: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
     if past is None or present is None:
         return {**begun, "git_revision": None}
     return begun if past.endswith(present) else {**begun, "git_revision": f"{past} then {present}"}
+
+
+def _cores() -> str:
+    """Those that this process may use: fewer than the machine has where it is pinned."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return "1 core" if count == 1 else f"{count} cores"
 
 
 def _git_revision() -> str | None:

@@ -61,13 +61,15 @@ SWEEP_GROUPS = {
 TABLE1_GROUPS = {"table1_small": "Table 1 at reduced scale", "table1_converged": "Table 1 at convergence"}
 # Folder of rows of Table 1 with one setting changed: the folder of the rows without that change.
 VARIANTS = {
-    "table1_small_gamma1": "table1_small",
     "table1_small_frozen": "table1_small",
     "table1_converged_target6": "table1_converged",
     "table1_converged_frozen": "table1_converged",
 }
 # Rows of Table 1 that are compared seed by seed: the first against the second.
 COMPARED_ROWS = (
+    ("sm_1", "relu"),
+    ("sm_2", "relu"),
+    ("sm_sr_tr", "relu"),
     ("sm_sr_tr_tb_1e-5", "relu"),
     ("sm_sr", "sm_2"),
     ("sm_sr", "sm_1"),
@@ -219,8 +221,8 @@ def variants_section() -> list[str]:
     if not groups:
         return []
     return [
-        "**Rows of Table 1 with one setting changed**, against the same rows and seeds without that change: mean ± standard "
-        f"error over the seeds.\n\n{variants_table(groups)}"
+        "**Rows of Table 1 with one setting changed**: mean ± standard deviation over the seeds; changes against the same "
+        f"rows and seeds without it, mean ± standard error.\n\n{variants_table(groups)}"
     ]
 
 
@@ -321,7 +323,8 @@ def table2_section() -> list[str]:
 def spiking_section(group: str = "spiking_small") -> list[str]:
     """What the spiking networks of Table 1's models do, and `convert` of the ReLU twin."""
     parts = [_simulated(path) for path in sorted((RESULTS / group).glob("*.simulation.json"))]
-    for result in read_group(group, "conversion_*"):
+    for path in sorted((RESULTS / group).glob("relu.*.conversion_*.json")):
+        result = read_any(path)
         rows = [["T", "as it is [%]", "calibrated [%]", "spikes per neuron, calibrated [%]"]]
         for plain, calibrated in zip(result["rows"][::2], result["rows"][1::2]):
             rows.append(
@@ -333,20 +336,25 @@ def spiking_section(group: str = "spiking_small") -> list[str]:
                 ]
             )
         parts.append(
-            f"`convert` without fine-tuning: the ReLU twin ({100 * result['relu_accuracy']:.2f} % in float32), "
+            f"`convert` without fine-tuning: {_row_and_seed(path)} ({100 * result['relu_accuracy']:.2f} % in float32), "
             f"{result['data']}, {result['test_images']:,} test images, rounding `{result['rounding']}`, calibrated on "
             f"{result['calibration_images']} training images.\n\n{markdown(rows)}"
         )
     return parts
 
 
+def _row_and_seed(path: pathlib.Path) -> str:
+    """What stands in front of a file's name, in words."""
+    row, seed, *_ = path.name.split(".")
+    return f"{paper.TABLE1_ROWS[row][0]}, {seed.replace('seed', 'seed ')}"
+
+
 def _simulated(path: pathlib.Path) -> str:
     """A simulation in words."""
-    row, seed, *_ = path.name.split(".")
     result = read_json(path)
     check = result["equivalence"]
     return (
-        f"The spiking network of {paper.TABLE1_ROWS[row][0]}, {seed.replace('seed', 'seed ')} (mode `{result['mode']}`, "
+        f"The spiking network of {_row_and_seed(path)} (mode `{result['mode']}`, "
         f"{result['dtype']}, {result['test_images']:,} test images): {100 * result['accuracy']:.2f} %, "
         f"{result['spikes']:,.0f} spikes and {result['energy']['synaptic_operations']:,.0f} synaptic operations per image, "
         f"where a network that skips nothing takes {result['dense_operations']:,}. Spikes that differ from the model's in "

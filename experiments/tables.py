@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from experiments import paper
+from experiments.config import differing
 from experiments.noises import KINDS
 from experiments.results import accuracy_differences, paired, spike_changes, standard_error
 
@@ -62,7 +63,7 @@ def _result_row(result: Result, link: str | None) -> list[str]:
 def table1(results: dict[str, list[Result]]) -> str:
     """Table 1 of `{row: [result of each seed]}`: mean and standard deviation, the paper's numbers beside them.
 
-    Changes are those of the means against SM+SR+TR, over the seeds that both have: spikes in per cent, accuracy in points.
+    Changes are against SM+SR+TR, their mean over the seeds that both have: spikes in per cent, accuracy in points.
     """
     lines = [[
         "row", "accuracy [%]", "spikes [10^4]", "spikes per neuron [%]", "change in spikes [%]", "in accuracy", "seeds",
@@ -75,9 +76,7 @@ def table1(results: dict[str, list[Result]]) -> str:
         accuracy = [100 * run["accuracy"] for run in runs]
         spikes = [run["spikes"] / 1e4 for run in runs if "spikes" in run]
         ratios = [100 * run["spikes_per_neuron"] for run in runs if "spikes" in run]
-        changes = (
-            _changes(runs, results.get(paper.TABLE1_REFERENCE, [])) if row != paper.TABLE1_REFERENCE else ["-", "-"]
-        )
+        changes = _changes(results, row) if row != paper.TABLE1_REFERENCE else ["-", "-"]
         ours = [with_deviation(accuracy, 2), with_deviation(spikes, 3), with_deviation(ratios, 1), *changes]
         lines.append([name, *ours, str(len(runs)), *_paper_columns(row, paper_accuracy, paper_spikes)])
     return markdown(lines)
@@ -92,16 +91,12 @@ def _paper_columns(row: str, accuracy: float | None, spikes: float | None) -> li
     return [f"{accuracy:.2f}", f"{spikes:.2f}", *(changes if row != paper.TABLE1_REFERENCE else ["-", "-"])]
 
 
-def _changes(runs: list[Result], reference: list[Result]) -> list[str]:
-    """Of spikes in per cent and of accuracy in points, between the means over common seeds; "-" where there are none."""
-    pairs = paired(runs, reference)
-    if not pairs:
-        return ["-", "-"]
-    accuracy = f"{100 * statistics.mean(our['accuracy'] - their['accuracy'] for our, their in pairs):+.2f}"
-    if any("spikes" not in run for pair in pairs for run in pair):
-        return ["-", accuracy]
-    ratio = sum(our["spikes"] for our, _ in pairs) / sum(their["spikes"] for _, their in pairs)
-    return [f"{100 * (ratio - 1):+.1f}", accuracy]
+def _changes(results: dict[str, list[Result]], row: str) -> list[str]:
+    """Of a row against SM+SR+TR: spikes in per cent and accuracy in points, "-" where there are none."""
+    spikes, accuracy = (of(results, row, paper.TABLE1_REFERENCE) for of in (spike_changes, accuracy_differences))
+    return [
+        f"{statistics.mean(values):+.{digits}f}" if values else "-" for values, digits in ((spikes, 1), (accuracy, 2))
+    ]
 
 
 def differences_table(results: dict[str, list[Result]], pairs: Iterable[tuple[str, str]]) -> str:
@@ -141,13 +136,12 @@ def variants_table(groups: dict[str, tuple[dict[str, list[Result]], dict[str, li
                 raise ValueError(
                     f"Expected {row} of the same seeds without the change of {group}. Received: {len(pairs)}"
                 )
-            before, config = pairs[0][0]["config"], runs[0]["config"]
-            names = [name for name in config if config[name] != before[name]]
-            both = {"base": base[row], "changed": runs}
+            config, both = runs[0]["config"], {"base": base[row], "changed": runs}
+            found = differing(pairs[0][0]["config"], config)
             lines.append([
                 f"{config['model']}, {runs[0]['epochs']} epochs",
                 paper.TABLE1_ROWS[row][0],
-                ", ".join(f"{name} = {config[name]}" for name in names),
+                ", ".join(f"{name} = {value}" for name, (_, value) in found.items()),
                 with_deviation([100 * run["accuracy"] for run in runs], 2),
                 with_deviation([run["spikes"] / 1e4 for run in runs if "spikes" in run], 3),
                 _with_error(accuracy_differences(both, "changed", "base"), 2),

@@ -52,6 +52,7 @@ class FreezeTemporalKernels(keras.callbacks.Callback):
 
     Until then tau and t_d keep their values, while the other weights learn by the loss and by L2. It depends on the epoch
     alone, so a run resumed with `initial_epoch` goes on exactly. The step is traced anew where the kernels are released.
+    To the optimizer their gradients are 0 before, so that Adam's first steps behind it are up to three times its rate.
 
     Args:
         epochs: int >= 0: how many [epochs].

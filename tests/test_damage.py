@@ -355,7 +355,7 @@ SAMPLES = {
         lambda path: simulate.check_output(os.path.dirname(path), overwrite=True),
     ),
     "conversion.json": (
-        "spiking_small/conversion_ceil.json",
+        "spiking_small/relu.seed1.conversion_ceil.json",
         lambda path: stored.read_any(path, stored.CONVERSION),
     ),
     "rate.json": ("table2_cifar10/rate.json", lambda path: stored.read_any(path, stored.CODING)),

@@ -11,6 +11,7 @@ import keras_ttfs  # noqa: F401  Registers its layers.
 from experiments import command, table1
 from experiments.config import Config, differences
 from experiments.files import read_json
+from experiments.stored import read_kernels
 
 RECIPE = {
     "model": "fast_vgg",
@@ -76,7 +77,12 @@ def saved(path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "changes", [{"noise": "jitter=0.5,weight=0.1"}, {"optimizer": "adam", "keep": "last", "learning_rate": 0.003}]
+    "changes",
+    [
+        {"noise": "jitter=0.5,weight=0.1"},
+        {"optimizer": "adam", "keep": "last", "learning_rate": 0.003},
+        {"frozen_epochs": 2, "lambda_tr": 1e-3, "lambda_tb": 1e-3},
+    ],
 )
 def test_a_recipe_resumes_exactly(changes, tmp_path, in_fresh_process):
     in_fresh_process(RESUMING, {**RECIPE, **changes}, tmp_path)
@@ -89,6 +95,9 @@ def test_a_recipe_resumes_exactly(changes, tmp_path, in_fresh_process):
         whole["epochs"] == 3
         and (tmp_path / "whole" / "kernels.csv").read_text() == (tmp_path / "broken" / "kernels.csv").read_text()
     )
+    lines = read_kernels(tmp_path / "whole" / "kernels.csv", "")
+    moved = {line["epoch"] for line in lines if line["tau"] != lines[0]["tau"]}
+    assert moved == {epoch for epoch in range(3) if epoch >= changes.get("frozen_epochs", 0)}
 
 
 def parsed(*arguments):
