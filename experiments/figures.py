@@ -201,6 +201,8 @@ def _distributions(runs: Runs, path: str, layers: list[str]) -> None:
     """Histograms of pre-activations: a row of panels per layer, a column per configuration."""
     import numpy as np
 
+    if ended := [row for row, run in runs.items() if "distributions" not in run]:
+        raise Missing(f"distributions of {', '.join(ended)}")
     figure, axes = panels(len(runs), len(layers), squeeze=False, sharex="row", height=1.6, width=2.9)
     ends = {}
     for axis, name in zip(axes[:, 0], layers):

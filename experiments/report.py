@@ -7,6 +7,7 @@ numbers are written: what follows from them is prose outside the markers, and a 
 import pathlib
 import re
 import statistics
+from collections.abc import Iterator
 from typing import Any
 
 from absl import flags
@@ -25,6 +26,7 @@ from experiments.results import (
     read_benchmarks,
     read_group,
     sweep_results,
+    table1_failures,
     table1_results,
 )
 from experiments.stored import read_any
@@ -194,7 +196,7 @@ def export_section(group: str = "export") -> list[str]:
 
 def table1_section(group: str) -> list[str]:
     """Table 1 of the committed runs and how its rows differ seed by seed, an empty list where there are none."""
-    results = table1_results(group)
+    results, failures = table1_results(group), table1_failures(group)
     if not results:
         return []
     runs = [run for row in results.values() for run in row]
@@ -207,10 +209,18 @@ def table1_section(group: str) -> list[str]:
         f"**{TABLE1_GROUPS[group]}**: {first['data']}, {config['model']} at width {config['width']:g}, T = "
         f"{config['time_window']}, gamma_0 = {config['gamma_0']:g}, {epochs} epochs, relaxation until epoch "
         f"{config['target_epoch']}, {config['dtype_policy']}, {first['test_images']:,} test images, {first['device']}; "
-        f"{named}. The paper's columns: VGG-16 at full width, 2,000 epochs.\n\n{table1(results)}",
+        f"{named}. The paper's columns: VGG-16 at full width, 2,000 epochs.\n\n{table1(results, failures)}",
+        *[f"The loss of {row} was not finite behind {told}." for row, told in _ends(failures)],
         "The same runs, compared seed by seed: mean ± standard error over the seeds that both rows have.\n\n"
         f"{differences_table(results, COMPARED_ROWS)}",
     ]
+
+
+def _ends(failures: dict[str, list[dict[str, Any]]]) -> Iterator[tuple[str, str]]:
+    """Of each row with runs whose loss was not finite: its name, and where each seed ended."""
+    for row, runs in failures.items():
+        ends = [f"epoch {run['epochs']} of {run['config']['epochs']} (seed {run['config']['seed']})" for run in runs]
+        yield paper.TABLE1_ROWS[row][0], " and ".join(ends)
 
 
 def variants_section() -> list[str]:

@@ -9,7 +9,16 @@ from typing import Any
 
 from experiments.files import REMEDY
 from experiments.paper import TABLE1_ROWS
-from experiments.stored import read_any, read_benchmark, read_distributions, read_history, read_kernels, read_result
+from experiments.stored import (
+    FAILURE_FILE,
+    read_any,
+    read_benchmark,
+    read_distributions,
+    read_failure,
+    read_history,
+    read_kernels,
+    read_result,
+)
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 # The committed results; each folder is one group of runs that belong together.
@@ -20,7 +29,7 @@ Result = dict[str, Any]
 def result_files(folder: str | os.PathLike[str], runs: str) -> list[pathlib.Path]:
     """Paths of the results of runs that a pattern names."""
     paths = pathlib.Path(folder).glob(f"{runs}.json")
-    return sorted(path for path in paths if not path.name.endswith(".distributions.json"))
+    return sorted(path for path in paths if not path.name.endswith((".distributions.json", f".{FAILURE_FILE}")))
 
 
 def read_group(group: str, pattern: str = "*") -> list[Result]:
@@ -34,7 +43,10 @@ def read_benchmarks(pattern: str) -> list[Result]:
 
 
 def read_runs(folder: str | os.PathLike[str], rows: Iterable[str], seed: int = 0) -> dict[str, dict[str, Any]]:
-    """`{row: {"result", "history", "kernels", "distributions"}}` of one seed, of those rows that are there."""
+    """`{row: {"result", "history", "kernels", "distributions"}}` of one seed, of those rows that are there.
+
+    The result of a run that ended in a loss that is not finite is what its `failure.json` tells. It has no distributions.
+    """
     runs = {}
     for row in rows:
         base = os.path.join(folder, f"{row}.seed{seed}")
@@ -44,6 +56,12 @@ def read_runs(folder: str | os.PathLike[str], rows: Iterable[str], seed: int = 0
                 "history": read_history(f"{base}.history.csv", REMEDY),
                 "kernels": read_kernels(f"{base}.kernels.csv", REMEDY),
                 "distributions": read_distributions(f"{base}.distributions.json", REMEDY),
+            }
+        elif os.path.exists(f"{base}.{FAILURE_FILE}"):
+            runs[row] = {
+                "result": read_failure(f"{base}.{FAILURE_FILE}", REMEDY),
+                "history": read_history(f"{base}.history.csv", REMEDY),
+                "kernels": read_kernels(f"{base}.kernels.csv", REMEDY),
             }
     return runs
 
@@ -63,6 +81,15 @@ def table1_results(group: str) -> dict[str, list[Result]]:
     return found
 
 
+def table1_failures(group: str) -> dict[str, list[Result]]:
+    """`{row: [what is told of each seed]}` of the committed runs whose loss was not finite."""
+    found = {
+        row: [read_failure(path) for path in sorted((RESULTS / group).glob(f"{row}.seed*.{FAILURE_FILE}"))]
+        for row in TABLE1_ROWS
+    }
+    return {row: failures for row, failures in found.items() if failures}
+
+
 def sweep_results(group: str) -> dict[str, Result]:
     """`{"row,flag=value": result}` of the committed sweeps, in the order of rows, flags and values."""
 
@@ -78,8 +105,8 @@ def sweep_results(group: str) -> dict[str, Result]:
 
 
 def last_epoch_mean(group: str, row: str, column: str) -> float:
-    """A column of the histories' last epoch, its mean over the seeds."""
-    histories = (RESULTS / group).glob(f"{row}.seed*.history.csv")
+    """A column of the histories' last epoch, its mean over the seeds that are finished."""
+    histories = [path.with_suffix(".history.csv") for path in result_files(RESULTS / group, f"{row}.seed*")]
     return statistics.mean(read_history(path, REMEDY)[-1][column] for path in histories)
 
 

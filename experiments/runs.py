@@ -13,10 +13,19 @@ from typing import Any
 
 from experiments import workers
 from experiments.config import Config, differences
-from experiments.files import OBJECT, check_fields, replaced, what_is, write_json
+from experiments.files import OBJECT, check_fields, replaced, what_is, write_csv, write_json
 from experiments.lock import check_folder, locked
 from experiments.processes import in_new_process
-from experiments.stored import SMALL_READERS, check_run, check_small_files, read_any, read_config
+from experiments.stored import (
+    FAILURE_FILE,
+    SMALL_READERS,
+    check_run,
+    check_small_files,
+    read_any,
+    read_config,
+    read_failure,
+    read_state,
+)
 from experiments.workdir import check_workdir, pattern_of, remove_leftovers
 
 # Of a finished run, what is small enough to be committed. The result comes last: with it the others are there.
@@ -104,7 +113,10 @@ def _check_places(jobs: list[Job]) -> None:
         for path in filter(None, (job.file, job.collected)):
             folder, name = os.path.split(os.path.abspath(path))
             check_folder(folder, "the directory of results")
-            names = [name, *(f"{name.removesuffix('.json')}.{suffix}" for suffix in SMALL_FILES.values())]
+            names = [
+                name,
+                *(f"{name.removesuffix('.json')}.{suffix}" for suffix in (*SMALL_FILES.values(), FAILURE_FILE)),
+            ]
             remove_leftovers(folder, pattern_of(names))
 
 
@@ -127,6 +139,8 @@ def _finished(job: Job) -> Any:
     job.check()
     if job.claim and os.path.lexists(job.claim):
         _check_settings(read_any(job.claim), job, job.claim)
+    if job.collected and os.path.lexists(ended := _failure_path(job.collected)):
+        _check_settings(read_failure(ended)["config"], job, ended)
     there = [path for path in (job.collected, job.file) if path and os.path.lexists(path)]
     results = [job.read(path) for path in there]
     for path, result in zip(there, results):
@@ -162,16 +176,42 @@ def copy_small_files(job: Job) -> None:
 
     What is there of the run is replaced, once it is found to be such a file; anything else is refused.
     """
-    target = job.collected.removesuffix(".json")
-    os.makedirs(os.path.dirname(target), exist_ok=True)
-    for name, path in _collected_files(job.collected).items():
-        if os.path.lexists(path):
-            SMALL_READERS[name](path, "Remove it and it is copied again.")
+    target = _collected_target(job.collected)
     for file, suffix in SMALL_FILES.items():
         source = os.path.join(os.path.dirname(job.file), file)
         if os.path.exists(source):
             with replaced(f"{target}.{suffix}") as temporary:
                 shutil.copyfile(source, temporary)
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(_failure_path(job.collected))
+
+
+def _failure_path(collected: str) -> str:
+    return f"{collected.removesuffix('.json')}.{FAILURE_FILE}"
+
+
+def _collected_target(collected: str) -> str:
+    """Where the collected files of a run are, without suffix; raises where one of them is anything else."""
+    target = collected.removesuffix(".json")
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    readers = {path: SMALL_READERS[name] for name, path in _collected_files(collected).items()}
+    for path, read in {**readers, _failure_path(collected): read_failure}.items():
+        if os.path.lexists(path):
+            read(path, "Remove it and it is copied again.")
+    return target
+
+
+def keep_failure(folder: str, collected: str, error: FloatingPointError) -> None:
+    """Collects what a run came to whose loss was not finite: the histories of its whole epochs, if any, and why it ended."""
+    state = read_state(os.path.join(folder, "checkpoint"), read_config(os.path.join(folder, "config.json")))
+    if not (state and state["epochs"]):
+        return
+    target = _collected_target(collected)
+    write_csv(f"{target}.history.csv", state["history"])
+    write_csv(f"{target}.kernels.csv", state["kernels"])
+    told = {name: state[name] for name in ("config", "data", "epochs", "replicas")}
+    ended = {"reason": str(error), "wall_time": round(state["seconds"], 1)}
+    write_json(_failure_path(collected), {**told, **ended, **state["provenance"]}, sealed=True)
 
 
 def train_all(
@@ -186,8 +226,9 @@ def train_all(
     """Trains what is not finished yet of `{name: Config}`, each in `workdir/name`, in a process of its own.
 
     The small files of a finished run are copied to the directory `collect` at once, where that is given. A run whose files
-    are there is finished, whichever machine trained it. `models` is `{name: {flagfile: model}}` for the runs that begin from
-    models, as `experiments.config.with_models` takes it.
+    are there is finished, whichever machine trained it. One whose loss is not finite leaves its histories and a
+    `failure.json` there, and is tried again by the next call. `models` is `{name: {flagfile: model}}` for the runs that begin
+    from models, as `experiments.config.with_models` takes it.
 
     Raises:
         FileExistsError: before anything is trained, where a directory holds a run with another config.
@@ -202,18 +243,27 @@ def train_all(
         folder = os.path.join(workdir, name)
         file = os.path.join(folder, "result.json")
         found = (models or {}).get(name, {})
+        collected = os.path.join(collect, f"{name.replace(os.sep, '.')}.json") if collect else None
+
+        def make(results: Results) -> None:
+            expected = _common_data(results).get(config.dataset)
+            try:
+                in_new_process(_train, config, folder, data_dir, download, expected, found)
+            except FloatingPointError as error:
+                if collected:
+                    keep_failure(folder, collected, error)
+                raise
+
         return Job(
             name,
             file,
-            lambda results: in_new_process(
-                _train, config, folder, data_dir, download, _common_data(results).get(config.dataset), found
-            ),
+            make,
             config.as_dict(),
             "config",
             read=lambda path: _read_run(path, collected=path != file),
             claim=os.path.join(folder, "config.json"),
             check=lambda: _check_folder(folder, config),
-            collected=os.path.join(collect, f"{name.replace(os.sep, '.')}.json") if collect else None,
+            collected=collected,
             failures=(FloatingPointError, RuntimeError),
         )
 

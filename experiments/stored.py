@@ -46,6 +46,9 @@ RESULT = {
     "accuracy": SHARE,
     "wall_time": NUMBER,
 }
+# Of a run that ended in a loss that is not finite, in the place of its result: its whole epochs, and why it ended.
+FAILURE_FILE = "failure.json"
+FAILURE = {"config": OBJECT, "data": TEXT, "epochs": COUNT, "reason": TEXT, "wall_time": NUMBER}
 # What a result holds where there are spikes, and where there are time steps too.
 SPIKES = {"spikes": NUMBER, "spikes_per_neuron": NUMBER, "neurons": COUNT}
 # What earlier versions did not write there.
@@ -137,13 +140,27 @@ def with_digests(values: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def read_result(path: PathLike, remedy: str = RUN_AGAIN) -> dict[str, Any]:
-    """The result of a training run."""
-    result = read_json(path, RESULT, remedy)
+def _with_known_config(path: PathLike, fields: dict[str, Any], remedy: str) -> dict[str, Any]:
+    """What a JSON file holds beside the config of a run."""
+    found = read_json(path, fields, remedy)
     try:
-        check_values(result["config"])
+        check_values(found["config"])
     except ValueError as error:
         raise damaged(path, "the config of a run", error, remedy) from error
+    return found
+
+
+def read_failure(path: PathLike, remedy: str = REMEDY) -> dict[str, Any]:
+    """What a run came to whose loss was not finite."""
+    found = _with_known_config(path, FAILURE, remedy)
+    if not 0 < found["epochs"] < found["config"]["epochs"]:
+        raise damaged(path, f"0 < epochs < {found['config']['epochs']}", f"epochs={found['epochs']}", remedy)
+    return found
+
+
+def read_result(path: PathLike, remedy: str = RUN_AGAIN) -> dict[str, Any]:
+    """The result of a training run."""
+    result = _with_known_config(path, RESULT, remedy)
     if not 0 < result["kept_epoch"] <= result["epochs"] <= result["config"]["epochs"]:
         found = f"kept_epoch={result['kept_epoch']}, epochs={result['epochs']}"
         raise damaged(path, f"kept_epoch <= epochs <= {result['config']['epochs']}", found, remedy)

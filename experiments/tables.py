@@ -60,25 +60,27 @@ def _result_row(result: Result, link: str | None) -> list[str]:
     ]
 
 
-def table1(results: dict[str, list[Result]]) -> str:
+def table1(results: dict[str, list[Result]], failures: dict[str, list[Result]] | None = None) -> str:
     """Table 1 of `{row: [result of each seed]}`: mean and standard deviation, the paper's numbers beside them.
 
-    Changes are against SM+SR+TR, their mean over the seeds that both have: spikes in per cent, accuracy in points.
+    `failures` are the seeds whose loss was not finite: they are counted, and in no number. Changes are against SM+SR+TR, a
+    mean over the seeds that both have: spikes in per cent, accuracy in points.
     """
     lines = [[
         "row", "accuracy [%]", "spikes [10^4]", "spikes per neuron [%]", "change in spikes [%]", "in accuracy", "seeds",
         "paper: accuracy [%]", "spikes [10^4]", "change in spikes [%]", "in accuracy",
     ]]  # fmt: skip
     for row, (name, paper_accuracy, paper_spikes) in paper.TABLE1_ROWS.items():
-        if row not in results:
+        runs, failed = results.get(row, []), len((failures or {}).get(row, []))
+        if not (runs or failed):
             continue
-        runs = results[row]
         accuracy = [100 * run["accuracy"] for run in runs]
         spikes = [run["spikes"] / 1e4 for run in runs if "spikes" in run]
         ratios = [100 * run["spikes_per_neuron"] for run in runs if "spikes" in run]
         changes = _changes(results, row) if row != paper.TABLE1_REFERENCE else ["-", "-"]
         ours = [with_deviation(accuracy, 2), with_deviation(spikes, 3), with_deviation(ratios, 1), *changes]
-        lines.append([name, *ours, str(len(runs)), *_paper_columns(row, paper_accuracy, paper_spikes)])
+        seeds = f"{len(runs)}, {failed} not finite" if failed else str(len(runs))
+        lines.append([name, *ours, seeds, *_paper_columns(row, paper_accuracy, paper_spikes)])
     return markdown(lines)
 
 

@@ -13,9 +13,11 @@ import tensorflow as tf
 from absl import flags
 
 from experiments import command as commands
-from experiments import paper, processes, runs, sweeps, table1, tables
+from experiments import figures, paper, processes, runs, sweeps, table1, tables, train
 from experiments.config import Config
 from experiments.files import read_csv, read_json, write_json
+from experiments.results import read_runs
+from experiments.stored import read_failure
 
 # They run the commands.
 pytestmark = pytest.mark.slow
@@ -23,6 +25,7 @@ pytestmark = pytest.mark.slow
 ROOT = pathlib.Path(__file__).parent.parent
 DIGITS = ("--dataset=digits", "--model=vgg6", "--width=0.25", "--batch_size=128", "--epochs=4", "--gamma_0=0.3")
 ROWS = "relu,sm_sr"
+BREAKING = {"model": "vgg6", "width": 0.25, "batch_size": 128, "epochs": 3, "gamma_0": 0.3}
 # Of a result: what differs between two runs that are the same, one of them interrupted.
 TIMES = ("wall_time", "finished", "files_sha256", "sha256")
 
@@ -280,6 +283,50 @@ def test_failed_runs_are_told_and_the_others_go_on(tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "in_new_process", lambda function, *arguments: runs._train(*arguments))
     results, failures = runs.train_all({f"seed{seed}": Config(seed=seed) for seed in (1, 2)}, str(tmp_path))
     assert list(results) == ["seed2"] and failures == {"seed1": "FloatingPointError: Expected a finite loss."}
+
+
+class Breaking(train.StopOnNonFinite):
+    """As the loss of a network that takes `epochs` epochs to break."""
+
+    epochs = 2
+
+    def on_epoch_begin(self, epoch, logs=None):
+        super().on_epoch_begin(epoch, logs)
+        if epoch == self.epochs:
+            self._check(0, {"loss": float("nan")})
+
+
+def test_a_run_whose_loss_is_not_finite_leaves_its_histories(tmp_path, monkeypatch):
+    config = Config(**BREAKING)
+    wanted, collect = {"sm_sr/seed0": config}, str(tmp_path / "small")
+    monkeypatch.setattr(runs, "in_new_process", lambda function, *arguments: function(*arguments))
+    monkeypatch.setattr(runs, "_train", lambda config, folder, *more: train.train(config, folder, verbose=0))
+    with monkeypatch.context() as broken:
+        broken.setattr(train, "StopOnNonFinite", Breaking)
+        _, failures = runs.train_all(wanted, str(tmp_path / "runs"), collect=collect)
+    assert "loss=nan in epoch 3" in failures["sm_sr/seed0"]
+    (told,) = (tmp_path / "small").glob("*.failure.json")
+    found = read_failure(told)
+    assert found["epochs"] == 2 and found["config"] == config.as_dict() and found["reason"] in failures["sm_sr/seed0"]
+    (run,) = read_runs(collect, ["sm_sr"]).values()
+    assert [line["epoch"] for line in run["history"]] == [0, 1] == sorted({line["epoch"] for line in run["kernels"]})
+    # The figures of kernels show it, those of distributions cannot.
+    figures.figure_2({"sm_sr": run}, {}, str(tmp_path / "figure_2.png"))
+    with pytest.raises(figures.Missing, match="distributions of sm_sr"):
+        figures.figure_17({"sm_1": {**run, "distributions": {"layers": []}}, "sm_sr": run}, {}, "nowhere.png")
+    line = tables.table1({}, {"sm_sr": [found]}).splitlines()[2]
+    assert line == "| SM+SR | - | - | - | - | - | 0, 1 not finite | 91.05 | 7.31 | +0.0 | -0.78 |"
+    other = {"sm_sr/seed0": Config(**{**BREAKING, "tau_0": 5.0})}
+    with pytest.raises(
+        FileExistsError, match="failure.json to hold what is asked for. Received: tau_0: 10.0 there, 5.0"
+    ):
+        runs.train_all(other, str(tmp_path / "other"), collect=collect)
+    # It is tried again, and what it left goes with its result.
+    results, failures = runs.train_all(wanted, str(tmp_path / "runs"), collect=collect)
+    assert results["sm_sr/seed0"]["epochs"] == 3 and not failures and not told.exists()
+    assert sorted(path.name for path in (tmp_path / "small").iterdir()) == [
+        f"sm_sr.seed0.{name}" for name in ("distributions.json", "history.csv", "json", "kernels.csv")
+    ]
 
 
 def test_a_collected_run_is_not_trained_again(tmp_path, monkeypatch):
