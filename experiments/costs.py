@@ -38,12 +38,16 @@ MADE = {
         "what `converged.flags` was chosen from", "`cifar --flagfile=.../converged.flags --epochs=12`"
     ),
     "table1_converged_target6": Made(
-        "two of its rows with a shorter relaxation", "`table1 --flagfile=.../converged.flags --target_epoch=6`"
+        "one of its rows with a shorter relaxation", "`table1 --flagfile=.../converged.flags --target_epoch=6`"
     ),
-    "table1_converged_frozen": Made(
-        "one of its rows with frozen kernels", "`table1 --flagfile=.../converged.flags --frozen_epochs=20`"
+    "table1_converged_not_frozen": Made(
+        "its rows with kernels trained from the first epoch",
+        "`table1 --flagfile=.../converged.flags --frozen_epochs=0`",
     ),
-    "sweeps_small": Made("Figs. 3 and 8", "`sweeps --flagfile=.../converged.flags --epochs=4`, `figures`"),
+    "table1_converged_lambda_tr": Made(
+        "and with a larger lambda_TR", "`table1 --flagfile=.../converged.flags --frozen_epochs=0 --lambda_tr=1e-3`"
+    ),
+    "sweeps_small": Made("Figs. 3 and 8", "`sweeps --flagfile=.../converged.flags --frozen_epochs=0`, `figures`"),
     "spiking_small": Made("spiking networks of Table 1, README's raster", "`simulate`, `convert`"),
     "table2_cifar10": Made("Table 2, CIFAR-10, `codings.png`", "`table2`, `zhou`"),
     "table2_cifar100": Made("Table 2, CIFAR-100, `codings.png`", "`table2 --dataset=cifar100`"),

@@ -65,7 +65,8 @@ TABLE1_GROUPS = {"table1_small": "Table 1 at reduced scale", "table1_converged":
 VARIANTS = {
     "table1_small_frozen": "table1_small",
     "table1_converged_target6": "table1_converged",
-    "table1_converged_frozen": "table1_converged",
+    "table1_converged_not_frozen": "table1_converged",
+    "table1_converged_lambda_tr": "table1_converged",
 }
 # Rows of Table 1 that are compared seed by seed: the first against the second.
 COMPARED_ROWS = (
@@ -205,20 +206,23 @@ def table1_section(group: str) -> list[str]:
     seeds = sorted({run["config"]["seed"] for run in runs})
     named = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {', '.join(map(str, seeds))}, mean ± standard deviation"
     epochs = ", ".join(str(epochs) for epochs in sorted({run["epochs"] for run in runs}))
+    weights = {run["config"]["lambda_tr"] for run in runs if "TR" in run["config"]["row"]}
+    check_one_value(group, "lambda_TR of rows with TR", weights)
     return [
         f"**{TABLE1_GROUPS[group]}**: {first['data']}, {config['model']} at width {config['width']:g}, T = "
-        f"{config['time_window']}, gamma_0 = {config['gamma_0']:g}, {epochs} epochs, relaxation until epoch "
-        f"{config['target_epoch']}, {config['dtype_policy']}, {first['test_images']:,} test images, {first['device']}; "
+        f"{config['time_window']}, gamma_0 = {config['gamma_0']:g}, lambda_TR = {short(max(weights, default=0))}, {epochs} "
+        f"epochs, relaxation until epoch {config['target_epoch']}, {config['dtype_policy']}, {first['test_images']:,} test "
+        f"images, {first['device']}; "
         f"{named}. The paper's columns: VGG-16 at full width, 2,000 epochs.\n\n{table1(results, failures)}",
-        *[f"The loss of {row} was not finite behind {told}." for row, told in _ends(failures)],
+        *[f"The loss of {row} was not finite behind {told}." for row, told in _ends(group)],
         "The same runs, compared seed by seed: mean ± standard error over the seeds that both rows have.\n\n"
         f"{differences_table(results, COMPARED_ROWS)}",
     ]
 
 
-def _ends(failures: dict[str, list[dict[str, Any]]]) -> Iterator[tuple[str, str]]:
+def _ends(group: str) -> Iterator[tuple[str, str]]:
     """Of each row with runs whose loss was not finite: its name, and where each seed ended."""
-    for row, runs in failures.items():
+    for row, runs in table1_failures(group).items():
         ends = [f"epoch {run['epochs']} of {run['config']['epochs']} (seed {run['config']['seed']})" for run in runs]
         yield paper.TABLE1_ROWS[row][0], " and ".join(ends)
 
@@ -232,7 +236,12 @@ def variants_section() -> list[str]:
         return []
     return [
         "**Rows of Table 1 with one setting changed**: mean ± standard deviation over the seeds; changes against the same "
-        f"rows and seeds without it, mean ± standard error.\n\n{variants_table(groups)}"
+        f"rows and seeds without it, mean ± standard error.\n\n{variants_table(groups)}",
+        *[
+            f"In {group}, the loss of {row} was not finite behind {told}."
+            for group in groups
+            for row, told in _ends(group)
+        ],
     ]
 
 
