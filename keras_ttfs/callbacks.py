@@ -60,7 +60,7 @@ class FreezeTemporalKernels(keras.callbacks.Callback):
     Raises:
         ValueError: "Expected epochs to be an integer >= 0 ...", and in `fit` for a model that is no TTFSModel.
 
-    Differs from the paper, which does not tell of it: its authors' code freezes for 50 of 2,000 epochs, in which layers relax.
+    Differs from the paper, which does not tell of it: its authors' code freezes while layers relax, for 50 of 2,000 epochs.
     """
 
     def __init__(self, epochs: int):

@@ -347,6 +347,7 @@ def test_weights_of_another_network_are_named(interrupted, tmp_path):
 # Of each kind of result file: a sound one, and who reads it.
 SAMPLES = {
     "result.json": ("digits/digits.json", stored.read_result),
+    "failure.json": ("table1_converged_not_frozen/sm_sr.seed0.failure.json", stored.read_failure),
     "history.csv": ("digits/digits.history.csv", stored.read_history),
     "kernels.csv": ("table1_small/sm_sr.seed0.kernels.csv", stored.read_kernels),
     "distributions.json": ("table1_small/sm_sr.seed0.distributions.json", stored.read_distributions),

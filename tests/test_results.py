@@ -4,6 +4,7 @@ import pathlib
 import statistics
 
 import pytest
+from absl import flags
 
 from experiments import command, costs, paper, report, table1
 from experiments.fast_tables import read_rows
@@ -20,11 +21,13 @@ from experiments.results import (
     spike_changes,
     standard_error,
     sweep_results,
+    table1_failures,
     table1_results,
 )
 from experiments.tables import noisy_results
 
 SMALL = table1_results("table1_small")
+CONVERGED = table1_results("table1_converged")
 
 
 def table2(row, group="table2_cifar10"):
@@ -87,6 +90,84 @@ def test_tb_saves_fewer_spikes_than_in_the_paper():
     (_, accuracy, spikes), *rows = (paper.TABLE1_ROWS[f"sm_sr_tr{tb}"] for tb in ("", "_tb_1e-5", "_tb_1e-4"))
     assert [round(100 * (row[2] / spikes - 1)) for row in rows] == [-8, -33]
     assert [round(row[1] - accuracy, 2) for row in rows] == [0.07, -0.34]
+
+
+def last_hidden_kernel(group, row):
+    """The temporal kernel of the last hidden layer behind the last epoch of seed 0, and how far t_d of the others moved."""
+    kernels = read_runs(RESULTS / group, [row])[row]["kernels"]
+    layers = len({line["layer"] for line in kernels})
+    others = [line for line in kernels if line["layer"] != kernels[-1]["layer"]]
+    return kernels[-1], max(abs(line["t_d"] - others[place % (layers - 1)]["t_d"]) for place, line in enumerate(others))
+
+
+def test_runs_of_table_1_at_convergence():
+    runs = [run for runs in CONVERGED.values() for run in runs]
+    assert [[run["config"]["seed"] for run in runs] for runs in CONVERGED.values()] == [[0]] * 7
+    assert not table1_failures("table1_converged")
+    assert {(run["data"], run["epochs"], run["config"]["width"], run["config"]["gamma_0"]) for run in runs} == {
+        ("cifar10/3.0.2", 60, 0.25, 1.0)
+    }
+    wanted = table1.row_config("sm_sr", table1_settings("converged")).as_dict()
+    differing = {name for run in CONVERGED["sm_sr"] for name in wanted if run["config"][name] != wanted[name]}
+    assert differing <= {"seed", "dtype_policy"}
+    assert (wanted["target_epoch"] / wanted["epochs"], wanted["frozen_epochs"]) == (1 / 3, 20)
+    assert wanted["warmup"] * wanted["epochs"] == 12
+
+
+def test_claims_at_convergence():
+    def gap(row, other):
+        return round(statistics.mean(accuracy_differences(CONVERGED, row, other)), 2)
+
+    below = {row: -gap(row, "relu") for row in CONVERGED if row != "relu"}
+    assert round(min(below.values()), 1) == 1.1 and round(max(below.values()), 1) == 2.1 and below["sm_1"] == 1.77
+    assert (gap("sm_sr", "sm_1"), gap("sm_sr", "sm_2"), gap("sm_sr_tr", "sm_sr")) == (-0.13, -0.47, 0.07)
+    saved = [
+        round(statistics.mean(spike_changes(CONVERGED, f"sm_sr_tr_tb_{tb}", "sm_sr_tr")), 1) for tb in ("1e-5", "1e-4")
+    ]
+    assert saved == [0.2, -3.9] and gap("sm_sr_tr_tb_1e-4", "sm_sr_tr") == -0.28
+    weighted = 1e-5 * last_epoch_mean("table1_converged", "sm_sr_tr", "reg_tr")
+    assert round(weighted / last_epoch_mean("table1_converged", "sm_sr_tr", "loss"), 3) == 0.002
+
+
+def test_what_the_figures_at_convergence_show():
+    ends = {row: last_hidden_kernel("table1_converged", row)[0] for row in CONFIGURATIONS}
+    regularised = [ends[row] for row in CONFIGURATIONS if row.startswith("sm_sr")]
+    assert {round(line["t_d"]) for line in regularised} == {8} and {round(line["tau"]) for line in regularised} == {5}
+    largest = [line["z_max"] for line in ends.values()]
+    assert [round(limit(largest), 1) for limit in (min, max)] == [4.5, 5.4]
+    runs = read_runs(RESULTS / "table1_converged", [row for row in CONFIGURATIONS if row.startswith("sm_sr")])
+    relaxed = [[(line["accuracy"], line["val_accuracy"]) for line in run["history"][:20]] for run in runs.values()]
+    assert all(lines == relaxed[0] for lines in relaxed)
+
+
+def test_kernels_that_run_away():
+    group = "table1_converged_not_frozen"
+    relaxed = [row for row in CONFIGURATIONS if row.startswith("sm_sr")]
+    kernels = {row: last_hidden_kernel(group, row)[0] for row in relaxed}
+    assert [round(limit(line["t_d"] for line in kernels.values())) for limit in (min, max)] == [26, 32]
+    assert round(min(line["z_max"] for line in kernels.values()) / 1e8) == 4
+    assert {row: [run["epochs"] for run in runs] for row, runs in table1_failures(group).items()} == {"sm_sr": [40]}
+    assert min(run["accuracy"] for runs in table1_results(group).values() for run in runs) == pytest.approx(0.1)
+    (held,) = table1_results("table1_converged_lambda_tr")["sm_sr_tr"]
+    kernel, _ = last_hidden_kernel("table1_converged_lambda_tr", "sm_sr_tr")
+    assert (held["config"]["lambda_tr"], held["config"]["frozen_epochs"]) == (1e-3, 0)
+    assert (round(kernel["tau"], 1), round(kernel["t_d"], 1), round(100 * held["accuracy"], 2)) == (9.5, 2.4, 85.42)
+    moved = [last_hidden_kernel(name, row)[1] for name in (group, "table1_converged") for row in CONFIGURATIONS]
+    assert max(moved) < 0.05
+
+
+def test_frozen_kernels_at_reduced_scale():
+    row = "sm_sr_tr_tb_1e-5"
+    both = {"frozen": table1_results("table1_small_frozen")[row], "base": SMALL[row]}
+    (gained,), (more,) = (of(both, "frozen", "base") for of in (accuracy_differences, spike_changes))
+    assert (round(gained, 2), round(more)) == (0.47, 8) and both["frozen"][0]["config"]["frozen_epochs"] == 4
+
+
+def table1_settings(scale):
+    values = flags.FlagValues()
+    command.define_config_flags(values)
+    values(["test", f"--flagfile={table1.FLAGFILES / f'{scale}.flags'}"])
+    return command.changed_fields(values)
 
 
 def test_what_larger_lambda_tb_save():
