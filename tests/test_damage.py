@@ -385,7 +385,7 @@ def test_damaged_results_are_told_by_their_readers(tmp_path, name):
 
 def test_committed_results_are_sound():
     readers = {".history.csv": stored.read_history, ".kernels.csv": stored.read_kernels}
-    readers[".distributions.json"] = stored.read_distributions
+    readers |= {".distributions.json": stored.read_distributions, ".failure.json": stored.read_failure}
     count = 0
     for path in sorted(RESULTS.rglob("*.csv")) + sorted(RESULTS.rglob("*.json")):
         reader = next((reader for suffix, reader in readers.items() if path.name.endswith(suffix)), None)

@@ -291,7 +291,12 @@ def test_pictures_and_tables_of_others_are_not_replaced(tmp_path):
         ):
             check_made([str(tmp_path / name)])
     options = types.SimpleNamespace(
-        runs=str(RESULTS / "table1_small"), sweeps=str(tmp_path), seed=0, output=str(tmp_path), overwrite=False
+        runs=str(RESULTS / "table1_small"),
+        sweeps=str(tmp_path),
+        seed=0,
+        output=str(tmp_path),
+        overwrite=False,
+        figures=list(figures.FIGURES),
     )
     before = tree(tmp_path)
     with pytest.raises(FileExistsError, match="figure_3.png to be new, .* pass --overwrite"):
