@@ -38,7 +38,8 @@ MADE = {
         "what `converged.flags` was chosen from", "`cifar --flagfile=.../converged.flags --epochs=12`"
     ),
     "table1_converged_target6": Made(
-        "one of its rows with a shorter relaxation", "`table1 --flagfile=.../converged.flags --target_epoch=6`"
+        "one of its rows with a shorter relaxation",
+        "`table1 --flagfile=.../converged.flags --target_epoch=6 --frozen_epochs=6`",
     ),
     "table1_converged_not_frozen": Made(
         "its rows with kernels trained from the first epoch",

@@ -214,15 +214,15 @@ def table1_section(group: str) -> list[str]:
         f"epochs, relaxation until epoch {config['target_epoch']}, {config['dtype_policy']}, {first['test_images']:,} test "
         f"images, {first['device']}; "
         f"{named}. The paper's columns: VGG-16 at full width, 2,000 epochs.\n\n{table1(results, failures)}",
-        *[f"The loss of {row} was not finite behind {told}." for row, told in _ends(group)],
+        *[f"The loss of {row} was not finite behind {told}." for row, told in _ends(failures)],
         "The same runs, compared seed by seed: mean ± standard error over the seeds that both rows have.\n\n"
         f"{differences_table(results, COMPARED_ROWS)}",
     ]
 
 
-def _ends(group: str) -> Iterator[tuple[str, str]]:
+def _ends(failures: dict[str, list[dict[str, Any]]]) -> Iterator[tuple[str, str]]:
     """Of each row with runs whose loss was not finite: its name, and where each seed ended."""
-    for row, runs in table1_failures(group).items():
+    for row, runs in failures.items():
         ends = [f"epoch {run['epochs']} of {run['config']['epochs']} (seed {run['config']['seed']})" for run in runs]
         yield paper.TABLE1_ROWS[row][0], " and ".join(ends)
 
@@ -240,7 +240,7 @@ def variants_section() -> list[str]:
         *[
             f"In {group}, the loss of {row} was not finite behind {told}."
             for group in groups
-            for row, told in _ends(group)
+            for row, told in _ends(table1_failures(group))
         ],
     ]
 

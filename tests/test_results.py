@@ -4,7 +4,6 @@ import pathlib
 import statistics
 
 import pytest
-from absl import flags
 
 from experiments import command, costs, paper, report, table1
 from experiments.fast_tables import read_rows
@@ -100,14 +99,14 @@ def last_hidden_kernel(group, row):
     return kernels[-1], max(abs(line["t_d"] - others[place % (layers - 1)]["t_d"]) for place, line in enumerate(others))
 
 
-def test_runs_of_table_1_at_convergence():
+def test_runs_of_table_1_at_convergence(settings_of):
     runs = [run for runs in CONVERGED.values() for run in runs]
     assert [[run["config"]["seed"] for run in runs] for runs in CONVERGED.values()] == [[0]] * 7
     assert not table1_failures("table1_converged")
     assert {(run["data"], run["epochs"], run["config"]["width"], run["config"]["gamma_0"]) for run in runs} == {
         ("cifar10/3.0.2", 60, 0.25, 1.0)
     }
-    wanted = table1.row_config("sm_sr", table1_settings("converged")).as_dict()
+    wanted = table1.row_config("sm_sr", settings_of("converged")).as_dict()
     differing = {name for run in CONVERGED["sm_sr"] for name in wanted if run["config"][name] != wanted[name]}
     assert differing <= {"seed", "dtype_policy"}
     assert (wanted["target_epoch"] / wanted["epochs"], wanted["frozen_epochs"]) == (1 / 3, 20)
@@ -161,13 +160,6 @@ def test_frozen_kernels_at_reduced_scale():
     both = {"frozen": table1_results("table1_small_frozen")[row], "base": SMALL[row]}
     (gained,), (more,) = (of(both, "frozen", "base") for of in (accuracy_differences, spike_changes))
     assert (round(gained, 2), round(more)) == (0.47, 8) and both["frozen"][0]["config"]["frozen_epochs"] == 4
-
-
-def table1_settings(scale):
-    values = flags.FlagValues()
-    command.define_config_flags(values)
-    values(["test", f"--flagfile={table1.FLAGFILES / f'{scale}.flags'}"])
-    return command.changed_fields(values)
 
 
 def test_what_larger_lambda_tb_save():
