@@ -134,6 +134,10 @@ def test_what_the_figures_at_convergence_show():
     assert {round(line["t_d"]) for line in regularised} == {8} and {round(line["tau"]) for line in regularised} == {5}
     largest = [line["z_max"] for line in ends.values()]
     assert [round(limit(largest), 1) for limit in (min, max)] == [4.5, 5.4]
+    kernels = {row: end_of_training(row, "table1_converged")[0] for row in CONFIGURATIONS}
+    for error in ("minimum_error", "precision_error"):
+        means = {row: statistics.mean(line[error] for line in lines) for row, lines in kernels.items()}
+        assert max(means, key=means.get) == "sm_2"
     runs = read_runs(RESULTS / "table1_converged", [row for row in CONFIGURATIONS if row.startswith("sm_sr")])
     relaxed = [[(line["accuracy"], line["val_accuracy"]) for line in run["history"][:20]] for run in runs.values()]
     assert all(lines == relaxed[0] for lines in relaxed)
@@ -183,9 +187,9 @@ def test_what_z_max_0_and_relaxation_do_with_gamma_0_of_1():
     assert round(100 * points["sm_sr,base"]["accuracy"] - accuracy[1]) == 2
 
 
-def end_of_training(row):
-    """Of seed 0 at reduced scale: the temporal kernels behind the last epoch, and the histograms' centres and layers."""
-    run = read_runs(RESULTS / "table1_small", [row])[row]
+def end_of_training(row, group="table1_small"):
+    """Of seed 0: the temporal kernels behind the last epoch, and the histograms' centres and layers."""
+    run = read_runs(RESULTS / group, [row])[row]
     kernels = [line for line in run["kernels"] if line["epoch"] == run["result"]["epochs"] - 1]
     low, high = run["distributions"]["edges"]
     layers = run["distributions"]["layers"]
