@@ -6,7 +6,7 @@ left out, and the command says so.
 
 import os
 import statistics
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from absl import flags
@@ -188,21 +188,25 @@ def _lower_and_upper_bounds(run: dict[str, Any], name: str, of_kernel: bool) -> 
 
 def figure_7(runs: Runs, sweeps: Points, path: str) -> None:
     """Pre-activations of CONV4-1 and FC1 after training."""
-    _distributions(runs, path, list(SHOWN_LAYERS))
+    _distributions(runs, path, SHOWN_LAYERS)
 
 
 def figure_17(runs: Runs, sweeps: Points, path: str) -> None:
     """Pre-activations of the other layers after training."""
-    layers = [layer["layer"] for layer in next(iter(runs.values()))["distributions"]["layers"]]
-    _distributions(runs, path, [name for name in layers if name not in SHOWN_LAYERS])
+    _distributions(runs, path)
 
 
-def _distributions(runs: Runs, path: str, layers: list[str]) -> None:
-    """Histograms of pre-activations: a row of panels per layer, a column per configuration."""
+def _distributions(runs: Runs, path: str, layers: Sequence[str] = ()) -> None:
+    """Histograms of pre-activations: a row of panels per layer, a column per configuration.
+
+    Without `layers`, those of the first configuration that are not in SHOWN_LAYERS.
+    """
     import numpy as np
 
     if ended := [row for row, run in runs.items() if "distributions" not in run]:
         raise Missing(f"distributions of {', '.join(ended)}")
+    first = next(iter(runs.values()))["distributions"]["layers"]
+    layers = layers or [layer["layer"] for layer in first if layer["layer"] not in SHOWN_LAYERS]
     figure, axes = panels(len(runs), len(layers), squeeze=False, sharex="row", height=1.6, width=2.9)
     ends = {}
     for axis, name in zip(axes[:, 0], layers):

@@ -14,12 +14,15 @@ from absl import flags
 
 from experiments import command, paper, scaling_text, table2_text
 from experiments.benchmark_text import simulation_section, size_section, training_section
+from experiments.config import FIELDS
 from experiments.costs import cost_table
 from experiments.fast_tables import fast_section, read_rows, search_table, starts_section
 from experiments.files import read_json, write_text
 from experiments.results import (
     RESULTS,
     ROOT,
+    Result,
+    Rows,
     changes_from_zero,
     check_one_value,
     last_epoch_mean,
@@ -29,7 +32,7 @@ from experiments.results import (
     table1_failures,
     table1_results,
 )
-from experiments.stored import read_any
+from experiments.stored import read_any, read_result
 from experiments.tables import (
     anytime_table,
     changes_table,
@@ -46,10 +49,8 @@ from experiments.tables import (
 )
 
 BEGIN, END = "<!-- results: written by python -m experiments.report -->", "<!-- end of results -->"
-# Folder of single runs: the runs, in order.
-RUN_GROUPS = {
-    "digits": ("digits",),
-}
+# The run of README's command.
+DIGITS = RESULTS / "digits" / "digits.json"
 # Rows of fast_vgg that README leaves to RESULTS.md.
 ELSEWHERE = ("fewest", "base2", "shift", "hardened", "cifar100_relu")
 # Folder of sweeps: what they are for.
@@ -61,12 +62,12 @@ SWEEP_GROUPS = {
 }
 # Folder of all rows and seeds of Table 1: what it is called.
 TABLE1_GROUPS = {"table1_small": "Table 1 at reduced scale", "table1_converged": "Table 1 at convergence"}
-# Folder of rows of Table 1 with one setting changed: the folder of the rows without that change.
+# Folder of rows of Table 1 with settings changed: the folder of the rows that they are compared with.
 VARIANTS = {
     "table1_small_frozen": "table1_small",
     "table1_converged_target6": "table1_converged",
     "table1_converged_not_frozen": "table1_converged",
-    "table1_converged_lambda_tr": "table1_converged",
+    "table1_converged_lambda_tr": "table1_converged_not_frozen",
 }
 # Rows of Table 1 that are compared seed by seed: the first against the second.
 COMPARED_ROWS = (
@@ -85,7 +86,7 @@ COMPARED_ROWS = (
 def summary_section() -> str:
     """README's block: one small table."""
     groups = [[run["result"] for run in runs] for row, runs in read_rows().items() if row not in ELSEWHERE]
-    groups += [read_group("digits", run) for run in RUN_GROUPS["digits"]]
+    groups.append([read_result(DIGITS)])
     columns = (
         "network",
         "row",
@@ -139,7 +140,7 @@ def results_section() -> str:
             *robustness_section(),
             *anytime_section(),
             *scaling_section(),
-            *(_runs_of(group, runs) for group, runs in RUN_GROUPS.items()),
+            digits_section(),
             *(part for group in TABLE1_GROUPS for part in table1_section(group)),
             *spiking_section(),
             *table2_section(),
@@ -164,18 +165,15 @@ def sweeps_section() -> str:
     )
 
 
-def _runs_of(group: str, runs: tuple[str, ...]) -> str:
-    """The table of a folder of single runs."""
-    results = [read_json(RESULTS / group / f"{run}.json") for run in runs]
-    first = results[0]
-    config = first["config"]
-    minutes = ", ".join(f"{result['wall_time'] / 60:.1f}" for result in results)
-    simulations = [RESULTS / group / f"{run}.simulation.json" for run in runs]
-    links = [_link(path) if path.exists() else None for path in simulations]
+def digits_section() -> str:
+    """The run of README's command."""
+    result = read_result(DIGITS)
+    config = result["config"]
     return (
-        f"**{first['data']}**, {config['model']} at width {config['width']:g}, T = {config['time_window']}, "
-        f"{config['dtype_policy']}, {first['test_images']:,} test images, {first['device']} "
-        f"(training took {minutes} minutes).\n\n{results_table(results, links)}"
+        f"**{result['data']}**, {config['model']} at width {config['width']:g}, T = {config['time_window']}, "
+        f"{config['dtype_policy']}, {result['test_images']:,} test images, {result['device']} (training took "
+        f"{result['wall_time'] / 60:.1f} minutes).\n\n"
+        f"{results_table([result], [_link(DIGITS.with_suffix('.simulation.json'))])}"
     )
 
 
@@ -201,26 +199,46 @@ def table1_section(group: str) -> list[str]:
     if not results:
         return []
     runs = [run for row in results.values() for run in row]
-    first = runs[0]
-    config = first["config"]
     seeds = sorted({run["config"]["seed"] for run in runs})
     named = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {', '.join(map(str, seeds))}, mean ± standard deviation"
-    epochs = ", ".join(str(epochs) for epochs in sorted({run["epochs"] for run in runs}))
-    weights = {run["config"]["lambda_tr"] for run in runs if "TR" in run["config"]["row"]}
-    check_one_value(group, "lambda_TR of rows with TR", weights)
     return [
-        f"**{TABLE1_GROUPS[group]}**: {first['data']}, {config['model']} at width {config['width']:g}, T = "
-        f"{config['time_window']}, gamma_0 = {config['gamma_0']:g}, lambda_TR = {short(max(weights, default=0))}, {epochs} "
-        f"epochs, relaxation until epoch {config['target_epoch']}, {config['dtype_policy']}, {first['test_images']:,} test "
-        f"images, {first['device']}; "
-        f"{named}. The paper's columns: VGG-16 at full width, 2,000 epochs.\n\n{table1(results, failures)}",
-        *[f"The loss of {row} was not finite behind {told}." for row, told in _ends(failures)],
+        f"**{TABLE1_GROUPS[group]}**: {_settings_in_words(group, runs)}; {named}. The paper's columns: VGG-16 at full width, "
+        f"2,000 epochs.\n\n{table1(results, failures)}",
+        *[f"The loss of {row} was not finite after {told}." for row, told in _ends(failures)],
         "The same runs, compared seed by seed: mean ± standard error over the seeds that both rows have.\n\n"
         f"{differences_table(results, COMPARED_ROWS)}",
     ]
 
 
-def _ends(failures: dict[str, list[dict[str, Any]]]) -> Iterator[tuple[str, str]]:
+def _settings_in_words(group: str, runs: list[Result]) -> str:
+    """What the runs of Table 1 in a folder have in common; raises ValueError where they do not."""
+
+    def common(name, among=runs):
+        # An earlier version's config may lack a field.
+        values = {run[name] if name in run else run["config"].get(name, FIELDS[name].default) for run in among}
+        check_one_value(group, name, values)
+        return max(values, default=0)
+
+    regularised = [run for run in runs if run["config"]["lambda_tr"]]
+    frozen = common("frozen_epochs")
+    parts = (
+        common("data"),
+        f"{common('model')} at width {common('width'):g}",
+        f"T = {common('time_window')}",
+        f"gamma_0 = {common('gamma_0'):g}",
+        f"lambda_TR = {short(common('lambda_tr', regularised))}",
+        f"{common('optimizer')} with rate {common('learning_rate'):g}",
+        f"{common('epochs')} epochs",
+        f"relaxation until epoch {common('target_epoch')}",
+        *([f"temporal kernels frozen until epoch {frozen}"] if frozen else []),
+        common("dtype_policy"),
+        f"{common('test_images'):,} test images",
+        ", ".join(sorted({run["device"] for run in runs})),
+    )
+    return ", ".join(parts)
+
+
+def _ends(failures: Rows) -> Iterator[tuple[str, str]]:
     """Of each row with runs whose loss was not finite: its name, and where each seed ended."""
     for row, runs in failures.items():
         ends = [f"epoch {run['epochs']} of {run['config']['epochs']} (seed {run['config']['seed']})" for run in runs]
@@ -228,18 +246,14 @@ def _ends(failures: dict[str, list[dict[str, Any]]]) -> Iterator[tuple[str, str]
 
 
 def variants_section() -> list[str]:
-    """Rows of Table 1 with one setting changed, beside the rows as they are; an empty list where there are none."""
-    groups = {
-        group: (table1_results(base), changed) for group, base in VARIANTS.items() if (changed := table1_results(group))
-    }
-    if not groups:
-        return []
+    """Rows of Table 1 with settings changed, beside the rows as they are."""
+    groups = {names: tuple(map(table1_results, names)) for names in VARIANTS.items()}
     return [
-        "**Rows of Table 1 with one setting changed**: mean ± standard deviation over the seeds; changes against the same "
-        f"rows and seeds without it, mean ± standard error.\n\n{variants_table(groups)}",
+        "**Rows of Table 1 with settings changed**: mean ± standard deviation over the seeds; changes against the same "
+        f"rows and seeds without them, mean ± standard error.\n\n{variants_table(groups)}",
         *[
-            f"In {group}, the loss of {row} was not finite behind {told}."
-            for group in groups
+            f"In {group}, the loss of {row} was not finite after {told}."
+            for group in VARIANTS
             for row, told in _ends(table1_failures(group))
         ],
     ]

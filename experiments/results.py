@@ -20,10 +20,12 @@ from experiments.stored import (
     read_result,
 )
 
+Result = dict[str, Any]
+# Of each row of a table, the result of each seed.
+Rows = dict[str, list[Result]]
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 # The committed results; each folder is one group of runs that belong together.
 RESULTS = ROOT / "experiments" / "results"
-Result = dict[str, Any]
 
 
 def result_files(folder: str | os.PathLike[str], runs: str) -> list[pathlib.Path]:
@@ -45,7 +47,8 @@ def read_benchmarks(pattern: str) -> list[Result]:
 def read_runs(folder: str | os.PathLike[str], rows: Iterable[str], seed: int = 0) -> dict[str, dict[str, Any]]:
     """`{row: {"result", "history", "kernels", "distributions"}}` of one seed, of those rows that are there.
 
-    The result of a run that ended in a loss that is not finite is what its `failure.json` tells. It has no distributions.
+    The result of a run that ended in a loss that is not finite is what its `failure.json` tells. It has no distributions,
+    and is not there where it has no whole epoch.
     """
     runs = {}
     for row in rows:
@@ -57,9 +60,9 @@ def read_runs(folder: str | os.PathLike[str], rows: Iterable[str], seed: int = 0
                 "kernels": read_kernels(f"{base}.kernels.csv", REMEDY),
                 "distributions": read_distributions(f"{base}.distributions.json", REMEDY),
             }
-        elif os.path.exists(f"{base}.{FAILURE_FILE}"):
+        elif os.path.exists(ended := f"{base}.{FAILURE_FILE}") and (failure := read_failure(ended))["epochs"]:
             runs[row] = {
-                "result": read_failure(f"{base}.{FAILURE_FILE}", REMEDY),
+                "result": failure,
                 "history": read_history(f"{base}.history.csv", REMEDY),
                 "kernels": read_kernels(f"{base}.kernels.csv", REMEDY),
             }
@@ -71,23 +74,26 @@ def read_points(folder: str | os.PathLike[str]) -> dict[str, Result]:
     return {path.name.removesuffix(".json"): read_result(path, REMEDY) for path in result_files(folder, "*")}
 
 
-def table1_results(group: str) -> dict[str, list[Result]]:
-    """`{row: [result of each seed]}` of the committed runs, all of one data set."""
-    found = {}
-    for row in TABLE1_ROWS:
-        for path in result_files(RESULTS / group, f"{row}.seed*"):
-            found.setdefault(row, []).append(read_result(path, REMEDY))
+def table1_results(group: str) -> Rows:
+    """The committed runs of Table 1, all of one data set."""
+    found = _rows({row: map(read_result, result_files(RESULTS / group, f"{row}.seed*")) for row in TABLE1_ROWS})
     check_one_value(group, "data", [run["data"] for runs in found.values() for run in runs])
     return found
 
 
-def table1_failures(group: str) -> dict[str, list[Result]]:
-    """`{row: [what is told of each seed]}` of the committed runs whose loss was not finite."""
-    found = {
-        row: [read_failure(path) for path in sorted((RESULTS / group).glob(f"{row}.seed*.{FAILURE_FILE}"))]
-        for row in TABLE1_ROWS
-    }
-    return {row: failures for row, failures in found.items() if failures}
+def table1_failures(group: str) -> Rows:
+    """What is told of the committed runs of Table 1 whose loss was not finite, but for those that have a result since."""
+
+    def ended(row):
+        paths = sorted((RESULTS / group).glob(f"{row}.seed*.{FAILURE_FILE}"))
+        return [path for path in paths if not path.with_name(path.name.replace(FAILURE_FILE, "json")).exists()]
+
+    return _rows({row: map(read_failure, ended(row)) for row in TABLE1_ROWS})
+
+
+def _rows(found: dict[str, Iterable[Result]]) -> Rows:
+    """The rows that have a result."""
+    return {row: results for row, each in found.items() if (results := list(each))}
 
 
 def sweep_results(group: str) -> dict[str, Result]:
@@ -116,13 +122,13 @@ def paired(ours: list[Result], theirs: list[Result]) -> list[tuple[Result, Resul
     return [(by_seed[0][seed], by_seed[1][seed]) for seed in sorted(by_seed[0].keys() & by_seed[1].keys())]
 
 
-def accuracy_differences(results: dict[str, list[Result]], row: str, other: str) -> list[float]:
+def accuracy_differences(results: Rows, row: str, other: str) -> list[float]:
     """Accuracy of a row minus that of another, seed by seed [points]."""
     pairs = paired(results.get(row, []), results.get(other, []))
     return [100 * (our["accuracy"] - their["accuracy"]) for our, their in pairs]
 
 
-def spike_changes(results: dict[str, list[Result]], row: str, other: str) -> list[float]:
+def spike_changes(results: Rows, row: str, other: str) -> list[float]:
     """Spikes of a row against those of another, seed by seed [%]; an empty list where one of them has no spikes."""
     pairs = paired(results.get(row, []), results.get(other, []))
     return [

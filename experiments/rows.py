@@ -97,7 +97,8 @@ class Table:
                 collect=options.collect,
                 models=self.models(wanted, options.workdir),
             )
-            text = self.text(results, options)
+            failed = [f"{name} failed. {message}" for name, message in failures.items()]
+            text = "\n\n".join([self.text(results, options), *failed])
             write_text(table, text + "\n")
         print(f"\n{text}\n\nFiles: {os.path.abspath(options.workdir)}")
         command.exit_with_failures(failures)

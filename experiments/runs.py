@@ -13,23 +13,26 @@ from typing import Any
 
 from experiments import workers
 from experiments.config import Config, differences
-from experiments.files import OBJECT, check_fields, replaced, what_is, write_csv, write_json
+from experiments.files import OBJECT, check_fields, replaced, what_is, write_json
 from experiments.lock import check_folder, locked
 from experiments.processes import in_new_process
 from experiments.stored import (
     FAILURE_FILE,
+    HISTORY_FILES,
     SMALL_READERS,
     check_run,
     check_small_files,
     read_any,
     read_config,
     read_failure,
-    read_state,
 )
 from experiments.workdir import check_workdir, pattern_of, remove_leftovers
 
 # Of a finished run, what is small enough to be committed. The result comes last: with it the others are there.
-SMALL_FILES = {name: name for name in ("history.csv", "kernels.csv", "distributions.json")} | {"result.json": "json"}
+SMALL_FILES = {name: name for name in SMALL_READERS} | {"result.json": "json"}
+# Of a run whose loss was not finite.
+FAILED_FILES = {name: name for name in (*HISTORY_FILES, FAILURE_FILE)}
+RESTORE = "Restore it, or remove the files of this run there."
 Results = dict[str, Any]
 
 
@@ -115,7 +118,7 @@ def _check_places(jobs: list[Job]) -> None:
             check_folder(folder, "the directory of results")
             names = [
                 name,
-                *(f"{name.removesuffix('.json')}.{suffix}" for suffix in (*SMALL_FILES.values(), FAILURE_FILE)),
+                *(f"{name.removesuffix('.json')}.{suffix}" for suffix in {**SMALL_FILES, **FAILED_FILES}.values()),
             ]
             remove_leftovers(folder, pattern_of(names))
 
@@ -133,21 +136,26 @@ def _refuse_unknown_files(jobs: list[Job]) -> None:
 
 
 def _finished(job: Job) -> Any:
-    """The result of a job, None where it is not finished. What the second place lacks of it is copied there."""
+    """The result of a job, None where it is not finished. What the second place lacks of it is copied there.
+
+    What an attempt left there that failed goes where the result is.
+    """
     if job.overwrite:
         return None
     job.check()
     if job.claim and os.path.lexists(job.claim):
         _check_settings(read_any(job.claim), job, job.claim)
     if job.collected and os.path.lexists(ended := _failure_path(job.collected)):
-        _check_settings(read_failure(ended)["config"], job, ended)
+        _check_settings(_read_failed(job.collected)["config"], job, ended)
     there = [path for path in (job.collected, job.file) if path and os.path.lexists(path)]
     results = [job.read(path) for path in there]
     for path, result in zip(there, results):
         check_fields(path, result, {job.settings_key: OBJECT} if job.settings is not None else {})
         _check_settings(result.get(job.settings_key), job, path)
     if job.collected and there == [job.file]:
-        copy_small_files(job)
+        copy_files(os.path.dirname(job.file), job.collected, SMALL_FILES)
+    elif job.collected and there:
+        _remove_failure(job.collected)
     return results[0] if results else None
 
 
@@ -166,52 +174,44 @@ def _announced(jobs: list[Job]) -> Iterator[Job]:
         yield job
 
 
-def _collected_files(job_file: str) -> dict[str, str]:
+def _collected_files(collected: str) -> dict[str, str]:
     """`{name: path}` of the small files beside a collected result."""
-    return {name: f"{job_file.removesuffix('.json')}.{SMALL_FILES[name]}" for name in SMALL_READERS}
-
-
-def copy_small_files(job: Job) -> None:
-    """Copies result, histories and distributions of a finished run to its second place.
-
-    What is there of the run is replaced, once it is found to be such a file; anything else is refused.
-    """
-    target = _collected_target(job.collected)
-    for file, suffix in SMALL_FILES.items():
-        source = os.path.join(os.path.dirname(job.file), file)
-        if os.path.exists(source):
-            with replaced(f"{target}.{suffix}") as temporary:
-                shutil.copyfile(source, temporary)
-    with contextlib.suppress(FileNotFoundError):
-        os.remove(_failure_path(job.collected))
+    return {name: f"{collected.removesuffix('.json')}.{name}" for name in SMALL_READERS}
 
 
 def _failure_path(collected: str) -> str:
     return f"{collected.removesuffix('.json')}.{FAILURE_FILE}"
 
 
-def _collected_target(collected: str) -> str:
-    """Where the collected files of a run are, without suffix; raises where one of them is anything else."""
+def _remove_failure(collected: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(_failure_path(collected))
+
+
+def _read_failed(collected: str) -> Results:
+    """What a failed attempt left beside collected results; raises ValueError where it is damaged."""
+    # The histories beside a result are those of the result.
+    names = () if os.path.lexists(collected) else HISTORY_FILES
+    paths = {name: path for name, path in _collected_files(collected).items() if name in names}
+    return check_small_files(_failure_path(collected), paths, RESTORE, read_failure)
+
+
+def copy_files(folder: str, collected: str, files: dict[str, str]) -> None:
+    """Copies `{file of a run's directory: suffix}` to the run's second place.
+
+    What is there of the run is replaced, once it is found to be such a file; anything else is refused.
+    """
     target = collected.removesuffix(".json")
     os.makedirs(os.path.dirname(target), exist_ok=True)
-    readers = {path: SMALL_READERS[name] for name, path in _collected_files(collected).items()}
-    for path, read in {**readers, _failure_path(collected): read_failure}.items():
+    for name, path in _collected_files(collected).items():
         if os.path.lexists(path):
-            read(path, "Remove it and it is copied again.")
-    return target
-
-
-def keep_failure(folder: str, collected: str, error: FloatingPointError) -> None:
-    """Collects what a run came to whose loss was not finite: the histories of its whole epochs, if any, and why it ended."""
-    state = read_state(os.path.join(folder, "checkpoint"), read_config(os.path.join(folder, "config.json")))
-    if not (state and state["epochs"]):
-        return
-    target = _collected_target(collected)
-    write_csv(f"{target}.history.csv", state["history"])
-    write_csv(f"{target}.kernels.csv", state["kernels"])
-    told = {name: state[name] for name in ("config", "data", "epochs", "replicas")}
-    ended = {"reason": str(error), "wall_time": round(state["seconds"], 1)}
-    write_json(_failure_path(collected), {**told, **ended, **state["provenance"]}, sealed=True)
+            SMALL_READERS[name](path, "Remove it and it is copied again.")
+    _remove_failure(collected)
+    for file, suffix in files.items():
+        source = os.path.join(folder, file)
+        if os.path.exists(source):
+            with replaced(f"{target}.{suffix}") as temporary:
+                shutil.copyfile(source, temporary)
 
 
 def train_all(
@@ -249,9 +249,9 @@ def train_all(
             expected = _common_data(results).get(config.dataset)
             try:
                 in_new_process(_train, config, folder, data_dir, download, expected, found)
-            except FloatingPointError as error:
+            except FloatingPointError:
                 if collected:
-                    keep_failure(folder, collected, error)
+                    copy_files(folder, collected, FAILED_FILES)
                 raise
 
         return Job(
@@ -274,7 +274,7 @@ def train_all(
 def _read_run(path: str, collected: bool) -> Results:
     """The result of a run; raises ValueError where it, or a small file beside it, is damaged."""
     if collected:
-        return check_small_files(path, _collected_files(path), "Restore it, or remove the files of this run there.")
+        return check_small_files(path, _collected_files(path), RESTORE)
     return check_small_files(path, {name: os.path.join(os.path.dirname(path), name) for name in SMALL_READERS})
 
 

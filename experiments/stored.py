@@ -5,7 +5,7 @@ Every reader raises ValueError, or FileNotFoundError, with the file's name and t
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from experiments.config import FLAGFILE, MODEL_FILES, check_values, differences
@@ -46,7 +46,7 @@ RESULT = {
     "accuracy": SHARE,
     "wall_time": NUMBER,
 }
-# Of a run that ended in a loss that is not finite, in the place of its result: its whole epochs, and why it ended.
+# Of a run that ended in a loss that is not finite, in the place of its result: how many whole epochs, and why it ended.
 FAILURE_FILE = "failure.json"
 FAILURE = {"config": OBJECT, "data": TEXT, "epochs": COUNT, "reason": TEXT, "wall_time": NUMBER}
 # What a result holds where there are spikes, and where there are time steps too.
@@ -141,7 +141,7 @@ def with_digests(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_known_config(path: PathLike, fields: dict[str, Any], remedy: str) -> dict[str, Any]:
-    """What a JSON file holds beside the config of a run."""
+    """What a JSON file holds, the config of a run among it."""
     found = read_json(path, fields, remedy)
     try:
         check_values(found["config"])
@@ -153,8 +153,8 @@ def _with_known_config(path: PathLike, fields: dict[str, Any], remedy: str) -> d
 def read_failure(path: PathLike, remedy: str = REMEDY) -> dict[str, Any]:
     """What a run came to whose loss was not finite."""
     found = _with_known_config(path, FAILURE, remedy)
-    if not 0 < found["epochs"] < found["config"]["epochs"]:
-        raise damaged(path, f"0 < epochs < {found['config']['epochs']}", f"epochs={found['epochs']}", remedy)
+    if found["epochs"] >= found["config"]["epochs"]:
+        raise damaged(path, f"epochs < {found['config']['epochs']}", f"epochs={found['epochs']}", remedy)
     return found
 
 
@@ -205,11 +205,18 @@ SMALL_READERS = {
     "kernels.csv": read_kernels,
     "distributions.json": read_distributions,
 }
+# What a run leaves whose loss is not finite, beside FAILURE_FILE.
+HISTORY_FILES = ("history.csv", "kernels.csv")
 
 
-def check_small_files(result_path: PathLike, paths: dict[str, str], remedy: str = RUN_AGAIN) -> dict[str, Any]:
-    """The result at `result_path`, once it and the small files `{name: path}` that are there are found whole."""
-    result = read_result(result_path, remedy)
+def check_small_files(
+    result_path: PathLike,
+    paths: dict[str, str],
+    remedy: str = RUN_AGAIN,
+    read: Callable[[PathLike, str], dict[str, Any]] = read_result,
+) -> dict[str, Any]:
+    """What `read` finds at `result_path`, once it and the small files `{name: path}` that are there are found whole."""
+    result = read(result_path, remedy)
     digests = result.get("files_sha256", {})
     for name, path in paths.items():
         if os.path.lexists(path):
@@ -232,6 +239,9 @@ def check_run(workdir: str, config: dict[str, Any]) -> None:
         if changes := differences(found, config):
             raise damaged(result, "the result of the config beside it", changes, RUN_AGAIN)
         return
+    failure = os.path.join(workdir, FAILURE_FILE)
+    if os.path.lexists(failure):
+        check_small_files(failure, {name: paths[name] for name in HISTORY_FILES}, RUN_AGAIN, read_failure)
     for name, path in paths.items():
         if os.path.lexists(path):
             SMALL_READERS[name](path, RUN_AGAIN)

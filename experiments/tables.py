@@ -7,9 +7,8 @@ from typing import Any
 from experiments import paper
 from experiments.config import differing
 from experiments.noises import KINDS
-from experiments.results import accuracy_differences, paired, spike_changes, standard_error
+from experiments.results import Result, Rows, accuracy_differences, paired, spike_changes, standard_error
 
-Result = dict[str, Any]
 RESULT_COLUMNS = (
     "row", "accuracy [%]", "spikes", "spikes per neuron [%]", "time steps", "energy TN", "energy SN", "epochs", "seed",
 )  # fmt: skip
@@ -60,7 +59,7 @@ def _result_row(result: Result, link: str | None) -> list[str]:
     ]
 
 
-def table1(results: dict[str, list[Result]], failures: dict[str, list[Result]] | None = None) -> str:
+def table1(results: Rows, failures: Rows | None = None) -> str:
     """Table 1 of `{row: [result of each seed]}`: mean and standard deviation, the paper's numbers beside them.
 
     `failures` are the seeds whose loss was not finite: they are counted, and in no number. Changes are against SM+SR+TR, a
@@ -93,7 +92,7 @@ def _paper_columns(row: str, accuracy: float | None, spikes: float | None) -> li
     return [f"{accuracy:.2f}", f"{spikes:.2f}", *(changes if row != paper.TABLE1_REFERENCE else ["-", "-"])]
 
 
-def _changes(results: dict[str, list[Result]], row: str) -> list[str]:
+def _changes(results: Rows, row: str) -> list[str]:
     """Of a row against SM+SR+TR: spikes in per cent and accuracy in points, "-" where there are none."""
     spikes, accuracy = (of(results, row, paper.TABLE1_REFERENCE) for of in (spike_changes, accuracy_differences))
     return [
@@ -101,7 +100,7 @@ def _changes(results: dict[str, list[Result]], row: str) -> list[str]:
     ]
 
 
-def differences_table(results: dict[str, list[Result]], pairs: Iterable[tuple[str, str]]) -> str:
+def differences_table(results: Rows, pairs: Iterable[tuple[str, str]]) -> str:
     """How one row of Table 1 differs from another, seed by seed over the seeds that both have: mean ± standard error."""
     lines = [["row", "against", "accuracy [points]", "seeds where it is higher", "spikes [%]", "seeds"]]
     for row, other in pairs:
@@ -125,25 +124,24 @@ def _with_error(values: Sequence[float], digits: int) -> str:
     return f"{statistics.mean(values):+.{digits}f}{error}"
 
 
-def variants_table(groups: dict[str, tuple[dict[str, list[Result]], dict[str, list[Result]]]]) -> str:
-    """Of `{group: (rows as they are, rows with settings changed)}`: each changed row, and its differences seed by seed."""
+def variants_table(groups: dict[tuple[str, str], tuple[Rows, Rows]]) -> str:
+    """Of `{(its name, name of the other): (rows with settings changed, rows without)}`: differences seed by seed.
+
+    Raises ValueError where a changed row has a seed that the other lacks, or other settings are changed in another seed.
+    """
     columns = (
-        "network", "row", "changed", "accuracy [%]", "spikes [10^4]", "change in accuracy [points]", "in spikes [%]", "seeds",
+        "runs", "against", "row", "changed", "epochs", "accuracy [%]", "spikes [10^4]", "change in accuracy [points]",
+        "in spikes [%]", "seeds",
     )  # fmt: skip
     lines = [list(columns)]
-    for group, (base, changed) in groups.items():
+    for names, (changed, base) in groups.items():
         for row, runs in changed.items():
-            pairs = paired(base.get(row, []), runs)
-            if len(pairs) < len(runs):
-                raise ValueError(
-                    f"Expected {row} of the same seeds without the change of {group}. Received: {len(pairs)}"
-                )
-            config, both = runs[0]["config"], {"base": base[row], "changed": runs}
-            found = differing(pairs[0][0]["config"], config)
+            both = {"changed": runs, "base": base.get(row, [])}
             lines.append([
-                f"{config['model']}, {runs[0]['epochs']} epochs",
+                *names,
                 paper.TABLE1_ROWS[row][0],
-                ", ".join(f"{name} = {value}" for name, (_, value) in found.items()),
+                _common_change(names[0], row, **both),
+                str(runs[0]["epochs"]),
                 with_deviation([100 * run["accuracy"] for run in runs], 2),
                 with_deviation([run["spikes"] / 1e4 for run in runs if "spikes" in run], 3),
                 _with_error(accuracy_differences(both, "changed", "base"), 2),
@@ -151,6 +149,17 @@ def variants_table(groups: dict[str, tuple[dict[str, list[Result]], dict[str, li
                 str(len(runs)),
             ])  # fmt: skip
     return markdown(lines)
+
+
+def _common_change(group: str, row: str, changed: list[Result], base: list[Result]) -> str:
+    """The settings in which runs differ from those of the same seeds, in words."""
+    pairs = paired(base, changed)
+    if len(pairs) < len(changed):
+        raise ValueError(f"Expected {row} of the same seeds without the change of {group}. Received: {len(pairs)}")
+    found = [differing(without["config"], run["config"]) for without, run in pairs]
+    if any(change != found[0] for change in found):
+        raise ValueError(f"Expected the same change in every seed of {row} in {group}. Received: {found}")
+    return ", ".join(f"{name} = {value}" for name, (_, value) in found[0].items())
 
 
 def changes_table(flag: str, changes: Iterable[tuple[float, float, float]]) -> str:
@@ -222,7 +231,7 @@ def noisy_results(results: Iterable[Result], kind: str, strength: float) -> list
     return [result for result in results if (result["kind"], result["strength"]) == (kind, strength)]
 
 
-def robustness_table(found: dict[str, list[Result]]) -> str:
+def robustness_table(found: Rows) -> str:
     """A line for each kind and strength: accuracy and spikes of every network, mean and deviation over the seeds."""
     heads = [f"{label}: {what}" for label in found for what in ("accuracy [%]", "spikes")]
     lines = [["noise", "strength", *heads, "seeds"]]

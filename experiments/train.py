@@ -2,7 +2,7 @@
 
 A work directory holds config.json, and checkpoint/ and a lock while the run is under way. In the end it holds history.csv,
 kernels.csv, distributions.json, model.keras, the plots and, last of all, result.json: a run is finished when that file is
-there.
+there. A run whose loss is not finite leaves its histories and failure.json; it can be tried again.
 """
 
 import contextlib
@@ -10,7 +10,7 @@ import datetime
 import inspect
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
@@ -28,7 +28,7 @@ from experiments.lock import locked
 from experiments.optimizers import compile_to_save, make_optimizer
 from experiments.provenance import provenance
 from experiments.start import CALIBRATION_IMAGES, begin_with
-from experiments.stored import SMALL_READERS, weights_file, with_digests
+from experiments.stored import FAILURE_FILE, HISTORY_FILES, SMALL_READERS, weights_file, with_digests
 from experiments.workdir import check_workdir, claim_workdir
 from keras_ttfs import distribution
 from keras_ttfs.snn import operations, reader
@@ -91,7 +91,7 @@ def train(
             damaged.
         FileNotFoundError: where a file of the interrupted run is missing, or a model that the config names.
         OSError: where the disk has no room for the run.
-        FloatingPointError: when the loss is not finite.
+        FloatingPointError: when the loss is not finite; `workdir` then holds the histories, and `failure.json`.
     """
     config = Config(**with_digests(config.as_dict()))
     with workers.joined(workdir) as (strategy, workdir), locked(workdir), dtype_policy(config.dtype_policy):
@@ -108,7 +108,12 @@ def train(
         checkpoint = Checkpoint(workdir, config, data, strategy.num_replicas_in_sync)
         checkpoint.restore(model)
         more = [keras.callbacks.TensorBoard(os.path.join(workdir, "tensorboard"))] if tensorboard else []
-        _fit(config, model, data, checkpoint, more, verbose)
+        try:
+            _fit(config, model, data, checkpoint, more, verbose)
+        except FloatingPointError as error:
+            if workers.is_first():
+                _write_failure(workdir, checkpoint.state, error)
+            raise
         if not workers.is_first():
             return None
         # Worker 0 evaluates and saves alone, so nothing in the model may ask the others.
@@ -410,13 +415,34 @@ def _write(
     check_space(workdir, saved_bytes(model))
     with replaced(os.path.join(workdir, "model.keras")) as temporary:
         model.save(temporary)
-    write_csv(os.path.join(workdir, "history.csv"), state["history"])
-    write_csv(os.path.join(workdir, "kernels.csv"), state["kernels"])
+    _write_histories(workdir, state)
     plots.learning_curves(state["history"], os.path.join(workdir, "learning_curves.png"))
     if model.encoders:
         plots.spikes_by_layer(result["layers"], os.path.join(workdir, "spikes_by_layer.png"))
         plots.kernels(state["kernels"], os.path.join(workdir, "kernels.png"))
         write_json(os.path.join(workdir, "distributions.json"), distribution, indent=None)
-    paths = {name: os.path.join(workdir, name) for name in SMALL_READERS}
-    result["files_sha256"] = {name: sha256(path) for name, path in paths.items() if os.path.exists(path)}
+    result["files_sha256"] = _digests(workdir, SMALL_READERS)
     write_json(os.path.join(workdir, "result.json"), result, sealed=True)
+
+
+def _write_failure(workdir: str, state: dict[str, Any], error: FloatingPointError) -> None:
+    """Writes what a run came to whose loss is not finite: the histories of its whole epochs, and why it ended."""
+    _write_histories(workdir, state)
+    told = {name: state[name] for name in ("config", "data", "epochs", "replicas")}
+    ended = {"reason": str(error), "wall_time": round(state["seconds"], 1), **state["provenance"]}
+    digests = {"files_sha256": _digests(workdir, HISTORY_FILES)}
+    write_json(os.path.join(workdir, FAILURE_FILE), {**told, **ended, **digests}, sealed=True)
+
+
+def _write_histories(workdir: str, state: dict[str, Any]) -> None:
+    # Of an earlier attempt, it tells the digests of other histories.
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(os.path.join(workdir, FAILURE_FILE))
+    write_csv(os.path.join(workdir, "history.csv"), state["history"])
+    write_csv(os.path.join(workdir, "kernels.csv"), state["kernels"])
+
+
+def _digests(workdir: str, names: Iterable[str]) -> dict[str, str]:
+    """SHA-256 of those files that are there."""
+    paths = {name: os.path.join(workdir, name) for name in names}
+    return {name: sha256(path) for name, path in paths.items() if os.path.exists(path)}

@@ -14,7 +14,7 @@ from typing import Any
 from experiments.config import Config, differences
 from experiments.files import LEFTOVER, PICTURE_MARK, what_is, write_json
 from experiments.lock import LOCK, check_folder, is_alive, locked
-from experiments.stored import WEIGHTS, check_run, first_line_is, read_config, read_state
+from experiments.stored import FAILURE_FILE, WEIGHTS, check_run, first_line_is, read_config, read_state
 
 SIMULATION_FILES = (
     "simulation.json",
@@ -26,6 +26,7 @@ SIMULATION_FILES = (
 RUN_FILES = (
     # Removed in this order: a run whose result is gone is no finished one.
     "result.json",
+    FAILURE_FILE,
     "history.csv",
     "kernels.csv",
     "distributions.json",

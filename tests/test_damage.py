@@ -300,8 +300,7 @@ def test_a_damaged_finished_run_is_refused(finished, tmp_path, monkeypatch, file
 @pytest.mark.parametrize("kind", ["truncated", "empty", "prose", "no text", "flipped digit", "directory"])
 def test_a_damaged_collected_file_is_refused(finished, tmp_path, monkeypatch, file, kind):
     collected = tmp_path / "small" / "row.seed0.json"
-    job = runs.Job("row", str(finished / "result.json"), lambda results: None, collected=str(collected))
-    runs.copy_small_files(job)
+    runs.copy_files(str(finished), str(collected), runs.SMALL_FILES)
     path = collected.with_name(f"row.seed0.{runs.SMALL_FILES[file]}")
     (OF_FINISHED[file])[kind](path)
     monkeypatch.setattr(runs, "in_new_process", lambda *arguments: pytest.fail("trained"))

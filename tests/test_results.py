@@ -4,8 +4,10 @@ import pathlib
 import statistics
 
 import pytest
+from absl import flags
 
 from experiments import command, costs, paper, report, table1
+from experiments.config import differing
 from experiments.fast_tables import read_rows
 from experiments.figures import CONFIGURATIONS
 from experiments.files import read_json, write_json
@@ -99,18 +101,50 @@ def last_hidden_kernel(group, row):
     return kernels[-1], max(abs(line["t_d"] - others[place % (layers - 1)]["t_d"]) for place, line in enumerate(others))
 
 
-def test_runs_of_table_1_at_convergence(settings_of):
+def test_runs_of_table_1_at_convergence():
     runs = [run for runs in CONVERGED.values() for run in runs]
-    assert [[run["config"]["seed"] for run in runs] for runs in CONVERGED.values()] == [[0]] * 7
+    assert [[run["config"]["seed"] for run in runs] for runs in CONVERGED.values()] == [[0, 1]] * 7
     assert not table1_failures("table1_converged")
     assert {(run["data"], run["epochs"], run["config"]["width"], run["config"]["gamma_0"]) for run in runs} == {
         ("cifar10/3.0.2", 60, 0.25, 1.0)
     }
-    wanted = table1.row_config("sm_sr", settings_of("converged")).as_dict()
-    differing = {name for run in CONVERGED["sm_sr"] for name in wanted if run["config"][name] != wanted[name]}
-    assert differing <= {"seed", "dtype_policy"}
-    assert (wanted["target_epoch"] / wanted["epochs"], wanted["frozen_epochs"]) == (1 / 3, 20)
-    assert wanted["warmup"] * wanted["epochs"] == 12
+    config = runs[0]["config"]
+    assert config["target_epoch"] == config["frozen_epochs"] == config["epochs"] / 3 == 20
+    assert config["warmup"] * config["epochs"] == 12
+
+
+def table1_commands():
+    """Of each folder of rows of Table 1, by its command in experiments/README.md: rows, seeds and changed settings."""
+    found = {}
+    for line in (report.ROOT / "experiments" / "README.md").read_text().splitlines():
+        if not line.startswith("python -m experiments.table1 "):
+            continue
+        values = flags.FlagValues()
+        command.define_config_flags(values)
+        for name in ("workdir", "collect"):
+            flags.DEFINE_string(name, None, "", flag_values=values)
+        flags.DEFINE_list("rows", list(paper.TABLE1_ROWS), "", flag_values=values)
+        flags.DEFINE_list("seeds", ["0", "1", "2"], "", flag_values=values)
+        values(line.split()[2:])
+        settings = command.changed_fields(values)
+        found[pathlib.Path(values.collect).name] = values.rows, list(map(int, values.seeds)), settings
+    return found
+
+
+def test_runs_of_table_1_are_what_their_commands_make(monkeypatch):
+    monkeypatch.chdir(report.ROOT)
+    commands = table1_commands()
+    assert commands.keys() == {path.name for path in RESULTS.glob("table1_*")}
+    for group, (rows, seeds, settings) in commands.items():
+        found = table1_results(group), table1_failures(group)
+        ends = {row: [run["config"] for kind in found for run in kind.get(row, [])] for row in rows}
+        assert set(rows) == found[0].keys() | found[1].keys(), group
+        for row, configs in ends.items():
+            assert sorted(config["seed"] for config in configs) == seeds, (group, row)
+            for config in configs:
+                wanted = table1.row_config(row, {**settings, "seed": config["seed"]}).as_dict()
+                # It is the machine's.
+                assert differing(config, wanted).keys() <= {"dtype_policy"}, (group, row, config["seed"])
 
 
 def test_claims_at_convergence():
