@@ -29,26 +29,30 @@ MADE = {
         "Table 1 at reduced scale, Figs. 2, 5, 7 and 11 to 17", "`table1 --flagfile=.../small.flags`, `figures`"
     ),
     "table1_small_frozen": Made(
-        "one of its rows with frozen kernels", "`table1 --flagfile=.../small.flags --frozen_epochs=4`"
+        "a row of it with frozen kernels", "`table1 --flagfile=.../small.flags --frozen_epochs=4`"
     ),
     "table1_converged": Made(
         "Table 1 at convergence, Figs. 2, 5 and 11 to 17", "`table1 --flagfile=.../converged.flags`, `figures`"
     ),
     "recipe_converged": Made(
-        "what `converged.flags` was chosen from", "`cifar --flagfile=.../converged.flags --epochs=12`"
+        "what `converged.flags` was chosen from",
+        "`cifar --flagfile=.../converged.flags --epochs=12 --target_epoch=4 --frozen_epochs=0`",
     ),
     "table1_converged_target6": Made(
-        "one of its rows with a shorter relaxation",
+        "a row of it with a shorter relaxation",
         "`table1 --flagfile=.../converged.flags --target_epoch=6 --frozen_epochs=6`",
     ),
     "table1_converged_not_frozen": Made(
-        "its rows with kernels trained from the first epoch",
-        "`table1 --flagfile=.../converged.flags --frozen_epochs=0`",
+        "its rows with kernels trained from the first epoch, Figs. 5 and 15",
+        "`table1 --flagfile=.../converged.flags --frozen_epochs=0`, `figures`",
     ),
     "table1_converged_lambda_tr": Made(
-        "and with a larger lambda_TR", "`table1 --flagfile=.../converged.flags --frozen_epochs=0 --lambda_tr=1e-3`"
+        "the same with a larger lambda_TR", "`table1 --flagfile=.../converged.flags --frozen_epochs=0 --lambda_tr=1e-3`"
     ),
-    "sweeps_small": Made("Figs. 3 and 8", "`sweeps --flagfile=.../converged.flags --frozen_epochs=0`, `figures`"),
+    "sweeps_small": Made(
+        "Figs. 3 and 8",
+        "`sweeps --flagfile=.../converged.flags --epochs=4 --target_epoch=2 --frozen_epochs=0`, `figures`",
+    ),
     "spiking_small": Made("spiking networks of Table 1, README's raster", "`simulate`, `convert`"),
     "table2_cifar10": Made("Table 2, CIFAR-10, `codings.png`", "`table2`, `zhou`"),
     "table2_cifar100": Made("Table 2, CIFAR-100, `codings.png`", "`table2 --dataset=cifar100`"),
@@ -83,7 +87,8 @@ def cost_table() -> str:
         link = f"[{group}](results/{group})"
         lines.append([link, *made, str(len(paths)), _hours(results), ", ".join(devices) or "-"])
     return (
-        "**How each table and figure was made**: the sections of this page have the whole commands. Hours are those of the "
-        'training runs and simulations themselves, some of them beside other work; "-": minutes, or not kept.\n\n'
+        "**How each table and figure was made**: the sections of this page have the whole commands. Fig. 10 and README's "
+        "picture of the activation are computed, by `figures` and by `report`. Hours are those of the training runs and "
+        'simulations themselves, pauses and other work beside them included; "-": minutes, or not kept.\n\n'
         f"{markdown(lines)}"
     )

@@ -54,6 +54,12 @@ def _over_training(runs: Runs, path: str, left: tuple, right: tuple) -> None:
     """Two panels of `(value of a layer, ylabel)` over epochs: the mean over layers, and dotted the largest."""
     from matplotlib.ticker import LogFormatter
 
+    class Plain(LogFormatter):
+        """Labels at the same places, as plain numbers."""
+
+        def __call__(self, x, pos=None):
+            return f"{x:g}" if super().__call__(x, pos) else ""
+
     figure, axes = panels(2)
     for axis, (value, label) in zip(axes, (left, right)):
         for row, run in runs.items():
@@ -62,8 +68,8 @@ def _over_training(runs: Runs, path: str, left: tuple, right: tuple) -> None:
             axis.plot(epochs, list(map(max, values)), ":", color=COLORS[row], lw=1)
         # One layer's can be a hundred times the others'.
         axis.set(xlabel="epoch", ylabel=label, yscale="log")
-        axis.yaxis.set_major_formatter(LogFormatter())
-        axis.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False))
+        axis.yaxis.set_major_formatter(Plain())
+        axis.yaxis.set_minor_formatter(Plain(labelOnlyBase=False))
         axis.grid(alpha=0.3)
     axes[1].legend(fontsize=7)
     save(figure, path)
@@ -228,8 +234,8 @@ def _distributions(runs: Runs, path: str, layers: Sequence[str] = ()) -> None:
             axis.set_ylim(0, 1.15 * np.sort(counts)[-2] / counts.sum())
             shares = counts.cumsum() / counts.sum()
             bulk = centers[np.searchsorted(shares, (0.001, 0.999))]
-            # A kernel that wandered has its largest level far beyond the histogram.
-            ends.setdefault(name, []).extend([*bulk, min(layer["z_max"], found["edges"][1]), 0.0])
+            # A kernel that ran away has its largest level far beyond the histogram.
+            ends.setdefault(name, []).extend([*bulk, min(layer["z_max"], 2 * found["edges"][1]), 0.0])
             axis.set_xlim(min(ends[name]) - 0.1, max(ends[name]) + 0.1)
             axis.tick_params(labelsize=6)
         column[0].set_title(CONFIGURATIONS[row], fontsize=8)
