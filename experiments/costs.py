@@ -31,6 +31,9 @@ MADE = {
     "table1_small_frozen": Made(
         "a row of it with frozen kernels", "`table1 --flagfile=.../small.flags --frozen_epochs=4`"
     ),
+    "table1_small_gamma1": Made(
+        "three of its rows with norms that start at 1", "`table1 --flagfile=.../small.flags --gamma_0=1`"
+    ),
     "table1_converged": Made(
         "Table 1 at convergence, Figs. 2, 5 and 11 to 17", "`table1 --flagfile=.../converged.flags`, `figures`"
     ),
@@ -48,6 +51,10 @@ MADE = {
     ),
     "table1_converged_lambda_tr": Made(
         "the same with a larger lambda_TR", "`table1 --flagfile=.../converged.flags --frozen_epochs=0 --lambda_tr=1e-3`"
+    ),
+    "table1_converged_full_gradient": Made(
+        "the same with the whole gradient of a kernel",
+        "`table1 --flagfile=.../converged.flags --frozen_epochs=0 --kernel_gradient=full`",
     ),
     "sweeps_small": Made(
         "Figs. 3 and 8",

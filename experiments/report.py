@@ -65,9 +65,11 @@ TABLE1_GROUPS = {"table1_small": "Table 1 at reduced scale", "table1_converged":
 # Folder of rows of Table 1 with settings changed: the folder of the rows that they are compared with.
 VARIANTS = {
     "table1_small_frozen": "table1_small",
+    "table1_small_gamma1": "table1_small",
     "table1_converged_target6": "table1_converged",
     "table1_converged_not_frozen": "table1_converged",
     "table1_converged_lambda_tr": "table1_converged_not_frozen",
+    "table1_converged_full_gradient": "table1_converged_not_frozen",
 }
 # Rows of Table 1 that are compared seed by seed: the first against the second.
 COMPARED_ROWS = (

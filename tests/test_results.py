@@ -1,5 +1,6 @@
 """The documents of experiments/ draw conclusions by hand. Each test holds the numbers that a conclusion leans on."""
 
+import math
 import pathlib
 import statistics
 
@@ -94,11 +95,12 @@ def test_tb_saves_fewer_spikes_than_in_the_paper():
 
 
 def last_hidden_kernel(group, row):
-    """The temporal kernel of the last hidden layer behind the last epoch of seed 0, and how far t_d of the others moved."""
-    kernels = read_runs(RESULTS / group, [row])[row]["kernels"]
-    layers = len({line["layer"] for line in kernels})
-    others = [line for line in kernels if line["layer"] != kernels[-1]["layer"]]
-    return kernels[-1], max(abs(line["t_d"] - others[place % (layers - 1)]["t_d"]) for place, line in enumerate(others))
+    """The temporal kernel of the last hidden layer after the last epoch of seed 0, and how far t_d of the others ever was
+    from its start."""
+    run = read_runs(RESULTS / group, [row])[row]
+    kernels, config = run["kernels"], run["result"]["config"]
+    start = config["tau_0"] * math.log(config["z_max_0"])
+    return kernels[-1], max(abs(line["t_d"] - start) for line in kernels if line["layer"] != kernels[-1]["layer"])
 
 
 def test_runs_of_table_1_at_convergence():
@@ -172,17 +174,55 @@ def test_what_the_figures_at_convergence_show():
     for error in ("minimum_error", "precision_error"):
         means = {row: statistics.mean(line[error] for line in lines) for row, lines in kernels.items()}
         assert max(means, key=means.get) == "sm_2"
-    runs = read_runs(RESULTS / "table1_converged", [row for row in CONFIGURATIONS if row.startswith("sm_sr")])
-    relaxed = [[(line["accuracy"], line["val_accuracy"]) for line in run["history"][:20]] for run in runs.values()]
+    low = {row: sum(line["tau"] < 9.5 for line in lines) for row, lines in kernels.items()}
+    assert low.pop("sm_2") == 4 and set(low.values()) == {1}
+    runs = read_runs(RESULTS / "table1_converged", CONFIGURATIONS)
+    relaxed = [
+        [(line["accuracy"], line["val_accuracy"]) for line in run["history"][:20]]
+        for row, run in runs.items()
+        if row.startswith("sm_sr")
+    ]
     assert all(lines == relaxed[0] for lines in relaxed)
+    losses = {row: [line["loss"] for line in run["history"]] for row, run in runs.items()}
+    ends = [of_epochs[-1] for of_epochs in losses.values()]
+    assert max(ends) - min(ends) < 0.03
+    for epoch in range(20):
+        clipped = {
+            row: statistics.mean(line["maximum_error"] for line in of_epoch(run, epoch)) for row, run in runs.items()
+        }
+        assert max(clipped, key=clipped.get) == max(losses, key=lambda row: losses[row][epoch]) == "sm_1"
+    for run in runs.values():
+        before, last = (of_epoch(run, epoch)[-1] for epoch in (56, 59))
+        assert last["t_d"] > before["t_d"] + 0.1 and last["tau"] < before["tau"] - 0.1
+
+
+def of_epoch(run, epoch):
+    return [line for line in run["kernels"] if line["epoch"] == epoch]
+
+
+def test_what_figure_17_at_convergence_shows():
+    for row in CONFIGURATIONS:
+        _, centres, layers = end_of_training(row, "table1_converged")
+        *others, last = [share_above(centres, {**layer, "z_max": 1.0}) for layer in layers]
+        assert 43 < last < 47 and share_above(centres, layers[-1]) < 3.1
+        assert max(others) < 8 or row == "sm_2"
 
 
 def test_kernels_that_run_away():
     group = "table1_converged_not_frozen"
-    relaxed = [row for row in CONFIGURATIONS if row.startswith("sm_sr")]
-    kernels = {row: last_hidden_kernel(group, row)[0] for row in relaxed}
+    kernels = {row: last_hidden_kernel(group, row)[0] for row in CONFIGURATIONS}
+    others = [kernels.pop(row)["t_d"] for row in ("sm_1", "sm_2")]
+    assert [round(t_d, 1) for t_d in others] == [7.3, 7.5]
     assert [round(limit(line["t_d"] for line in kernels.values())) for limit in (min, max)] == [26, 32]
-    assert round(min(line["z_max"] for line in kernels.values()) / 1e8) == 4
+    assert [f"{limit(line['z_max'] for line in kernels.values()):.0e}" for limit in (min, max)] == ["4e+08", "4e+36"]
+    for run in read_runs(RESULTS / group, kernels).values():
+        start, relaxed, stays, end = (
+            of_epoch(run, epoch)[-1]["t_d"] for epoch in (0, 20, 30, run["result"]["epochs"] - 1)
+        )
+        assert relaxed > start + 8 and stays < relaxed + 0.6 and end > stays + 5
+    fallen = read_runs(RESULTS / group, ["sm_sr_tr_tb_1e-5"])["sm_sr_tr_tb_1e-5"]["history"]
+    assert [round(100 * line["val_accuracy"]) for line in fallen[-3:]] == [86, 62, 9]
+    assert round(kernels["sm_sr_tr_tb_1e-5"]["z_min"]) == 14
     assert {row: [run["epochs"] for run in runs] for row, runs in table1_failures(group).items()} == {"sm_sr": [40]}
     assert min(run["accuracy"] for runs in table1_results(group).values() for run in runs) == pytest.approx(0.1)
     (held,) = table1_results("table1_converged_lambda_tr")["sm_sr_tr"]

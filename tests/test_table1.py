@@ -355,20 +355,24 @@ def test_what_a_failed_run_left_is_checked_before_anything_is_trained(tmp_path, 
     breaking(1)
     monkeypatch.setattr(runs, "in_new_process", lambda *arguments: pytest.fail("trained"))
 
-    def refused(config, match):
+    def refused(config, match, workdir="new", collect="small"):
         with pytest.raises((FileExistsError, FileNotFoundError, ValueError), match=match):
-            runs.train_all({"sm_sr/seed0": config}, str(tmp_path / "new"), collect=str(tmp_path / "small"))
+            runs.train_all({"sm_sr/seed0": config}, str(tmp_path / workdir), collect=str(tmp_path / collect))
 
     refused(Config(**{**BREAKING, "tau_0": 5.0}), "failure.json to hold what .* Received: tau_0: 10.0 there, 5.0")
-    for name in ("history.csv", "kernels.csv"):
-        path = tmp_path / "small" / f"sm_sr.seed0.{name}"
-        content = path.read_bytes()
-        for damage in (b"", content[:-1], content.replace(b"1", b"2"), content + content.splitlines(True)[-1]):
-            path.write_bytes(damage)
-            refused(Config(**BREAKING), f"Expected .*sm_sr.seed0.{name} to hold")
-        path.unlink()
-        refused(Config(**BREAKING), f"Expected .*sm_sr.seed0.{name}, which .* names")
-        path.write_bytes(content)
+    for name in ("history.csv", "kernels.csv", "failure.json"):
+        for path, *places in (
+            (tmp_path / "small" / f"sm_sr.seed0.{name}", "new", "small"),
+            (tmp_path / "runs" / "sm_sr" / "seed0" / name, "runs", "nowhere"),
+        ):
+            content = path.read_bytes()
+            for damage in (b"", content[:-2], content.replace(b"1", b"2"), content + content.splitlines(True)[-1]):
+                path.write_bytes(damage)
+                refused(Config(**BREAKING), f"Expected .*{path.name}", *places)
+            path.unlink()
+            if name != "failure.json":
+                refused(Config(**BREAKING), f"Expected .*{path.name}, which .* names", *places)
+            path.write_bytes(content)
 
 
 def test_what_a_failed_run_left_is_gone_before_the_result_is_there(tmp_path, breaking, monkeypatch):
