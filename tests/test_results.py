@@ -149,19 +149,47 @@ def test_runs_of_table_1_are_what_their_commands_make(monkeypatch):
                 assert differing(config, wanted).keys() <= {"dtype_policy"}, (group, row, config["seed"])
 
 
-def test_claims_at_convergence():
-    def gap(row, other):
-        return round(statistics.mean(accuracy_differences(CONVERGED, row, other)), 2)
+@pytest.mark.parametrize(
+    ("row", "other", "points"),
+    [
+        ("sm_1", "relu", (-1.77, 0.01)),
+        ("sm_2", "relu", (-1.33, 0.10)),
+        ("sm_sr", "sm_1", (-0.02, 0.10)),
+        ("sm_sr", "sm_2", (-0.46, 0.01)),
+        ("sm_sr_tr", "sm_sr", (0.23, 0.16)),
+        ("sm_sr_tr_tb_1e-4", "sm_sr_tr", (-0.32, 0.04)),
+    ],
+)
+def test_claims_at_convergence(row, other, points):
+    assert mean_and_error(accuracy_differences(CONVERGED, row, other), 2) == points
 
-    below = {row: -gap(row, "relu") for row in CONVERGED if row != "relu"}
-    assert round(min(below.values()), 1) == 1.1 and round(max(below.values()), 1) == 2.1 and below["sm_1"] == 1.77
-    assert (gap("sm_sr", "sm_1"), gap("sm_sr", "sm_2"), gap("sm_sr_tr", "sm_sr")) == (-0.13, -0.47, 0.07)
-    saved = [
-        round(statistics.mean(spike_changes(CONVERGED, f"sm_sr_tr_tb_{tb}", "sm_sr_tr")), 1) for tb in ("1e-5", "1e-4")
-    ]
-    assert saved == [0.2, -3.9] and gap("sm_sr_tr_tb_1e-4", "sm_sr_tr") == -0.28
+
+def test_more_of_the_claims_at_convergence():
+    below = [-statistics.mean(accuracy_differences(CONVERGED, row, "relu")) for row in CONVERGED if row != "relu"]
+    assert [round(limit(below), 1) for limit in (min, max)] == [1.3, 1.9]
+    assert [round(gap, 2) for gap in accuracy_differences(CONVERGED, "sm_sr_tr", "sm_sr")] == [0.07, 0.39]
     weighted = 1e-5 * last_epoch_mean("table1_converged", "sm_sr_tr", "reg_tr")
     assert round(weighted / last_epoch_mean("table1_converged", "sm_sr_tr", "loss"), 3) == 0.002
+
+
+def test_more_epochs_do_not_save_more_spikes():
+    saved = {tb: spike_changes(CONVERGED, f"sm_sr_tr_tb_{tb}", "sm_sr_tr") for tb in ("1e-5", "1e-4")}
+    assert mean_and_error(saved["1e-5"], 1) == (0.0, 0.2) and mean_and_error(saved["1e-4"], 1) == (-3.6, 0.4)
+    (not_frozen,) = spike_changes(table1_results("table1_converged_not_frozen"), "sm_sr_tr_tb_1e-4", "sm_sr_tr")
+    sweep = {
+        value: spikes
+        for value, spikes, _ in changes_from_zero(sweep_results("sweeps_small"), "sm_sr_tr_tb_1e-5", "lambda_tb")
+    }
+    assert [round(number) for number in (not_frozen, sweep[1e-4], sweep[3e-3])] == [-6, -8, -32]
+
+
+def test_a_second_target_epoch():
+    row, group = "sm_sr_tr", "table1_converged_target6"
+    (shorter,) = table1_results(group)[row]
+    both = {"shorter": [shorter], "base": CONVERGED[row]}
+    (lost,), (fewer,) = (of(both, "shorter", "base") for of in (accuracy_differences, spike_changes))
+    assert (round(lost, 2), round(fewer), round(last_hidden_kernel(group, row)[0]["z_max"])) == (-1.00, -4, 81)
+    assert shorter["config"]["target_epoch"] == shorter["config"]["frozen_epochs"] == 6
 
 
 def test_what_the_figures_at_convergence_show():
@@ -226,6 +254,9 @@ def test_kernels_that_run_away():
     assert {row: [run["epochs"] for run in runs] for row, runs in table1_failures(group).items()} == {"sm_sr": [40]}
     assert min(run["accuracy"] for runs in table1_results(group).values() for run in runs) == pytest.approx(0.1)
     (held,) = table1_results("table1_converged_lambda_tr")["sm_sr_tr"]
+    both = {"held": [held], "base": table1_results(group)["sm_sr_tr"]}
+    (gained,), (fewer,) = (of(both, "held", "base") for of in (accuracy_differences, spike_changes))
+    assert (round(gained, 2), round(fewer)) == (0.35, -10)
     kernel, _ = last_hidden_kernel("table1_converged_lambda_tr", "sm_sr_tr")
     assert (held["config"]["lambda_tr"], held["config"]["frozen_epochs"]) == (1e-3, 0)
     assert (round(kernel["tau"], 1), round(kernel["t_d"], 1), round(100 * held["accuracy"], 2)) == (9.5, 2.4, 85.42)
