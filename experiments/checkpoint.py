@@ -1,9 +1,10 @@
-"""What a run saves after each epoch, so that a killed run can go on."""
+"""What a run saves after each epoch, so that a killed run can go on, and where its loss is not finite."""
 
 import contextlib
 import math
 import os
 import time
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import keras
@@ -12,9 +13,9 @@ import tensorflow as tf
 
 from experiments.config import Config
 from experiments.data import Data
-from experiments.files import check_space, damaged, replaced, sha256, write_json
+from experiments.files import check_space, damaged, replaced, sha256, write_csv, write_json
 from experiments.provenance import continued, provenance
-from experiments.stored import WEIGHTS, read_state, weights_file
+from experiments.stored import FAILURE_FILE, HISTORY_FILES, WEIGHTS, read_state, weights_file
 from keras_ttfs.topology import layers_of
 
 
@@ -159,6 +160,36 @@ class Checkpoint(keras.callbacks.Callback):
         self._remove_weights()
         with contextlib.suppress(OSError):
             os.rmdir(self.folder)
+
+
+@contextlib.contextmanager
+def failure_told(workdir: str, checkpoint: Checkpoint) -> Iterator[None]:
+    """Writes what the run came to where its loss is not finite: the histories of its whole epochs, and why it ended."""
+    try:
+        yield
+    except FloatingPointError as error:
+        state = checkpoint.state
+        write_histories(workdir, state)
+        told = {name: state[name] for name in ("config", "data", "epochs", "replicas")}
+        ended = {"reason": str(error), "wall_time": round(state["seconds"], 1), **state["provenance"]}
+        failure = {**told, **ended, "files_sha256": digests(workdir, HISTORY_FILES)}
+        write_json(os.path.join(workdir, FAILURE_FILE), failure, sealed=True)
+        raise
+
+
+def write_histories(workdir: str, state: dict[str, Any]) -> None:
+    """Writes the epochs of a state as history.csv and kernels.csv."""
+    # It tells the digests of an earlier attempt's.
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(os.path.join(workdir, FAILURE_FILE))
+    write_csv(os.path.join(workdir, "history.csv"), state["history"])
+    write_csv(os.path.join(workdir, "kernels.csv"), state["kernels"])
+
+
+def digests(workdir: str, names: Iterable[str]) -> dict[str, str]:
+    """SHA-256 of those files of a directory that are there."""
+    paths = {name: os.path.join(workdir, name) for name in names}
+    return {name: sha256(path) for name, path in paths.items() if os.path.exists(path)}
 
 
 def check_room(workdir: str, model: keras.Model) -> None:

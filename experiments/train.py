@@ -10,7 +10,7 @@ import datetime
 import inspect
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -20,15 +20,23 @@ import tensorflow as tf
 import keras_ttfs
 from experiments import data as data_module
 from experiments import noises, paper, plots, saved_model, workers
-from experiments.checkpoint import Checkpoint, check_data, check_room, saved_bytes
+from experiments.checkpoint import (
+    Checkpoint,
+    check_data,
+    check_room,
+    digests,
+    failure_told,
+    saved_bytes,
+    write_histories,
+)
 from experiments.config import AUGMENTATION, FIELDS, Config, with_models
 from experiments.data import Augmentation, Data
-from experiments.files import check_space, replaced, sha256, write_csv, write_json
+from experiments.files import check_space, replaced, write_json
 from experiments.lock import locked
 from experiments.optimizers import compile_to_save, make_optimizer
 from experiments.provenance import provenance
 from experiments.start import CALIBRATION_IMAGES, begin_with
-from experiments.stored import FAILURE_FILE, HISTORY_FILES, SMALL_READERS, weights_file, with_digests
+from experiments.stored import SMALL_READERS, weights_file, with_digests
 from experiments.workdir import check_workdir, claim_workdir
 from keras_ttfs import distribution
 from keras_ttfs.snn import operations, reader
@@ -108,12 +116,8 @@ def train(
         checkpoint = Checkpoint(workdir, config, data, strategy.num_replicas_in_sync)
         checkpoint.restore(model)
         more = [keras.callbacks.TensorBoard(os.path.join(workdir, "tensorboard"))] if tensorboard else []
-        try:
+        with failure_told(workdir, checkpoint):
             _fit(config, model, data, checkpoint, more, verbose)
-        except FloatingPointError as error:
-            if workers.is_first():
-                _write_failure(workdir, checkpoint.state, error)
-            raise
         if not workers.is_first():
             return None
         # Worker 0 evaluates and saves alone, so nothing in the model may ask the others.
@@ -415,34 +419,11 @@ def _write(
     check_space(workdir, saved_bytes(model))
     with replaced(os.path.join(workdir, "model.keras")) as temporary:
         model.save(temporary)
-    _write_histories(workdir, state)
+    write_histories(workdir, state)
     plots.learning_curves(state["history"], os.path.join(workdir, "learning_curves.png"))
     if model.encoders:
         plots.spikes_by_layer(result["layers"], os.path.join(workdir, "spikes_by_layer.png"))
         plots.kernels(state["kernels"], os.path.join(workdir, "kernels.png"))
         write_json(os.path.join(workdir, "distributions.json"), distribution, indent=None)
-    result["files_sha256"] = _digests(workdir, SMALL_READERS)
+    result["files_sha256"] = digests(workdir, SMALL_READERS)
     write_json(os.path.join(workdir, "result.json"), result, sealed=True)
-
-
-def _write_failure(workdir: str, state: dict[str, Any], error: FloatingPointError) -> None:
-    """Writes what a run came to whose loss is not finite: the histories of its whole epochs, and why it ended."""
-    _write_histories(workdir, state)
-    told = {name: state[name] for name in ("config", "data", "epochs", "replicas")}
-    ended = {"reason": str(error), "wall_time": round(state["seconds"], 1), **state["provenance"]}
-    digests = {"files_sha256": _digests(workdir, HISTORY_FILES)}
-    write_json(os.path.join(workdir, FAILURE_FILE), {**told, **ended, **digests}, sealed=True)
-
-
-def _write_histories(workdir: str, state: dict[str, Any]) -> None:
-    # Of an earlier attempt, it tells the digests of other histories.
-    with contextlib.suppress(FileNotFoundError):
-        os.remove(os.path.join(workdir, FAILURE_FILE))
-    write_csv(os.path.join(workdir, "history.csv"), state["history"])
-    write_csv(os.path.join(workdir, "kernels.csv"), state["kernels"])
-
-
-def _digests(workdir: str, names: Iterable[str]) -> dict[str, str]:
-    """SHA-256 of those files that are there."""
-    paths = {name: os.path.join(workdir, name) for name in names}
-    return {name: sha256(path) for name, path in paths.items() if os.path.exists(path)}
