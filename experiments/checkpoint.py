@@ -179,7 +179,7 @@ def failure_told(workdir: str, checkpoint: Checkpoint) -> Iterator[None]:
 
 def write_histories(workdir: str, state: dict[str, Any]) -> None:
     """Writes the epochs of a state as history.csv and kernels.csv."""
-    # It tells the digests of an earlier attempt's.
+    # failure.json of an earlier attempt names the histories that are replaced here.
     with contextlib.suppress(FileNotFoundError):
         os.remove(os.path.join(workdir, FAILURE_FILE))
     write_csv(os.path.join(workdir, "history.csv"), state["history"])

@@ -74,19 +74,19 @@ SHARED_FLAGS = {
 }
 
 
-def define_shared_flags(*names: str, **defaults: Any) -> None:
-    """Defines flags of SHARED_FLAGS: those that are named, and those for which a default is given."""
+def define_shared_flags(*names: str, values: flags.FlagValues = flags.FLAGS, **defaults: Any) -> None:
+    """Defines flags of SHARED_FLAGS in `values`: those that are named, and those for which a default is given."""
     for name in (*names, *defaults):
         flag = SHARED_FLAGS[name]
         default = defaults.get(name, flag.default)
         if flag.choices:
-            flags.DEFINE_enum(name, default, flag.choices, flag.help)
+            flags.DEFINE_enum(name, default, flag.choices, flag.help, flag_values=values)
         elif flag.lower_bound is not None:
-            flags.DEFINE_integer(name, default, flag.help, lower_bound=flag.lower_bound)
+            flags.DEFINE_integer(name, default, flag.help, lower_bound=flag.lower_bound, flag_values=values)
         else:
-            DEFINE_BY_TYPE[flag.kind](name, default, flag.help)
+            DEFINE_BY_TYPE[flag.kind](name, default, flag.help, flag_values=values)
         if flag.required:
-            flags.mark_flag_as_required(name)
+            flags.mark_flag_as_required(name, values)
 
 
 def define_config_flags(values: flags.FlagValues = flags.FLAGS) -> None:

@@ -177,7 +177,7 @@ def _gaps(row: str, rows: Rows) -> list[float]:
     """Accuracy minus that of the twin, over the seeds that both have [points]."""
     twin = TWINS[row]
     results = {name: [run["result"] for run in rows.get(name, [])] for name in (row, twin) if name}
-    return accuracy_differences(results, row, twin) if twin else []
+    return accuracy_differences(results[row], results.get(twin, [])) if twin else []
 
 
 def _mean(values: Iterable[float | None], digits: int) -> str:

@@ -233,7 +233,8 @@ def _settings_in_words(group: str, runs: list[Result]) -> str:
         f"{common('epochs')} epochs",
         f"relaxation until epoch {common('target_epoch')}",
         *([f"temporal kernels frozen until epoch {frozen}"] if frozen else []),
-        common("dtype_policy"),
+        # Those of the machines that shared the rows.
+        ", ".join(sorted({run["config"]["dtype_policy"] for run in runs})),
         f"{common('test_images'):,} test images",
         ", ".join(sorted({run["device"] for run in runs})),
     )

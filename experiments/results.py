@@ -54,18 +54,18 @@ def read_runs(folder: str | os.PathLike[str], rows: Iterable[str], seed: int = 0
     for row in rows:
         base = os.path.join(folder, f"{row}.seed{seed}")
         if os.path.exists(f"{base}.json"):
-            runs[row] = {
-                "result": read_result(f"{base}.json", REMEDY),
-                "history": read_history(f"{base}.history.csv", REMEDY),
-                "kernels": read_kernels(f"{base}.kernels.csv", REMEDY),
-                "distributions": read_distributions(f"{base}.distributions.json", REMEDY),
-            }
-        elif os.path.exists(ended := f"{base}.{FAILURE_FILE}") and (failure := read_failure(ended))["epochs"]:
-            runs[row] = {
-                "result": failure,
-                "history": read_history(f"{base}.history.csv", REMEDY),
-                "kernels": read_kernels(f"{base}.kernels.csv", REMEDY),
-            }
+            more = {"distributions": read_distributions(f"{base}.distributions.json", REMEDY)}
+            result = read_result(f"{base}.json", REMEDY)
+        elif os.path.exists(ended := f"{base}.{FAILURE_FILE}") and (result := read_failure(ended))["epochs"]:
+            more = {}
+        else:
+            continue
+        runs[row] = {
+            "result": result,
+            "history": read_history(f"{base}.history.csv", REMEDY),
+            "kernels": read_kernels(f"{base}.kernels.csv", REMEDY),
+            **more,
+        }
     return runs
 
 
@@ -122,15 +122,14 @@ def paired(ours: list[Result], theirs: list[Result]) -> list[tuple[Result, Resul
     return [(by_seed[0][seed], by_seed[1][seed]) for seed in sorted(by_seed[0].keys() & by_seed[1].keys())]
 
 
-def accuracy_differences(results: Rows, row: str, other: str) -> list[float]:
+def accuracy_differences(ours: list[Result], theirs: list[Result]) -> list[float]:
     """Accuracy of a row minus that of another, seed by seed [points]."""
-    pairs = paired(results.get(row, []), results.get(other, []))
-    return [100 * (our["accuracy"] - their["accuracy"]) for our, their in pairs]
+    return [100 * (our["accuracy"] - their["accuracy"]) for our, their in paired(ours, theirs)]
 
 
-def spike_changes(results: Rows, row: str, other: str) -> list[float]:
+def spike_changes(ours: list[Result], theirs: list[Result]) -> list[float]:
     """Spikes of a row against those of another, seed by seed [%]; an empty list where one of them has no spikes."""
-    pairs = paired(results.get(row, []), results.get(other, []))
+    pairs = paired(ours, theirs)
     return [
         100 * (our["spikes"] / their["spikes"] - 1) for our, their in pairs if "spikes" in our and "spikes" in their
     ]

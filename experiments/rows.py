@@ -37,12 +37,12 @@ class Table:
     file: str
     text: Callable[[runs.Results, flags.FlagValues], str]
 
-    def define_flags(self) -> None:
-        command.define_config_flags()
-        command.define_shared_flags("workdir", "data_dir", "download", "collect")
+    def define_flags(self, values: flags.FlagValues = flags.FLAGS) -> None:
+        command.define_config_flags(values)
+        command.define_shared_flags("workdir", "data_dir", "download", "collect", values=values)
         folder = self.folder.relative_to(command.ROOT)
-        flags.DEFINE_list("rows", list(self.rows), f"Rows, names of flagfiles in {folder}.")
-        flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of each row.")
+        flags.DEFINE_list("rows", list(self.rows), f"Rows, names of flagfiles in {folder}.", flag_values=values)
+        flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of each row.", flag_values=values)
 
     def row_config(self, row: str, overrides: dict[str, Any] | None = None) -> Config:
         """The Config of a row's flagfile, some of its fields replaced."""

@@ -138,15 +138,16 @@ def _refuse_unknown_files(jobs: list[Job]) -> None:
 def _finished(job: Job) -> Any:
     """The result of a job, None where it is not finished. What the second place lacks of it is copied there.
 
-    What an attempt left there that failed goes where the result is.
+    failure.json of an earlier attempt is removed there once the result is there.
     """
     if job.overwrite:
         return None
     job.check()
     if job.claim and os.path.lexists(job.claim):
         _check_settings(read_any(job.claim), job, job.claim)
-    if job.collected and os.path.lexists(ended := _failure_path(job.collected)):
-        _check_settings(_read_failed(job.collected)["config"], job, ended)
+    if job.collected and os.path.lexists(ended := _failure_path(job.collected)) and not os.path.lexists(job.collected):
+        histories = {name: path for name, path in _collected_files(job.collected).items() if name in HISTORY_FILES}
+        _check_settings(check_small_files(ended, histories, RESTORE, read_failure)["config"], job, ended)
     there = [path for path in (job.collected, job.file) if path and os.path.lexists(path)]
     results = [job.read(path) for path in there]
     for path, result in zip(there, results):
@@ -184,16 +185,10 @@ def _failure_path(collected: str) -> str:
 
 
 def _remove_failure(collected: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        os.remove(_failure_path(collected))
-
-
-def _read_failed(collected: str) -> Results:
-    """What a failed attempt left beside collected results; raises ValueError where it is damaged."""
-    # The histories beside a result are those of the result.
-    names = () if os.path.lexists(collected) else HISTORY_FILES
-    paths = {name: path for name, path in _collected_files(collected).items() if name in names}
-    return check_small_files(_failure_path(collected), paths, RESTORE, read_failure)
+    """Removes what an earlier attempt told that failed, once it is found to be that."""
+    if os.path.lexists(path := _failure_path(collected)):
+        read_failure(path, RESTORE)
+        os.remove(path)
 
 
 def copy_files(folder: str, collected: str, files: dict[str, str]) -> None:
@@ -205,7 +200,7 @@ def copy_files(folder: str, collected: str, files: dict[str, str]) -> None:
     os.makedirs(os.path.dirname(target), exist_ok=True)
     for name, path in _collected_files(collected).items():
         if os.path.lexists(path):
-            SMALL_READERS[name](path, "Remove it and it is copied again.")
+            SMALL_READERS[name](path, "Remove it, and the run's own takes its place.")
     _remove_failure(collected)
     for file, suffix in files.items():
         source = os.path.join(folder, file)
@@ -250,7 +245,8 @@ def train_all(
             try:
                 in_new_process(_train, config, folder, data_dir, download, expected, found)
             except FloatingPointError:
-                if collected:
+                # Another machine may have brought the result by now.
+                if collected and not os.path.lexists(collected):
                     copy_files(folder, collected, FAILED_FILES)
                 raise
 

@@ -241,7 +241,8 @@ def check_run(workdir: str, config: dict[str, Any]) -> None:
         return
     failure = os.path.join(workdir, FAILURE_FILE)
     if os.path.lexists(failure):
-        check_small_files(failure, {name: paths[name] for name in HISTORY_FILES}, RUN_AGAIN, read_failure)
+        remedy = f"Remove {FAILURE_FILE} and the histories beside it, and the run goes on."
+        check_small_files(failure, {name: paths[name] for name in HISTORY_FILES}, remedy, read_failure)
     for name, path in paths.items():
         if os.path.lexists(path):
             SMALL_READERS[name](path, RUN_AGAIN)

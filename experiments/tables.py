@@ -94,7 +94,8 @@ def _paper_columns(row: str, accuracy: float | None, spikes: float | None) -> li
 
 def _changes(results: Rows, row: str) -> list[str]:
     """Of a row against SM+SR+TR: spikes in per cent and accuracy in points, "-" where there are none."""
-    spikes, accuracy = (of(results, row, paper.TABLE1_REFERENCE) for of in (spike_changes, accuracy_differences))
+    rows = results.get(row, []), results.get(paper.TABLE1_REFERENCE, [])
+    spikes, accuracy = (of(*rows) for of in (spike_changes, accuracy_differences))
     return [
         f"{statistics.mean(values):+.{digits}f}" if values else "-" for values, digits in ((spikes, 1), (accuracy, 2))
     ]
@@ -104,13 +105,14 @@ def differences_table(results: Rows, pairs: Iterable[tuple[str, str]]) -> str:
     """How one row of Table 1 differs from another, seed by seed over the seeds that both have: mean ± standard error."""
     lines = [["row", "against", "accuracy [points]", "seeds where it is higher", "spikes [%]", "seeds"]]
     for row, other in pairs:
-        if not (gaps := accuracy_differences(results, row, other)):
+        both = results.get(row, []), results.get(other, [])
+        if not (gaps := accuracy_differences(*both)):
             continue
         names = [paper.TABLE1_ROWS[name][0] for name in (row, other)]
         numbers = (
             _with_error(gaps, 2),
             str(sum(gap > 0 for gap in gaps)),
-            _with_error(spike_changes(results, row, other), 1),
+            _with_error(spike_changes(*both), 1),
         )
         lines.append([*names, *numbers, str(len(gaps))])
     return markdown(lines)
@@ -125,7 +127,7 @@ def _with_error(values: Sequence[float], digits: int) -> str:
 
 
 def variants_table(groups: dict[tuple[str, str], tuple[Rows, Rows]]) -> str:
-    """Of `{(its name, name of the other): (rows with settings changed, rows without)}`: differences seed by seed.
+    """Of `{(folder, other folder): (rows with settings changed, rows without)}`: differences seed by seed.
 
     Raises ValueError where a changed row has a seed that the other lacks, or other settings are changed in another seed.
     """
@@ -136,16 +138,16 @@ def variants_table(groups: dict[tuple[str, str], tuple[Rows, Rows]]) -> str:
     lines = [list(columns)]
     for names, (changed, base) in groups.items():
         for row, runs in changed.items():
-            both = {"changed": runs, "base": base.get(row, [])}
+            both = runs, base.get(row, [])
             lines.append([
                 *names,
                 paper.TABLE1_ROWS[row][0],
-                _common_change(names[0], row, **both),
+                _common_change(names[0], row, *both),
                 str(runs[0]["epochs"]),
                 with_deviation([100 * run["accuracy"] for run in runs], 2),
                 with_deviation([run["spikes"] / 1e4 for run in runs if "spikes" in run], 3),
-                _with_error(accuracy_differences(both, "changed", "base"), 2),
-                _with_error(spike_changes(both, "changed", "base"), 1),
+                _with_error(accuracy_differences(*both), 2),
+                _with_error(spike_changes(*both), 1),
                 str(len(runs)),
             ])  # fmt: skip
     return markdown(lines)

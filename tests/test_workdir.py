@@ -30,6 +30,7 @@ OLD, NEW = Config(seed=1), Config(seed=2)
 TINY = Config(activation="relu", width=0.05, train_images=64, batch_size=32, epochs=20, dropout=0.5)
 OURS = (
     "result.json",
+    "failure.json",
     "history.csv",
     "kernels.csv",
     "distributions.json",
