@@ -29,20 +29,20 @@ MADE = {
         "Table 1 at reduced scale, Figs. 2, 5, 7 and 11 to 17", "`table1 --flagfile=.../small.flags`, `figures`"
     ),
     "table1_small_frozen": Made(
-        "a row of it with frozen kernels", "`table1 --flagfile=.../small.flags --frozen_epochs=4`"
+        "one of its rows with frozen kernels", "`table1 --flagfile=.../small.flags --frozen_epochs=4`"
     ),
     "table1_small_gamma1": Made(
         "three of its rows with norms that start at 1", "`table1 --flagfile=.../small.flags --gamma_0=1`"
-    ),
-    "table1_converged": Made(
-        "Table 1 at convergence, Figs. 2, 5 and 11 to 17", "`table1 --flagfile=.../converged.flags`, `figures`"
     ),
     "recipe_converged": Made(
         "what `converged.flags` was chosen from",
         "`cifar --flagfile=.../converged.flags --epochs=12 --target_epoch=4 --frozen_epochs=0`",
     ),
+    "table1_converged": Made(
+        "Table 1 at convergence, Figs. 2, 5 and 11 to 17", "`table1 --flagfile=.../converged.flags`, `figures`"
+    ),
     "table1_converged_target6": Made(
-        "a row of it with a shorter relaxation",
+        "one of its rows with a shorter relaxation",
         "`table1 --flagfile=.../converged.flags --target_epoch=6 --frozen_epochs=6`",
     ),
     "table1_converged_not_frozen": Made(
