@@ -52,10 +52,6 @@ MADE = {
     "table1_converged_lambda_tr": Made(
         "the same with a larger lambda_TR", "`table1 --flagfile=.../converged.flags --frozen_epochs=0 --lambda_tr=1e-3`"
     ),
-    "table1_converged_full_gradient": Made(
-        "the same with the whole gradient of a kernel",
-        "`table1 --flagfile=.../converged.flags --frozen_epochs=0 --kernel_gradient=full`",
-    ),
     "sweeps_small": Made(
         "Figs. 3 and 8",
         "`sweeps --flagfile=.../converged.flags --epochs=4 --target_epoch=2 --frozen_epochs=0`, `figures`",

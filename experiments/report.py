@@ -69,7 +69,6 @@ VARIANTS = {
     "table1_converged_target6": "table1_converged",
     "table1_converged_not_frozen": "table1_converged",
     "table1_converged_lambda_tr": "table1_converged_not_frozen",
-    "table1_converged_full_gradient": "table1_converged_not_frozen",
 }
 # Rows of Table 1 that are compared seed by seed: the first against the second.
 COMPARED_ROWS = (

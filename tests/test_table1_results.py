@@ -62,6 +62,13 @@ def test_what_relaxation_gains():
     assert round(paper.TABLE1_ROWS["sm_sr"][1] - paper.TABLE1_ROWS["sm_2"][1], 2) == 3.62
 
 
+def test_relaxation_decides_where_norms_start_at_1():
+    found = table1_results("table1_small_gamma1")
+    accuracy = {row: round(100 * run["accuracy"], 1) for row, (run,) in found.items()}
+    assert accuracy == {"sm_1": 10.0, "sm_2": 83.1, "sm_sr": 78.7}
+    assert all(accuracy_differences(runs, SMALL[row])[0] < 0 for row, runs in found.items())
+
+
 def test_tr_makes_no_difference_that_three_seeds_could_show():
     assert mean_and_error(accuracy_differences(SMALL["sm_sr_tr"], SMALL["sm_sr"]), 2) == (0.07, 0.18)
     for row in ("sm_sr", "sm_sr_tr"):
