@@ -172,7 +172,7 @@ def failure_told(workdir: str, checkpoint: Checkpoint) -> Iterator[None]:
         write_histories(workdir, state)
         told = {name: state[name] for name in ("config", "data", "epochs", "replicas")}
         ended = {"reason": str(error), "wall_time": round(state["seconds"], 1), **state["provenance"]}
-        failure = {**told, **ended, "files_sha256": digests(workdir, HISTORY_FILES)}
+        failure = {**told, **ended, "files_sha256": digests_of(workdir, HISTORY_FILES)}
         write_json(os.path.join(workdir, FAILURE_FILE), failure, sealed=True)
         raise
 
@@ -186,7 +186,7 @@ def write_histories(workdir: str, state: dict[str, Any]) -> None:
     write_csv(os.path.join(workdir, "kernels.csv"), state["kernels"])
 
 
-def digests(workdir: str, names: Iterable[str]) -> dict[str, str]:
+def digests_of(workdir: str, names: Iterable[str]) -> dict[str, str]:
     """SHA-256 of those files of a directory that are there."""
     paths = {name: os.path.join(workdir, name) for name in names}
     return {name: sha256(path) for name, path in paths.items() if os.path.exists(path)}

@@ -175,9 +175,9 @@ def _spiking(results: list[dict[str, Any]]) -> list[str]:
 
 def _gaps(row: str, rows: Rows) -> list[float]:
     """Accuracy minus that of the twin, over the seeds that both have [points]."""
-    twin = TWINS[row]
-    results = {name: [run["result"] for run in rows.get(name, [])] for name in (row, twin) if name}
-    return accuracy_differences(results[row], results.get(twin, [])) if twin else []
+    if not (twin := TWINS[row]):
+        return []
+    return accuracy_differences(*([run["result"] for run in rows.get(name, [])] for name in (row, twin)))
 
 
 def _mean(values: Iterable[float | None], digits: int) -> str:

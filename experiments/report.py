@@ -17,7 +17,7 @@ from experiments.benchmark_text import simulation_section, size_section, trainin
 from experiments.config import FIELDS
 from experiments.costs import cost_table
 from experiments.fast_tables import fast_section, read_rows, search_table, starts_section
-from experiments.files import read_json, write_text
+from experiments.files import REMEDY, read_json, write_text
 from experiments.results import (
     RESULTS,
     ROOT,
@@ -87,7 +87,7 @@ COMPARED_ROWS = (
 def summary_section() -> str:
     """README's block: one small table."""
     groups = [[run["result"] for run in runs] for row, runs in read_rows().items() if row not in ELSEWHERE]
-    groups.append([read_result(DIGITS)])
+    groups.append([read_result(DIGITS, REMEDY)])
     columns = (
         "network",
         "row",
@@ -168,7 +168,7 @@ def sweeps_section() -> str:
 
 def digits_section() -> str:
     """The run of README's command."""
-    result = read_result(DIGITS)
+    result = read_result(DIGITS, REMEDY)
     config = result["config"]
     return (
         f"**{result['data']}**, {config['model']} at width {config['width']:g}, T = {config['time_window']}, "

@@ -76,7 +76,11 @@ def read_points(folder: str | os.PathLike[str]) -> dict[str, Result]:
 
 def table1_results(group: str) -> Rows:
     """The committed runs of Table 1, all of one data set."""
-    found = _rows({row: map(read_result, result_files(RESULTS / group, f"{row}.seed*")) for row in TABLE1_ROWS})
+    found = {
+        row: [read_result(path, REMEDY) for path in paths]
+        for row in TABLE1_ROWS
+        if (paths := result_files(RESULTS / group, f"{row}.seed*"))
+    }
     check_one_value(group, "data", [run["data"] for runs in found.values() for run in runs])
     return found
 
@@ -88,12 +92,7 @@ def table1_failures(group: str) -> Rows:
         paths = sorted((RESULTS / group).glob(f"{row}.seed*.{FAILURE_FILE}"))
         return [path for path in paths if not path.with_name(path.name.replace(FAILURE_FILE, "json")).exists()]
 
-    return _rows({row: map(read_failure, ended(row)) for row in TABLE1_ROWS})
-
-
-def _rows(found: dict[str, Iterable[Result]]) -> Rows:
-    """The rows that have a result."""
-    return {row: results for row, each in found.items() if (results := list(each))}
+    return {row: list(map(read_failure, paths)) for row in TABLE1_ROWS if (paths := ended(row))}
 
 
 def sweep_results(group: str) -> dict[str, Result]:

@@ -233,7 +233,7 @@ def noisy_results(results: Iterable[Result], kind: str, strength: float) -> list
     return [result for result in results if (result["kind"], result["strength"]) == (kind, strength)]
 
 
-def robustness_table(found: Rows) -> str:
+def robustness_table(found: dict[str, list[Result]]) -> str:
     """A line for each kind and strength: accuracy and spikes of every network, mean and deviation over the seeds."""
     heads = [f"{label}: {what}" for label in found for what in ("accuracy [%]", "spikes")]
     lines = [["noise", "strength", *heads, "seeds"]]

@@ -24,7 +24,7 @@ from experiments.checkpoint import (
     Checkpoint,
     check_data,
     check_room,
-    digests,
+    digests_of,
     failure_told,
     saved_bytes,
     write_histories,
@@ -425,5 +425,5 @@ def _write(
         plots.spikes_by_layer(result["layers"], os.path.join(workdir, "spikes_by_layer.png"))
         plots.kernels(state["kernels"], os.path.join(workdir, "kernels.png"))
         write_json(os.path.join(workdir, "distributions.json"), distribution, indent=None)
-    result["files_sha256"] = digests(workdir, SMALL_READERS)
+    result["files_sha256"] = digests_of(workdir, SMALL_READERS)
     write_json(os.path.join(workdir, "result.json"), result, sealed=True)

@@ -6,25 +6,9 @@ import sys
 
 import keras
 import pytest
-from absl import flags
 from sklearn import datasets
 
-from experiments import command, table1
-
 ROOT = pathlib.Path(__file__).parent.parent
-
-
-@pytest.fixture(scope="session")
-def settings_of():
-    """`settings_of("small") -> {field: value}`: what the flagfile of a scale of Table 1 changes."""
-
-    def settings(scale):
-        values = flags.FlagValues()
-        command.define_config_flags(values)
-        values(["test", f"--flagfile={table1.FLAGFILES / f'{scale}.flags'}"])
-        return command.changed_fields(values)
-
-    return settings
 
 
 @pytest.fixture(autouse=True)

@@ -36,9 +36,16 @@ def run(arguments):
     return subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True)
 
 
-@pytest.fixture
-def small(settings_of):
-    return settings_of("small")
+def settings(scale):
+    """What a scale's flagfile changes."""
+    values = flags.FlagValues()
+    commands.define_config_flags(values)
+    values(["test", f"--flagfile={table1.FLAGFILES / f'{scale}.flags'}"])
+    return commands.changed_fields(values)
+
+
+def small():
+    return settings("small")
 
 
 def test_every_row_has_its_flagfile():
@@ -55,8 +62,8 @@ def test_rows_are_the_papers_recipe():
 
 
 @pytest.mark.parametrize("scale", ["paper", "small", "converged"])
-def test_rows_differ_as_table_1_says(scale, settings_of):
-    overrides = {} if scale == "paper" else settings_of(scale)
+def test_rows_differ_as_table_1_says(scale):
+    overrides = {} if scale == "paper" else settings(scale)
     configs = {row: table1.row_config(row, overrides) for row in paper.TABLE1_ROWS}
     fields = ("activation", "z_max_0", "relaxation", "lambda_tr", "lambda_tb")
     assert {row: tuple(getattr(config, name) for name in fields) for row, config in configs.items()} == {
@@ -73,7 +80,7 @@ def test_rows_differ_as_table_1_says(scale, settings_of):
     assert len(rest) == 1
 
 
-def test_a_flagfile_from_the_command_line_gives_the_same_row(small):
+def test_a_flagfile_from_the_command_line_gives_the_same_row():
     values = flags.FlagValues()
     commands.define_config_flags(values)
     folder = "experiments/flagfiles/table1"
@@ -83,22 +90,22 @@ def test_a_flagfile_from_the_command_line_gives_the_same_row(small):
         values(["cifar", f"--flagfile={folder}/sm_sr_tr.flags", f"--flagfile={folder}/small.flags"])
     finally:
         os.chdir(here)
-    assert commands.config_from_flags(values) == table1.row_config("sm_sr_tr", small)
+    assert commands.config_from_flags(values) == table1.row_config("sm_sr_tr", small())
 
 
-def test_sweeps_change_one_flag_and_share_their_base(small):
-    configs = sweeps.configs(["lambda_tr", "gamma_0", "schedule"], small)
+def test_sweeps_change_one_flag_and_share_their_base():
+    configs = sweeps.configs(["lambda_tr", "gamma_0", "schedule"], small())
     base = configs["sm_sr_tr,base"]
-    assert base == table1.row_config("sm_sr_tr", small)
+    assert base == table1.row_config("sm_sr_tr", small())
     assert configs["sm_sr_tr,lambda_tr=1e-06"].lambda_tr == 1e-6
     for name, config in configs.items():
         changed = [key for key, value in config.as_dict().items() if value != base.as_dict()[key]]
         assert changed == ([] if name.endswith("base") else [name.split(",")[1].split("=")[0]])
 
 
-def test_every_sweep_gives_valid_configs(small):
+def test_every_sweep_gives_valid_configs():
     for name, (row, _, values) in sweeps.SWEEPS.items():
-        configs = sweeps.configs([name], {} if row.startswith("fast/") else {**small, "target_epoch": 1})
+        configs = sweeps.configs([name], {} if row.startswith("fast/") else {**small(), "target_epoch": 1})
         assert len(configs) == len(values) and f"{row.replace('/', '_')},base" in configs, name
 
 
